@@ -1,0 +1,7 @@
+"""Runs the command line: `python -m faceswap_diffusion`."""
+
+import sys
+
+from faceswap_diffusion.cli import main
+
+sys.exit(main())

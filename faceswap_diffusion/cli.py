@@ -1,0 +1,286 @@
+"""The command line: swap faces in a photo, list the faces of a photo, and say what the installation would use."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+import textwrap
+import time
+import traceback
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from faceswap_diffusion import __version__
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image, ImageDraw
+
+    from faceswap_diffusion.faces.analyzer import Face, MeshFaceAnalyzer
+
+PROG = "faceswap-diffusion"
+RESPONSIBLE_USE = (
+    "Swap faces only of people who agreed to it. Every swapped picture says in its metadata that AI made it; "
+    "leave that in. See 'Responsible use' in the README."
+)
+EXAMPLES = """examples:
+  my face onto the largest face:
+    faceswap-diffusion swap me.jpg group.jpg -o out.png
+  the average of two photos of me, onto the leftmost face; onto every face; onto Bob:
+    faceswap-diffusion swap me1.jpg me2.jpg group.jpg -o out.png --target-face 0
+    faceswap-diffusion swap me1.jpg me2.jpg group.jpg -o out.png --target-face all
+    faceswap-diffusion swap me1.jpg me2.jpg group.jpg -o out.png --target-face bob.jpg
+  Ann onto face 1 and Bob onto face 0:
+    faceswap-diffusion swap ann.jpg bob.jpg two.jpg -o out.png --map 0:1,1:0
+"""
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the error without the usage text and exits with 2."""
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def face_choice(text: str) -> str | int:
+    """Reads the choice of a face: an index, or a word or path as it stands."""
+    return int(text) if text.lstrip("-").isdigit() else text
+
+
+def source_to_face(text: str) -> dict[int, int]:
+    """Reads `SOURCE:FACE` pairs, as in `0:1,1:0`, into the mapping from face to source that `FaceSwapper` takes."""
+    try:
+        pairs = [[int(number) for number in pair.split(":")] for pair in text.split(",")]
+        mapping = {face: source for source, face in pairs}
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"got {text!r}; write SOURCE:FACE[,SOURCE:FACE...], as 0:1,1:0") from error
+    if len(mapping) < len(pairs):
+        raise argparse.ArgumentTypeError(f"got {text!r}; a face can take one source only")
+    return mapping
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Builds the parser of the whole command line."""
+    parser = OneLineParser(prog=PROG, description="Swap faces in photos by diffusion.", epilog=RESPONSIBLE_USE)
+    parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=OneLineParser)
+    common = OneLineParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print a report in JSON on standard output")
+    common.add_argument("--debug", action="store_true", help="on failure print the traceback as well")
+    _add_swap_arguments(
+        commands.add_parser(
+            "swap",
+            parents=[common],
+            help="put the face of one photo into another",
+            description=textwrap.fill(f"Put the face of SOURCE into the photo TARGET. {RESPONSIBLE_USE}", 79),
+            epilog=EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
+    faces = commands.add_parser("faces", parents=[common], help="list and draw the faces found in a photo")
+    faces.add_argument("photo", metavar="PHOTO")
+    faces.add_argument("-o", "--output", metavar="OUT", help="also write the photo with the faces drawn into it")
+    faces.set_defaults(run=run_faces)
+    doctor = commands.add_parser(
+        "doctor", parents=[common], help="say which device, attention kernel, models and OpenCV are used"
+    )
+    doctor.set_defaults(run=run_doctor)
+    return parser
+
+
+def _add_swap_arguments(swap: argparse.ArgumentParser) -> None:
+    add = swap.add_argument
+    add("sources", nargs="+", metavar="SOURCE", help="photo of who to become; several are averaged, but see --map")
+    add("target", metavar="TARGET", help="photo to change")
+    add("-o", "--output", required=True, metavar="OUT", help="where to write the result: .png, .jpg or .webp")
+    add("--region", default="face",
+        help="face, head (with its hair), hair, skin, brows, eyes, nose or mouth (default: face)")  # fmt: skip
+    add("--mask", metavar="MASK", help="picture as large as TARGET, white where to repaint, in place of --region")
+    add("--source-face", type=face_choice, default="largest", metavar="FACE",
+        help="in the sources: largest, or an index, 0 being leftmost (default: largest)")  # fmt: skip
+    add("--target-face", type=face_choice, default="largest", metavar="FACE",
+        help="in TARGET: largest, all, an index, or a photo of the person to replace (default: largest)")  # fmt: skip
+    add("--map", type=source_to_face, metavar="S:F,...", dest="mapping",
+        help="put source S onto face F of TARGET, counting from 0; the sources are then different people")  # fmt: skip
+    add("--steps", type=int, metavar="N", help="denoising steps (default: the checkpoint's)")
+    add("--guidance", type=float, metavar="SCALE", help="guidance scale (default: the checkpoint's)")
+    add("--seed", type=int, default=0, help="the same seed gives the same picture (default: 0)")
+    add("--no-color-match", action="store_true", help="leave the colours as the network made them")
+    add("--checkpoint", metavar="PATH_OR_ID", help="folder or Hub id of a checkpoint (default: the package's)")
+    add("--device", help="cpu, cuda, cuda:1, mps (default: the fastest there is)")
+    add("--dtype", help="float32, float16 or bfloat16 (default: float16 on cuda, else float32)")
+    swap.set_defaults(run=run_swap)
+
+
+def run_swap(args: argparse.Namespace) -> int:
+    """Swaps and writes the picture."""
+    from faceswap_diffusion.photos import load_photo
+    from faceswap_diffusion.provenance import check_output
+
+    started = time.perf_counter()
+    check_output(args.output)
+    for path in (*args.sources, args.target):
+        load_photo(path)  # before torch and the networks are loaded, which takes seconds
+    _silence_libraries()
+    from faceswap_diffusion.swapper import FaceSwapper
+
+    swapper = FaceSwapper.from_pretrained(
+        args.checkpoint, device=args.device, dtype=args.dtype, analyzer=_quiet_analyzer()
+    )
+    swapper.pipeline.set_progress_bar_config(disable=None, desc="swapping", file=sys.stderr)
+    start_seconds = time.perf_counter() - started
+    result = swapper.swap(
+        args.sources if args.mapping or len(args.sources) > 1 else args.sources[0],
+        args.target,
+        region=args.region,
+        source_face=args.source_face,
+        target_face=args.target_face,
+        mapping=args.mapping,
+        num_inference_steps=args.steps,
+        guidance_scale=args.guidance,
+        color_match=not args.no_color_match,
+        seed=args.seed,
+        mask_image=args.mask,
+    )
+    saving = time.perf_counter()
+    result.save(args.output)
+    seconds = {"start": start_seconds, **result.seconds, "save": time.perf_counter() - saving}
+    if args.json:
+        report = {
+            "output": str(args.output),
+            "faces": [describe_face(face) for face in result.faces],
+            "swapped": result.swapped,
+            "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
+            "provenance": result.provenance,
+        }
+        print(json.dumps(report, indent=2))
+    else:
+        swapped = ", ".join(map(str, result.swapped))
+        print(f"{args.output}: swapped face {swapped} of {len(result.faces)} in {sum(seconds.values()):.1f} s")
+    return 0
+
+
+def run_faces(args: argparse.Namespace) -> int:
+    """Lists the faces of a photo, and draws them."""
+    from faceswap_diffusion.photos import load_photo
+    from faceswap_diffusion.provenance import check_output, save_image
+
+    if args.output:
+        check_output(args.output)
+    photo = load_photo(args.photo)
+    faces = _quiet_analyzer().analyze(photo.rgb)
+    if args.output:
+        save_image(draw_faces(photo.rgb, faces), args.output, provenance=None)
+    if args.json:
+        height, width = photo.rgb.shape[:2]
+        report = {"photo": args.photo, "width": width, "height": height, "faces": [describe_face(f) for f in faces]}
+        print(json.dumps(report, indent=2))
+    else:
+        print(f"{args.photo}: {len(faces)} face{'' if len(faces) == 1 else 's'}")
+        for index, face in enumerate(faces):
+            print(f"  {index}: {face_line(face)}")
+    return 0
+
+
+def run_doctor(args: argparse.Namespace) -> int:
+    """Examines the installation; 1 if something is wrong with it."""
+    from faceswap_diffusion.doctor import examine, format_report
+
+    report = examine()
+    print(json.dumps(report, indent=2) if args.json else format_report(report))
+    return 1 if report["problems"] else 0
+
+
+def describe_face(face: "Face") -> dict[str, Any]:
+    """Turns a face into plain numbers, rounded to what they are worth."""
+    return {
+        "bbox": [round(float(value), 1) for value in face.bbox],
+        "score": round(float(face.score), 3),
+        "keypoints": [[round(float(x), 1), round(float(y), 1)] for x, y in face.keypoints],
+        "head_pose": None if face.head_pose is None else [round(float(angle), 1) for angle in face.head_pose],
+    }
+
+
+def face_line(face: "Face") -> str:
+    """Writes a face as one line: place, size, confidence, head pose."""
+    left, top, right, bottom = (round(float(value)) for value in face.bbox)
+    line = f"{right - left} x {bottom - top} px at ({left}, {top}), score {face.score:.2f}"
+    if face.head_pose is not None:
+        yaw, pitch, roll = face.head_pose
+        line += f", yaw {yaw:+.0f} pitch {pitch:+.0f} roll {roll:+.0f} degrees"
+    return line
+
+
+def draw_faces(rgb: "np.ndarray", faces: Sequence["Face"]) -> "Image.Image":
+    """Draws boxes, indices and landmarks of faces.
+
+    Args:
+        rgb (`np.ndarray`): (H, W, 3) uint8 RGB.
+        faces (`Sequence[Face]`): In pixels of `rgb`.
+    """
+    from PIL import Image, ImageDraw
+
+    image = Image.fromarray(rgb)
+    draw = ImageDraw.Draw(image)
+    for index, face in enumerate(faces):
+        left, top, right, bottom = (float(value) for value in face.bbox)
+        line = max(1, round((right - left) / 100))
+        draw.rectangle((left, top, right, bottom), outline=(0, 255, 0), width=line)
+        draw.text((left + 2 * line, top + line), str(index), fill=(0, 255, 0), font_size=max(12, (right - left) / 8))
+        _draw_points(draw, face.landmarks68, line, (0, 200, 255))
+        _draw_points(draw, face.keypoints, 2 * line, (255, 0, 0))
+    return image
+
+
+def _draw_points(draw: "ImageDraw.ImageDraw", points: "np.ndarray", radius: int, color: tuple[int, int, int]) -> None:
+    for x, y in points:
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
+
+
+def _quiet_analyzer() -> "MeshFaceAnalyzer":
+    """Loads the default analyzer without the line that LiteRT's C++ writes to standard error."""
+    from faceswap_diffusion.faces.analyzer import MeshFaceAnalyzer
+
+    analyzer = MeshFaceAnalyzer()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        analyzer.mesh  # noqa: B018 - loads it
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+    return analyzer
+
+
+def _silence_libraries() -> None:
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for library in (diffusers_logging, transformers_logging):
+        library.set_verbosity(logging.CRITICAL)  # what goes wrong is raised as well
+        library.disable_progress_bar()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        argv (`Sequence[str]`, *optional*): The arguments; `sys.argv` if left out.
+
+    Returns:
+        `int`: Exit status: 0 done, 1 unexpected failure, 2 something is wrong with what was given.
+    """
+    args = build_parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except Exception as error:
+        if args.debug:
+            traceback.print_exc()
+        is_users = isinstance(error, ValueError | FileNotFoundError | IsADirectoryError | PermissionError)
+        message = " ".join(str(error).split()) or type(error).__name__
+        hint = "" if is_users or args.debug else f" ({type(error).__name__}; --debug shows where)"
+        print(f"{PROG}: error: {message}{hint}", file=sys.stderr)
+        return 2 if is_users else 1

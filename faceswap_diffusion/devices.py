@@ -1,0 +1,52 @@
+"""Which device and which precision to compute with."""
+
+import torch
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def default_device() -> str:
+    """Returns "cuda" if there is one, else "mps" if there is one, else "cpu"."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def default_dtype(device: str | torch.device) -> torch.dtype:
+    """Returns float16 for CUDA devices and float32 for others."""
+    return torch.float16 if torch.device(device).type == "cuda" else torch.float32
+
+
+def resolve_device(device: str | torch.device | None) -> torch.device:
+    """Turns a device's name into a device that this machine has.
+
+    Args:
+        device (`str` or `torch.device`, *optional*): "cpu", "cuda", "cuda:1", "mps"; `default_device()` if left out.
+
+    Raises:
+        ValueError: If there is no such device here.
+    """
+    try:
+        resolved = torch.device(device or default_device())
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"device {device} cannot be used here: take {default_device()}, or leave it out") from error
+    return resolved
+
+
+def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    """Turns the name of a precision into a dtype.
+
+    Args:
+        dtype (`str` or `torch.dtype`, *optional*): One of `DTYPES`; `default_dtype(device)` if left out.
+        device (`torch.device`): Where it is to be used.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
+    if dtype is None:
+        return default_dtype(device)
+    resolved = DTYPES.get(str(dtype).removeprefix("torch."))
+    if resolved is None:
+        raise ValueError(f"dtype is {dtype}: choose one of {', '.join(DTYPES)}")
+    return resolved

@@ -1,0 +1,147 @@
+"""Face mesh: 478 landmarks with depth, 52 expression coefficients and the head pose, by MediaPipe's networks.
+
+The networks lie as plain TFLite files inside `face_landmarker.task`, a zip archive, together with the canonical face
+on which the head pose is fitted. They run by LiteRT on the CPU.
+"""
+
+import contextlib
+import os
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+from faceswap_diffusion.faces.alignment import crop, invert, transform_points
+from faceswap_diffusion.faces.head_pose import HeadPoseFit
+from faceswap_diffusion.faces.mesh_topology import BLENDSHAPE_NAMES, BLENDSHAPE_POINTS, DLIB68_FROM_MESH, dlib68
+from faceswap_diffusion.model_files import model_path
+
+__all__ = ["BLENDSHAPE_NAMES", "DLIB68_FROM_MESH", "FaceMesh", "MeshResult", "dlib68"]
+
+NET_SIZE = 256  # side of the landmark network's input in pixels
+ROI_MARGIN = 1.5  # the network was trained on squares this many times as large as the face's box
+# Outer eye corners of the mesh, viewer's left and right: they give the direction of the second region of interest.
+_LEFT_EYE_CORNER, _RIGHT_EYE_CORNER = 33, 263
+
+
+@dataclass(frozen=True, eq=False)
+class MeshResult:
+    """Mesh, expression and pose of one face.
+
+    Args:
+        landmarks (`np.ndarray` of shape `(478, 2)`): x, y in photo pixels.
+        depth (`np.ndarray` of shape `(478,)`): Depth in photo pixels, smaller is nearer to the camera.
+        blendshapes (`np.ndarray` of shape `(52,)`): Expression coefficients, 0 to 1, as `BLENDSHAPE_NAMES` says.
+        head_pose (`np.ndarray` of shape `(3,)`): Yaw (to the picture's right), pitch (up), roll (clockwise) in degrees.
+        confidence (`float`): That a face is there, 0 to 1.
+    """
+
+    landmarks: np.ndarray
+    depth: np.ndarray
+    blendshapes: np.ndarray
+    head_pose: np.ndarray
+    confidence: float
+
+
+class FaceMesh:
+    """Fits the face mesh to a detected face.
+
+    Raises:
+        ModelFileError: When the networks' file is missing or altered.
+    """
+
+    def __init__(self):
+        with zipfile.ZipFile(model_path("face_landmarker")) as task:
+            self._landmark_net = _interpreter(task.read("face_landmarks_detector.tflite"))
+            self._blendshape_net = _interpreter(task.read("face_blendshapes.tflite"))
+            self._pose_fit = HeadPoseFit.from_metadata(task.read("geometry_pipeline_metadata_landmarks.binarypb"))
+
+    def __call__(self, image: np.ndarray, keypoints: np.ndarray) -> MeshResult:
+        """Runs the landmark network twice, the second time on the square that the first result gives.
+
+        Args:
+            image (`np.ndarray` of shape `(H, W, 3)`, uint8, RGB): The photo.
+            keypoints (`np.ndarray` of shape `(5, 2)`): Eyes, nose, mouth corners in photo pixels, viewer's left first.
+
+        Returns:
+            `MeshResult`: Mesh, expression and pose.
+        """
+        matrix = _roi_from_keypoints(keypoints)
+        points, _ = self._run(image, matrix)
+        matrix = _roi_from_landmarks(transform_points(points[:, :2], invert(matrix)))
+        points, confidence = self._run(image, matrix)
+        pixel = abs(np.linalg.det(matrix[:, :2])) ** -0.5  # photo pixels per network pixel
+        landmarks = transform_points(points[:, :2], invert(matrix))
+        depth = points[:, 2] * pixel
+        pose = self._pose_fit(np.column_stack([landmarks, depth]))
+        return MeshResult(landmarks, depth, self._blendshapes(points[:, :2]), pose, confidence)
+
+    def _run(self, image: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, float]:
+        """Returns the mesh `(478, 3)` in pixels of the network's input, and the confidence."""
+        # A mirror image would show a second face beside a face that the photo's edge cuts.
+        pixels = crop(image, matrix, NET_SIZE, cv2.BORDER_REPLICATE)[None].astype(np.float32) / 255
+        mesh, presence = _invoke(self._landmark_net, pixels)[:2]
+        return mesh.reshape(478, 3).astype(np.float64), float(1 / (1 + np.exp(-presence.item())))
+
+    def _blendshapes(self, points: np.ndarray) -> np.ndarray:
+        """Computes the expression from upright mesh points `(478, 2)`."""
+        return _invoke(self._blendshape_net, points[None, BLENDSHAPE_POINTS].astype(np.float32))[0]
+
+
+def _interpreter(model: bytes) -> Interpreter:
+    with _silenced_stderr():
+        interpreter = Interpreter(model_content=model, num_threads=1)
+        interpreter.allocate_tensors()
+    return interpreter
+
+
+@contextlib.contextmanager
+def _silenced_stderr() -> Iterator[None]:
+    """Drops what native code writes to stderr: LiteRT announces its CPU delegate there and has no setting for it."""
+    saved = os.dup(2)
+    try:
+        with open(os.devnull, "w") as null:
+            os.dup2(null.fileno(), 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
+def _invoke(interpreter: Interpreter, value: np.ndarray) -> list[np.ndarray]:
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], value)
+    interpreter.invoke()
+    return [interpreter.get_tensor(output["index"]) for output in interpreter.get_output_details()]
+
+
+def _roi_from_keypoints(keypoints: np.ndarray) -> np.ndarray:
+    """Computes the network's first region of interest, as the map from photo to network pixels.
+
+    On the canonical face the square that the network wants is 4.1 times as large as the distance from the eyes to the
+    mouth, and as that between the eyes; of a turned or tilted head the longer of the two is the truer.
+    """
+    eyes, mouth = keypoints[:2].mean(axis=0), keypoints[3:].mean(axis=0)
+    eye_to_eye, eye_to_mouth = keypoints[1] - keypoints[0], mouth - eyes
+    side = 4.1 * max(np.hypot(*eye_to_eye), np.hypot(*eye_to_mouth))
+    direction = eye_to_eye + np.array([eye_to_mouth[1], -eye_to_mouth[0]])
+    return _roi((eyes + mouth) / 2, direction, side)
+
+
+def _roi_from_landmarks(landmarks: np.ndarray) -> np.ndarray:
+    """Computes the region of interest from the mesh, by the box around it along the line of the eyes."""
+    direction = landmarks[_RIGHT_EYE_CORNER] - landmarks[_LEFT_EYE_CORNER]
+    along = direction / np.hypot(*direction)
+    axes = np.array([along, [-along[1], along[0]]])
+    upright = landmarks @ axes.T
+    low, high = upright.min(axis=0), upright.max(axis=0)
+    return _roi((low + high) / 2 @ axes, direction, ROI_MARGIN * (high - low).max())
+
+
+def _roi(centre: np.ndarray, direction: np.ndarray, side: float) -> np.ndarray:
+    """Maps the square around `centre`, upright along `direction`, to the network's input."""
+    x, y = direction / np.hypot(*direction) * (NET_SIZE / side)
+    linear = np.array([[x, y], [-y, x]])
+    return np.column_stack([linear, (NET_SIZE - 1) / 2 - linear @ centre])

@@ -1,0 +1,95 @@
+"""Names and index tables of the 478-point face mesh."""
+
+import numpy as np
+
+# Output order of the expression network.
+BLENDSHAPE_NAMES = (
+    "_neutral",
+    "browDownLeft",
+    "browDownRight",
+    "browInnerUp",
+    "browOuterUpLeft",
+    "browOuterUpRight",
+    "cheekPuff",
+    "cheekSquintLeft",
+    "cheekSquintRight",
+    "eyeBlinkLeft",
+    "eyeBlinkRight",
+    "eyeLookDownLeft",
+    "eyeLookDownRight",
+    "eyeLookInLeft",
+    "eyeLookInRight",
+    "eyeLookOutLeft",
+    "eyeLookOutRight",
+    "eyeLookUpLeft",
+    "eyeLookUpRight",
+    "eyeSquintLeft",
+    "eyeSquintRight",
+    "eyeWideLeft",
+    "eyeWideRight",
+    "jawForward",
+    "jawLeft",
+    "jawOpen",
+    "jawRight",
+    "mouthClose",
+    "mouthDimpleLeft",
+    "mouthDimpleRight",
+    "mouthFrownLeft",
+    "mouthFrownRight",
+    "mouthFunnel",
+    "mouthLeft",
+    "mouthLowerDownLeft",
+    "mouthLowerDownRight",
+    "mouthPressLeft",
+    "mouthPressRight",
+    "mouthPucker",
+    "mouthRight",
+    "mouthRollLower",
+    "mouthRollUpper",
+    "mouthShrugLower",
+    "mouthShrugUpper",
+    "mouthSmileLeft",
+    "mouthSmileRight",
+    "mouthStretchLeft",
+    "mouthStretchRight",
+    "mouthUpperUpLeft",
+    "mouthUpperUpRight",
+    "noseSneerLeft",
+    "noseSneerRight",
+)
+
+# The mesh points which the expression network reads.
+BLENDSHAPE_POINTS = np.array(
+    [
+        *(0, 1, 4, 5, 6, 7, 8, 10, 13, 14, 17, 21, 33, 37, 39, 40, 46, 52, 53, 54, 55, 58, 61, 63, 65, 66),
+        *(67, 70, 78, 80, 81, 82, 84, 87, 88, 91, 93, 95, 103, 105, 107, 109, 127, 132, 133, 136, 144, 145),
+        *(146, 148, 149, 150, 152, 153, 154, 155, 157, 158, 159, 160, 161, 162, 163, 168, 172, 173, 176, 178),
+        *(181, 185, 191, 195, 197, 234, 246, 249, 251, 263, 267, 269, 270, 276, 282, 283, 284, 285, 288, 291),
+        *(293, 295, 296, 297, 300, 308, 310, 311, 312, 314, 317, 318, 321, 323, 324, 332, 334, 336, 338, 356),
+        *(361, 362, 365, 373, 374, 375, 377, 378, 379, 380, 381, 382, 384, 385, 386, 387, 388, 389, 390, 397),
+        *(398, 400, 402, 405, 409, 415, 454, 466, 468, 469, 470, 471, 472, 473, 474, 475, 476, 477),
+    ]
+)
+
+# Mesh points nearest to the 68 points of dlib, in dlib's order, where "left" is the viewer's left. Along the jaw, the
+# bridge of the nose and the lips they divide the line most evenly, as dlib's do; of the two rows on a brow they are the
+# upper. The jaw is the mesh's edge: on a turned head its far side keeps less closely to the visible cheek than dlib's.
+_JAW = [127, 234, 93, 132, 58, 136, 150, 176, 152, 400, 379, 365, 288, 361, 323, 454, 356]
+_BROWS = [70, 63, 105, 66, 107, 336, 296, 334, 293, 300]
+_NOSE = [168, 197, 5, 4, 98, 97, 2, 326, 327]
+_EYES = [33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380]
+_OUTER_LIPS = [61, 40, 37, 0, 267, 270, 291, 321, 314, 17, 84, 91]
+_INNER_LIPS = [78, 81, 13, 311, 308, 402, 14, 178]
+DLIB68_FROM_MESH = np.array([*_JAW, *_BROWS, *_NOSE, *_EYES, *_OUTER_LIPS, *_INNER_LIPS])
+
+
+def dlib68(landmarks: np.ndarray) -> np.ndarray:
+    """Picks dlib's 68 points out of the mesh: jaw 17, brows 10, nose 9, eyes 12, mouth 20.
+
+    Args:
+        landmarks (`np.ndarray` of shape `(478, C)`): Mesh points.
+
+    Returns:
+        `np.ndarray` of shape `(68, C)`: The points in dlib's order.
+    """
+    return landmarks[DLIB68_FROM_MESH]

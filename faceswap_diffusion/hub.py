@@ -1,0 +1,195 @@
+"""What a Hub repository of ours carries beside the weights, and how it is uploaded.
+
+Diffusers refuses a Hub id whose `model_index.json` names a component class of a third-party package, unless a file
+`conditioner/faceswap_diffusion.py` lies in the repository; `pipeline.py` serves `DiffusionPipeline.from_pretrained`
+with `custom_pipeline`. Both only re-export the installed package. The folder `pipelines/faceswap_inpaint` shows them.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.utils import logging
+from huggingface_hub import create_repo, upload_folder
+
+from faceswap_diffusion.conditioning.conditioner import FaceConditioner
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+logger = logging.get_logger(__name__)
+
+HUB_FILES = {
+    "pipeline.py": '''"""The pipeline, for `custom_pipeline`; it needs `pip install faceswap-diffusion`."""
+
+from faceswap_diffusion import FaceSwapInpaintPipeline  # noqa: F401
+''',
+    "conditioner/faceswap_diffusion.py": '''"""The conditioner; it needs `pip install faceswap-diffusion`."""
+
+from faceswap_diffusion import FaceConditioner  # noqa: F401
+''',
+    "README.md": """---
+library_name: diffusers
+pipeline_tag: image-to-image
+tags:
+- face-swap
+- inpainting
+---
+
+# Face swapping by diffusion
+
+A pipeline for the package `faceswap-diffusion`: it repaints the face of an aligned crop with the identity of a source.
+
+```py
+from faceswap_diffusion import FaceSwapInpaintPipeline
+
+pipe = FaceSwapInpaintPipeline.from_pretrained("owner/name")
+```
+
+From photo to photo:
+
+```py
+from faceswap_diffusion import FaceSwapper
+
+FaceSwapper.from_pretrained("owner/name").swap("source.jpg", "target.jpg").image.save("swapped.png")
+```
+
+Swap faces only of people who agreed to it, and leave in place the metadata that says a picture was made with AI.
+""",
+}
+
+
+def write_hub_files(folder: str | os.PathLike) -> None:
+    """Writes into a saved pipeline what makes it loadable as a Hub repository; a model card that is there stays.
+
+    Args:
+        folder (`str` or `os.PathLike`): Where `save_pretrained` wrote to.
+    """
+    for name, text in HUB_FILES.items():
+        path = Path(folder, name)
+        if path.parent.is_dir() and not (name == "README.md" and path.exists()):
+            path.write_text(text, encoding="utf-8")
+
+
+def push_folder(
+    folder: str | os.PathLike,
+    repo_id: str,
+    private: bool | None = None,
+    token: str | None = None,
+    commit_message: str = "Upload FaceSwapInpaintPipeline",
+    create_pr: bool = False,
+) -> str:
+    """Uploads a folder, making the repository if there is none.
+
+    Args:
+        folder (`str` or `os.PathLike`): What to upload.
+        repo_id (`str`): `name` or `organisation/name`.
+        private (`bool`, *optional*): Whether a new repository is private; the organisation's default if left out.
+        token (`str`, *optional*): Access token; the stored one if left out.
+        commit_message (`str`): Of the commit.
+        create_pr (`bool`): Whether to open a pull request instead of committing.
+
+    Returns:
+        `str`: URL of the commit.
+    """
+    repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
+    return upload_folder(
+        repo_id=repo_id, folder_path=folder, token=token, commit_message=commit_message, create_pr=create_pr
+    )
+
+
+class HubPipeline(DiffusionPipeline):
+    """A pipeline with a `FaceConditioner`, saved and loaded as safetensors, from a Hub id without a trust flag."""
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> "Self":
+        """Loads a pipeline from a folder or a Hub id, from safetensors alone.
+
+        Loading `FaceConditioner` here, by name, is what makes a trust flag unnecessary: diffusers would import it
+        from a file in the repository.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`): Folder or Hub id.
+            kwargs: As for [`DiffusionPipeline.from_pretrained`].
+
+        Raises:
+            ValueError: If weights are missing, or there are only pickled ones.
+        """
+        if kwargs.setdefault("use_safetensors", True) is not True:
+            raise ValueError("use_safetensors has to be True: pickled weights are not read")
+        folder = pretrained_model_name_or_path
+        try:
+            if not os.path.isdir(folder):
+                folder = cls.download(folder, **kwargs)
+            if "conditioner" not in kwargs and cls.load_config(folder).get("conditioner", [None])[0] is not None:
+                kwargs["conditioner"] = cls._load_conditioner(folder, **kwargs)
+            pipeline = super().from_pretrained(folder, **kwargs)
+        except OSError as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"no pipeline with safetensors at {pretrained_model_name_or_path}: {reason}") from error
+        pipeline.register_to_config(_name_or_path=str(pretrained_model_name_or_path))
+        return pipeline
+
+    @staticmethod
+    def _load_conditioner(
+        folder: str | os.PathLike,
+        dtype: torch.dtype | dict[str, torch.dtype] | None = None,
+        torch_dtype: torch.dtype | dict[str, torch.dtype] | None = None,
+        variant: str | None = None,
+        device_map: str | None = None,
+        **kwargs: Any,
+    ) -> FaceConditioner:
+        dtype = dtype if dtype is not None else torch_dtype
+        if isinstance(dtype, dict):
+            dtype = dtype.get("conditioner", dtype.get("default", torch.float32))
+        subfolder = os.path.join(folder, "conditioner")
+        has_variant = any(f".{variant}." in name for name in os.listdir(subfolder))
+        return FaceConditioner.from_pretrained(
+            subfolder,
+            dtype=dtype,
+            variant=variant if has_variant else None,
+            device_map=None if device_map == "balanced" else device_map,
+            use_safetensors=True,
+        )
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        safe_serialization: bool = True,
+        push_to_hub: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Saves in Diffusers' layout, as safetensors, with the files that a Hub repository needs (see `hub`).
+
+        Args:
+            save_directory (`str` or `os.PathLike`): Folder, made if there is none.
+            safe_serialization (`bool`): Has to be `True`; anything else is warned of.
+            push_to_hub (`bool`): Not taken: call `push_to_hub`.
+            kwargs: `variant` and `max_shard_size`, as for [`DiffusionPipeline.save_pretrained`].
+        """
+        if push_to_hub:
+            raise ValueError("save_pretrained does not upload: call push_to_hub(repo_id)")
+        if not safe_serialization:
+            logger.warning("safe_serialization=False is not followed: weights are saved as safetensors only.")
+        super().save_pretrained(save_directory, **kwargs)
+        write_hub_files(save_directory)
+
+    def push_to_hub(self, repo_id: str, variant: str | None = None, **kwargs: Any) -> str:
+        """Saves the pipeline and uploads it, so that `from_pretrained(repo_id)` needs no trust flag.
+
+        Args:
+            repo_id (`str`): `name` or `organisation/name`.
+            variant (`str`, *optional*): Goes into the names of the weight files, as `"fp16"`.
+            kwargs: `private`, `token`, `commit_message` and `create_pr`, see `hub.push_folder`.
+
+        Returns:
+            `str`: URL of the commit.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, variant=variant)
+            return push_folder(folder, repo_id, **kwargs)

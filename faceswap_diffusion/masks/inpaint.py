@@ -1,0 +1,60 @@
+"""Masks that users bring: any picture or array in, soft values in [0, 1] out."""
+
+import numpy as np
+import torch
+from PIL import Image
+
+MaskLike = Image.Image | np.ndarray | torch.Tensor
+
+
+def prepare_mask(mask: MaskLike, size: int | tuple[int, int]) -> torch.Tensor:
+    """Converts a mask to floats without binarising or resizing it.
+
+    Args:
+        mask (`PIL.Image.Image | np.ndarray | torch.Tensor`): White = repaint. A picture of any mode (a colour one
+            counts by its brightness), or an array or tensor (H, W), (1, H, W) or (H, W, 1): bool, 8- or 16-bit
+            integers, or floats in [0, 1].
+        size (`int | tuple[int, int]`): Side, or width and height, that the mask must have, in pixels.
+
+    Returns:
+        `torch.Tensor`: (1, H, W) float32 in [0, 1].
+
+    Raises:
+        ValueError: If size, shape, type or range of values is another.
+    """
+    width, height = (size, size) if isinstance(size, int) else size
+    values = _scaled(_single_channel(mask))
+    if values.shape != (height, width):
+        got = f"{values.shape[1]} x {values.shape[0]}"
+        raise ValueError(f"got a mask of {got} pixels for a picture of {width} x {height}; make both the same size")
+    return torch.from_numpy(np.ascontiguousarray(values))[None]
+
+
+def _single_channel(mask: MaskLike) -> np.ndarray:
+    """The mask as an array (H, W) in its own type of number."""
+    if isinstance(mask, Image.Image):
+        return np.asarray(mask if mask.mode.startswith("I;16") else mask.convert("L"))
+    if isinstance(mask, torch.Tensor):
+        mask = mask.detach().cpu()
+        mask = mask.float() if mask.is_floating_point() else mask  # NumPy has no bfloat16
+    values = np.asarray(mask)
+    if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
+        values = values[0] if values.shape[0] == 1 else values[..., 0]
+    if values.ndim != 2:
+        raise ValueError(f"got a mask of shape {values.shape}; one channel is needed: (H, W), (1, H, W) or (H, W, 1)")
+    return values
+
+
+def _scaled(values: np.ndarray) -> np.ndarray:
+    """Values as float32 in [0, 1]."""
+    if values.dtype == bool:
+        return values.astype(np.float32)
+    if values.dtype in (np.uint8, np.uint16):
+        return values.astype(np.float32) / np.iinfo(values.dtype).max
+    if not np.issubdtype(values.dtype, np.floating):
+        raise ValueError(f"got a mask of {values.dtype}; bool, uint8, uint16 or floats in [0, 1] are needed")
+    if not (values.min() >= 0 and values.max() <= 1):
+        raise ValueError(
+            f"got a mask with values from {values.min():g} to {values.max():g}; floats must lie in [0, 1]"
+        )
+    return values.astype(np.float32)

@@ -1,0 +1,235 @@
+"""Region masks of an aligned crop, from landmarks, from parsing labels, or better from both. 1 = repaint."""
+
+import cv2
+import numpy as np
+
+from faceswap_diffusion.masks.parsing import LABELS
+
+REGIONS: dict[str, frozenset[str]] = {
+    "face": frozenset({"skin", "brows", "eyes", "nose", "lips", "mouth"}),
+    "head": frozenset({"skin", "brows", "eyes", "nose", "lips", "mouth", "hair"}),
+    "hair": frozenset({"hair"}),
+    "skin": frozenset({"skin", "nose"}),
+    "brows": frozenset({"brows"}),
+    "eyes": frozenset({"eyes"}),
+    "nose": frozenset({"nose"}),
+    "mouth": frozenset({"lips", "mouth"}),
+}
+"""Named regions and the labels that make them up. Ears and neck belong to none: the parser has no label for them."""
+
+FACE_OVAL_478 = (
+    *(10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377),
+    *(152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
+)
+BROWS_478 = ((70, 63, 105, 66, 107, 55, 65, 52, 53, 46), (300, 293, 334, 296, 336, 285, 295, 282, 283, 276))
+EYES_478 = (
+    (33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7),
+    (263, 466, 388, 387, 386, 385, 384, 398, 362, 382, 381, 380, 374, 373, 390, 249),
+)
+NOSE_478 = ((168, 122, 174, 198, 49, 48, 64, 98, 97, 2, 326, 327, 294, 278, 279, 420, 399, 351),)
+MOUTH_478 = ((61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146),)
+
+POLYGONS = {
+    478: {"brows": BROWS_478, "eyes": EYES_478, "nose": NOSE_478, "mouth": MOUTH_478},
+    68: {
+        "brows": (range(17, 22), range(22, 27)),
+        "eyes": (range(36, 42), range(42, 48)),
+        "nose": ((27, *range(31, 36)),),
+        "mouth": (range(48, 60),),
+    },
+}
+"""Landmark indices that outline each part; a part is the convex hull of each outline."""
+
+FOREHEAD_68 = 0.35
+"""How far the forehead reaches above the brows, in units of brows to chin: dlib's 68 points end at the brows."""
+
+MINIMAL_COVERAGE = 0.35
+"""A parser that sees less of the landmark hull than this share as face has failed: then the hull stands in for it."""
+
+
+def region_mask(labels: np.ndarray, region: str) -> np.ndarray:
+    """Picks a region from parsing labels.
+
+    Args:
+        labels (`np.ndarray`): (H, W) uint8, indices into `LABELS`.
+        region (`str`): A key of `REGIONS`.
+
+    Returns:
+        `np.ndarray`: (H, W) float32, 1 inside.
+
+    Raises:
+        ValueError: If there is no such region.
+    """
+    if region not in REGIONS:
+        raise ValueError(f"got region {region!r}; choose one of {', '.join(REGIONS)}")
+    wanted = [LABELS.index(name) for name in REGIONS[region]]
+    return np.isin(labels, wanted).astype(np.float32)
+
+
+def region_mask_from_landmarks(landmarks: np.ndarray, size: int, region: str = "face") -> np.ndarray:
+    """Draws a region from landmarks alone.
+
+    Args:
+        landmarks (`np.ndarray`): (478, 2) of the face mesh or (68, 2) in dlib's order, x, y in crop pixels.
+        size (`int`): Side of the square crop in pixels.
+        region (`str`): "face" (chin to forehead), "brows", "eyes", "nose" or "mouth".
+
+    Returns:
+        `np.ndarray`: (size, size) float32, 1 inside.
+
+    Raises:
+        ValueError: If landmarks cannot tell that region (hair, for one), or their number is unknown.
+    """
+    if len(landmarks) not in POLYGONS:
+        raise ValueError(f"got {len(landmarks)} landmarks; the mesh's 478 or dlib's 68 are needed")
+    if region == "face":
+        return _filled_hull(_face_outline(landmarks), size)
+    polygons = POLYGONS[len(landmarks)]
+    if region not in polygons:
+        raise ValueError(f"landmarks cannot tell region {region!r}; choose one of face, {', '.join(polygons)}")
+    masks = [_filled_hull(landmarks[list(outline)], size) for outline in polygons[region]]
+    return np.maximum.reduce(masks)
+
+
+def face_mask(labels: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """The face from brows to chin, with the forehead's skin, without what lies in front of it.
+
+    The parser's face is limited to the neighbourhood of the landmark hull, so that no second face or bare shoulder
+    gets in. What it calls hair around mouth and chin is a beard, and belongs to the face. Holes are closed if they are
+    specks, or said to be background between eyes and mouth; larger pieces of hair or of other things, such as a
+    hand or a microphone, stay uncovered. Where the parser sees next to no face, the landmark hull is the mask.
+
+    Args:
+        labels (`np.ndarray`): (S, S) uint8, indices into `LABELS`.
+        landmarks (`np.ndarray`): (478, 2) or (68, 2), x, y in crop pixels.
+
+    Returns:
+        `np.ndarray`: (S, S) float32, 1 inside.
+    """
+    size = labels.shape[0]
+    hull = region_mask_from_landmarks(landmarks, size)
+    parsed = region_mask(labels, "face") * _dilate(hull, 0.06 * np.sqrt(hull.sum()))
+    if (parsed * hull).sum() < MINIMAL_COVERAGE * hull.sum():
+        return hull
+    mistaken = _filled_hull(_core_outline(landmarks), size) * (labels == LABELS.index("background"))
+    beard = _filled_hull(_beard_outline(landmarks), size) * region_mask(labels, "hair")
+    mask = np.maximum.reduce([parsed, mistaken, beard])
+    return _without_specks(mask, smallest=0.012 * hull.sum(), largest_only=True)
+
+
+def head_mask(labels: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """Face and hair, and the strip of forehead between them.
+
+    Args:
+        labels (`np.ndarray`): (S, S) uint8, indices into `LABELS`.
+        landmarks (`np.ndarray`): (478, 2) or (68, 2), x, y in crop pixels.
+
+    Returns:
+        `np.ndarray`: (S, S) float32, 1 inside.
+    """
+    face = face_mask(labels, landmarks)
+    both = np.maximum(face, region_mask(labels, "hair"))
+    gap = 0.12 * np.sqrt(face.sum())
+    closed = _erode(_dilate(_padded(both, gap), gap), gap)
+    inset = int(np.ceil(gap))
+    closed = closed[inset : inset + both.shape[0], inset : inset + both.shape[1]]
+    occluded = region_mask_from_landmarks(landmarks, labels.shape[0]) * (1 - both)
+    below_brows = _filled_hull(_core_outline(landmarks), labels.shape[0])
+    mask = np.maximum(both, closed * (1 - occluded * below_brows))
+    return _without_specks(mask, smallest=0.012 * face.sum(), largest_only=False)
+
+
+def repaint_mask(labels: np.ndarray, landmarks: np.ndarray, region: str = "face") -> np.ndarray:
+    """The mask of a region by the best means there are: landmarks and labels for face and head, labels for the rest.
+
+    Args:
+        labels (`np.ndarray`): (S, S) uint8, indices into `LABELS`.
+        landmarks (`np.ndarray`): (478, 2) or (68, 2), x, y in crop pixels.
+        region (`str`): A key of `REGIONS`.
+
+    Returns:
+        `np.ndarray`: (S, S) float32, 1 inside.
+
+    Raises:
+        ValueError: If there is no such region.
+    """
+    combined = {"face": face_mask, "head": head_mask}
+    return combined[region](labels, landmarks) if region in combined else region_mask(labels, region)
+
+
+def feather(mask: np.ndarray, sigma: float) -> np.ndarray:
+    """Softens a mask inwards: 0 on its border (and on the crop's), 1 about two `sigma` further in, never above `mask`.
+
+    Inwards, because only pixels inside the mask were repainted: a ramp to the outside would blend in nothing new.
+
+    Args:
+        mask (`np.ndarray`): (H, W) float32 in [0, 1].
+        sigma (`float`): Standard deviation of the Gaussian in pixels; 0 returns a copy.
+
+    Returns:
+        `np.ndarray`: (H, W) float32 in [0, 1].
+    """
+    if sigma == 0:
+        return mask.astype(np.float32)
+    blurred = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
+    return np.minimum(mask, np.clip(2 * blurred - 1, 0, 1)).astype(np.float32)
+
+
+def _filled_hull(points: np.ndarray, size: int) -> np.ndarray:
+    """The convex hull of points (N, 2), filled, as (size, size) float32."""
+    canvas = np.zeros((size, size), np.uint8)
+    cv2.fillConvexPoly(canvas, cv2.convexHull(np.round(points).astype(np.int32)), 1)
+    return canvas.astype(np.float32)
+
+
+def _face_outline(landmarks: np.ndarray) -> np.ndarray:
+    if len(landmarks) == 478:
+        return landmarks[list(FACE_OVAL_478)]
+    jaw, brows = landmarks[:17], landmarks[17:27]
+    return np.concatenate([jaw, brows, brows + FOREHEAD_68 * (brows.mean(0) - landmarks[8])])
+
+
+def _core_outline(landmarks: np.ndarray) -> np.ndarray:
+    """Eyes, nose and mouth."""
+    parts = POLYGONS[len(landmarks)]
+    return landmarks[[index for part in ("eyes", "nose", "mouth") for outline in parts[part] for index in outline]]
+
+
+def _beard_outline(landmarks: np.ndarray) -> np.ndarray:
+    """Mouth, chin and the part of the jaw below the mouth."""
+    mouth, *_ = POLYGONS[len(landmarks)]["mouth"]
+    jaw = FACE_OVAL_478[13:24] if len(landmarks) == 478 else range(5, 12)
+    return landmarks[[*mouth, *jaw]]
+
+
+def _disc(radius: float) -> np.ndarray:
+    side = 2 * int(np.ceil(radius)) + 1
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+
+
+def _dilate(mask: np.ndarray, radius: float) -> np.ndarray:
+    return cv2.dilate(mask, _disc(radius))
+
+
+def _erode(mask: np.ndarray, radius: float) -> np.ndarray:
+    return cv2.erode(mask, _disc(radius))
+
+
+def _padded(mask: np.ndarray, width: float) -> np.ndarray:
+    return np.pad(mask, int(np.ceil(width)))
+
+
+def _components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Labels connected pieces of a mask (0 = outside the mask) and returns them with their areas."""
+    _, pieces, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
+    return pieces, stats[:, cv2.CC_STAT_AREA]
+
+
+def _without_specks(mask: np.ndarray, smallest: float, largest_only: bool) -> np.ndarray:
+    """Closes holes and drops islands below `smallest` pixels; `largest_only` drops every island but the largest."""
+    holes, areas = _components(mask == 0)
+    filled = np.where((mask == 0) & (areas[holes] < smallest), 1, mask)
+    islands, areas = _components(filled > 0)
+    areas[0] = 0
+    keep = areas == areas.max() if largest_only else areas >= smallest
+    return (filled * keep[islands]).astype(np.float32)

@@ -1,0 +1,731 @@
+"""Swaps the face of an aligned crop by masked inpainting with latent diffusion."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
+from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
+from diffusers.utils import logging
+from diffusers.utils.torch_utils import randn_tensor
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.clip.modeling_clip import CLIPVisionModelWithProjection
+
+from faceswap_diffusion.conditioning.conditioner import FaceConditioner
+from faceswap_diffusion.hub import HubPipeline
+from faceswap_diffusion.pipeline_inputs import (
+    ImageInput,
+    images_to_tensors,
+    preprocess_encoder_image,
+    preprocess_identity_image,
+    repeat_batch,
+    resize,
+)
+from faceswap_diffusion.pipeline_output import FaceSwapPipelineOutput
+
+logger = logging.get_logger(__name__)
+
+CHANNEL_ORDERS = ("latents,masked_image_latents,keep_mask", "latents,mask,masked_image_latents")
+MASKED_LATENTS = ("sample", "mode")
+OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+
+
+def assemble_unet_input(
+    latents: torch.Tensor, masked_image_latents: torch.Tensor, mask_latents: torch.Tensor, channel_order: str
+) -> torch.Tensor:
+    """Puts the inputs of an inpainting UNet together: the one place that knows their order and the mask's polarity.
+
+    Args:
+        latents (`torch.Tensor` of shape `(B, 4, h, w)`): Noisy latents, already scaled for the timestep.
+        masked_image_latents (`torch.Tensor` of shape `(B, 4, h, w)`): Latents of the target without its face.
+        mask_latents (`torch.Tensor` of shape `(B, 1, h, w)`): 1 = repaint, 0 = keep, at latent size.
+        channel_order (`str`): One of `CHANNEL_ORDERS`. `"latents,masked_image_latents,keep_mask"` is REFace's (its
+            mask says 1 = keep), `"latents,mask,masked_image_latents"` that of Stable Diffusion's inpainting models.
+
+    Returns:
+        `torch.Tensor` of shape `(B, 9, h, w)`.
+
+    Raises:
+        ValueError: For an unknown order.
+    """
+    if channel_order not in CHANNEL_ORDERS:
+        raise ValueError(f"channel_order is {channel_order!r}, but has to be one of {CHANNEL_ORDERS}")
+    parts = {
+        "latents": latents,
+        "masked_image_latents": masked_image_latents,
+        "mask": mask_latents,
+        "keep_mask": 1 - mask_latents,
+    }
+    return torch.cat([parts[name] for name in channel_order.split(",")], dim=1)
+
+
+class UNetLoraLoaderMixin(StableDiffusionLoraLoaderMixin):
+    """LoRA as in Stable Diffusion, for the UNet alone: conditions come from pictures, there is no text encoder."""
+
+    _lora_loadable_modules = ["unet"]  # noqa: RUF012 - the name and type that diffusers reads
+    text_encoder = None
+
+    @classmethod
+    def load_lora_into_text_encoder(cls, state_dict: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> None:
+        """Warns if there are layers that have no place here."""
+        if any(key.startswith(cls.text_encoder_name) for key in state_dict):
+            logger.warning("The LoRA's layers for a text encoder are left out: this pipeline has none.")
+
+    def fuse_lora(self, components: Sequence[str] = ("unet",), **kwargs: Any) -> None:
+        """Adds the LoRA's weights to those of the UNet; see diffusers' `LoraBaseMixin.fuse_lora`."""
+        super().fuse_lora(components=list(components), **kwargs)
+
+    def unfuse_lora(self, components: Sequence[str] = ("unet",), **kwargs: Any) -> None:
+        """Takes the LoRA's weights out again; see diffusers' `LoraBaseMixin.unfuse_lora`."""
+        super().unfuse_lora(components=list(components), **kwargs)
+
+
+class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderMixin):
+    r"""Repaints the face of a target crop with the identity of a source, by masked inpainting with latent diffusion.
+
+    It works on aligned crops and knows no detector; `FaceSwapper` goes from photo to photo. See [`DiffusionPipeline`]
+    for the methods that all pipelines share.
+
+    Args:
+        vae ([`AutoencoderKL`]): Encodes the masked target and decodes the result.
+        unet ([`UNet2DConditionModel`]): Inpainting UNet: two times the latent channels, and the mask.
+        image_encoder (`CLIPVisionModelWithProjection`, *optional*): Looks at source and target. Not needed if
+            `source_clip_embeds` and `target_clip_embeds`, or `condition_embeds`, are passed.
+        feature_extractor (`CLIPImageProcessorPil`, *optional*): Holds the mean and deviation of the encoder's pixels.
+        conditioner ([`FaceConditioner`], *optional*): Makes the UNet's context of identity, image embeddings and
+            landmarks. Not needed if `condition_embeds` and `negative_condition_embeds` are passed.
+        scheduler ([`SchedulerMixin`]): DDIM or any other of diffusers' schedulers for such a UNet.
+        channel_order (`str`): What the UNet's input channels are, one of `CHANNEL_ORDERS`.
+        masked_latents (`str`): `"sample"` or `"mode"` of the autoencoder's posterior for the masked target.
+        crop_size (`int`): Side length in pixels of the crops the weights are made for, the default height and width.
+        hidden_regions (`str`): Region of the target to repaint, as `masks` names them; for `FaceSwapper`.
+        shown_regions (`str`): Region of the source to show; for `FaceSwapper`.
+        landmark_set (`str`): Which landmarks are meant; for `FaceSwapper`.
+        landmark_scale (`float`): Factor on landmarks in pixels of a `crop_size` crop before the conditioner gets them.
+        identity_size (`int`, *optional*): Side length of the identity network's view of the source; `crop_size` if
+            left out.
+        mask_identity (`bool`): Whether the identity network, too, sees the shown part of the source only.
+        default_num_inference_steps (`int`): Steps if a call names none.
+        default_guidance_scale (`float`): Guidance if a call names none.
+    """
+
+    model_cpu_offload_seq = "image_encoder->conditioner->unet->vae"
+    _optional_components = ["image_encoder", "feature_extractor", "conditioner"]  # noqa: RUF012 - as diffusers has it
+    _callback_tensor_inputs = (
+        "latents", "condition_embeds", "negative_condition_embeds", "mask_latents", "masked_image_latents",
+    )  # fmt: skip
+
+    vae: AutoencoderKL
+    unet: UNet2DConditionModel
+    image_encoder: CLIPVisionModelWithProjection | None
+    feature_extractor: CLIPImageProcessorPil | None
+    conditioner: FaceConditioner | None
+    scheduler: Any
+
+    def __init__(
+        self,
+        vae: AutoencoderKL,
+        unet: UNet2DConditionModel,
+        image_encoder: CLIPVisionModelWithProjection | None,
+        feature_extractor: CLIPImageProcessorPil | None,
+        conditioner: FaceConditioner | None,
+        scheduler: KarrasDiffusionSchedulers,
+        channel_order: str = "latents,masked_image_latents,keep_mask",
+        masked_latents: str = "sample",
+        crop_size: int = 512,
+        hidden_regions: str = "face",
+        shown_regions: str = "face",
+        landmark_set: str = "dlib68",
+        landmark_scale: float = 1.0,
+        identity_size: int | None = None,
+        mask_identity: bool = False,
+        default_num_inference_steps: int = 50,
+        default_guidance_scale: float = 3.5,
+    ):
+        super().__init__()
+        if channel_order not in CHANNEL_ORDERS:
+            raise ValueError(f"channel_order is {channel_order!r}, but has to be one of {CHANNEL_ORDERS}")
+        if masked_latents not in MASKED_LATENTS:
+            raise ValueError(f"masked_latents is {masked_latents!r}, but has to be one of {MASKED_LATENTS}")
+        num_channels = 2 * vae.config["latent_channels"] + 1
+        if unet.config["in_channels"] != num_channels:
+            raise ValueError(
+                f"the UNet takes {unet.config['in_channels']} channels, but latents, masked latents and mask make "
+                f"{num_channels}: it has to be an inpainting UNet of this autoencoder"
+            )
+        self.register_modules(
+            vae=vae,
+            unet=unet,
+            image_encoder=image_encoder,
+            feature_extractor=feature_extractor,
+            conditioner=conditioner,
+            scheduler=scheduler,
+        )
+        self.register_to_config(
+            channel_order=channel_order,
+            masked_latents=masked_latents,
+            crop_size=crop_size,
+            hidden_regions=hidden_regions,
+            shown_regions=shown_regions,
+            landmark_set=landmark_set,
+            landmark_scale=landmark_scale,
+            identity_size=identity_size,
+            mask_identity=mask_identity,
+            default_num_inference_steps=default_num_inference_steps,
+            default_guidance_scale=default_guidance_scale,
+        )
+        self.vae_scale_factor = 2 ** (len(vae.config["block_out_channels"]) - 1)
+        self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
+
+    @property
+    def guidance_scale(self) -> float:
+        """Weight of the condition against the learned unconditional context; a callback may change it."""
+        return self._guidance_scale
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        """Whether the UNet runs on the unconditional context as well."""
+        return self._guidance_scale > 1
+
+    @property
+    def num_timesteps(self) -> int:
+        """Steps of the scheduler in the present call."""
+        return self._num_timesteps
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether a callback asked to stop."""
+        return self._interrupt
+
+    def check_inputs(
+        self,
+        given: dict[str, Any],
+        height: int,
+        width: int,
+        num_inference_steps: int,
+        guidance_scale: float,
+        output_type: str,
+        callback_on_step_end_tensor_inputs: Sequence[str],
+    ) -> None:
+        """Refuses what cannot work, before anything is computed.
+
+        Args:
+            given (`dict[str, Any]`): The pictures and embeddings of `__call__` by name, `None` where left out.
+            height (`int`): In pixels.
+            width (`int`): In pixels.
+            num_inference_steps (`int`): At least 1.
+            guidance_scale (`float`): Above 1 it needs an unconditional context.
+            output_type (`str`): One of `OUTPUT_TYPES`.
+            callback_on_step_end_tensor_inputs (`Sequence[str]`): Among `_callback_tensor_inputs`.
+
+        Raises:
+            ValueError: Naming what was got and what is wanted.
+        """
+        if height % self.vae_scale_factor or width % self.vae_scale_factor:
+            raise ValueError(f"`height`, `width` are {height}, {width}: use multiples of {self.vae_scale_factor}")
+        if num_inference_steps < 1:
+            raise ValueError(f"`num_inference_steps` is {num_inference_steps}: at least 1 is needed")
+        if output_type not in OUTPUT_TYPES:
+            raise ValueError(f"`output_type` is {output_type!r}, but has to be one of {OUTPUT_TYPES}")
+        unknown = set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs)
+        if unknown:
+            raise ValueError(
+                f"`callback_on_step_end_tensor_inputs` has {sorted(unknown)}: choose of {self._callback_tensor_inputs}"
+            )
+        if guidance_scale > 1 and given["negative_condition_embeds"] is None and self.conditioner is None:
+            raise ValueError("without a conditioner guidance above 1 needs `negative_condition_embeds`")
+        if given["image"] is None and given["masked_image_latents"] is None:
+            raise ValueError("pass the target as `image`, or as `masked_image_latents`")
+        if given["condition_embeds"] is None:
+            self._check_conditions(given)
+
+    def _check_conditions(self, given: dict[str, Any]) -> None:
+        if self.conditioner is None:
+            raise ValueError("without a conditioner pass `condition_embeds`")
+        made_from = {
+            "identity_embeds": "source_image",
+            "source_clip_embeds": "source_image",
+            "target_clip_embeds": "image",
+        }
+        for embeds, image in made_from.items():
+            if given[embeds] is None and given[image] is None:
+                raise ValueError(f"pass `{image}`, or `{embeds}` in its place")
+            if given[embeds] is None and embeds != "identity_embeds" and self.image_encoder is None:
+                raise ValueError(f"without an image encoder pass `{embeds}`")
+
+    def preprocess(
+        self,
+        image: ImageInput | None,
+        mask_image: ImageInput | None,
+        height: int,
+        width: int,
+        name: str = "image",
+        mask_name: str = "mask_image",
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Brings pictures and their masks to tensors of one size. Masks stay as soft as they are.
+
+        Args:
+            image (`ImageInput`, *optional*): RGB, of any size, as `image_to_tensor` takes it, or a list of such.
+            mask_image (`ImageInput`, *optional*): Grey, of the size of `image`, likewise.
+            height (`int`): In pixels.
+            width (`int`): In pixels.
+            name (`str`): What an error calls `image`.
+            mask_name (`str`): What an error calls `mask_image`.
+
+        Returns:
+            `tuple[torch.Tensor | None, torch.Tensor | None]`: RGB `(B, 3, height, width)` in [-1, 1] and masks
+            `(B, 1, height, width)` in [0, 1], or `None` for what was not given.
+
+        Raises:
+            ValueError: If a mask has not the size of its picture, or a picture is none.
+        """
+        images = [] if image is None else images_to_tensors(image, 3, name)
+        masks = [] if mask_image is None else images_to_tensors(mask_image, 1, mask_name)
+        sizes, mask_sizes = ({tuple(pixels.shape[-2:]) for pixels in batch} for batch in (images, masks))
+        if sizes and mask_sizes and sizes != mask_sizes:
+            raise ValueError(
+                f"`{mask_name}` is {sorted(mask_sizes)} pixels (height, width), but `{name}` is {sorted(sizes)}: "
+                "a mask has the size of its picture"
+            )
+        pixel_values = [2 * resize(pixels, height, width, antialias=True) - 1 for pixels in images]
+        mask = [resize(pixels, height, width, antialias=True) for pixels in masks]
+        return torch.cat(pixel_values) if pixel_values else None, torch.cat(mask) if mask else None
+
+    def encode_identity(self, source_image: ImageInput, source_mask_image: ImageInput | None = None) -> torch.Tensor:
+        """Embeds the identity of aligned source crops.
+
+        Args:
+            source_image (`ImageInput`): RGB, square.
+            source_mask_image (`ImageInput`, *optional*): White = shown; looked at if the config says `mask_identity`.
+
+        Returns:
+            `torch.Tensor` of shape `(B, D)`, of unit length.
+        """
+        if self.conditioner is None:
+            raise ValueError("the identity network is a part of the conditioner, which this pipeline lacks")
+        crop_size = self.config["crop_size"]
+        pixel_values, mask = self.preprocess(
+            source_image, source_mask_image, crop_size, crop_size, "source_image", "source_mask_image"
+        )
+        size = self.config["identity_size"] or crop_size
+        if self.config["mask_identity"] and mask is not None:
+            view = preprocess_identity_image(pixel_values, size, self._encoder_statistics()[0], mask)
+        else:
+            view = resize(pixel_values, size, size)
+        return self.conditioner.encode_identity(view.to(self._execution_device))
+
+    def encode_clip(
+        self,
+        image: ImageInput,
+        mask_image: ImageInput | None = None,
+        height: int | None = None,
+        width: int | None = None,
+    ) -> torch.Tensor:
+        """Embeds aligned crops with the image encoder: sources behind their mask, targets whole.
+
+        Args:
+            image (`ImageInput`): RGB.
+            mask_image (`ImageInput`, *optional*): White = shown; the rest is 0 after normalisation.
+            height (`int`, *optional*): To which the picture is brought before the encoder's view; `crop_size` if
+                left out.
+            width (`int`, *optional*): Likewise.
+
+        Returns:
+            `torch.Tensor` of shape `(B, C)`: `image_embeds`.
+        """
+        if self.image_encoder is None:
+            raise ValueError("this pipeline has no image encoder: pass embeddings")
+        height, width = height or self.config["crop_size"], width or self.config["crop_size"]
+        pixel_values, mask = self.preprocess(image, mask_image, height, width)
+        view = preprocess_encoder_image(
+            pixel_values, self.image_encoder.config.image_size, *self._encoder_statistics(), mask
+        )
+        return self.image_encoder(view.to(self._execution_device, self.image_encoder.dtype)).image_embeds
+
+    def _encoder_statistics(self) -> tuple[Sequence[float], Sequence[float]]:
+        if self.feature_extractor is None:
+            raise ValueError("this pipeline has no feature extractor, which holds the mean and deviation of pixels")
+        return self.feature_extractor.image_mean, self.feature_extractor.image_std
+
+    def prepare_landmarks(self, landmarks: torch.Tensor | np.ndarray | None, height: int, width: int) -> torch.Tensor:
+        """Scales the target's landmarks to what the conditioner was trained on.
+
+        Args:
+            landmarks (`torch.Tensor` or `np.ndarray`, *optional*): `(B, N, 2)` or `(N, 2)`, x and y in crop pixels.
+                All zeros, like `None`, means that none were found.
+            height (`int`): Of the crop in pixels.
+            width (`int`): Of the crop in pixels.
+
+        Returns:
+            `torch.Tensor` of shape `(B, N, 2)`.
+
+        Raises:
+            ValueError: If there are not as many as the conditioner takes, or they lie far outside the crop.
+        """
+        num_landmarks = self.conditioner.config["num_landmarks"]
+        if landmarks is None:
+            return torch.zeros(1, num_landmarks, 2)
+        landmarks = torch.as_tensor(landmarks).float()
+        landmarks = landmarks[None] if landmarks.ndim == 2 else landmarks
+        if landmarks.ndim != 3 or tuple(landmarks.shape[1:]) != (num_landmarks, 2):
+            raise ValueError(f"`landmarks` has shape {tuple(landmarks.shape)}: (B, {num_landmarks}, 2) is needed")
+        size = landmarks.new_tensor([width, height])
+        # A margin, because the outline of a face that is cut off by the crop lies outside it.
+        if not ((landmarks >= -size / 4) & (landmarks <= size * 5 / 4)).all():
+            raise ValueError(f"`landmarks` lie outside the crop of {width} x {height} pixels: pass crop pixels, x, y")
+        return landmarks * (self.config["landmark_scale"] * self.config["crop_size"] / size)
+
+    def encode_condition(
+        self,
+        image: ImageInput | None = None,
+        source_image: ImageInput | None = None,
+        source_mask_image: ImageInput | None = None,
+        landmarks: torch.Tensor | np.ndarray | None = None,
+        identity_embeds: torch.Tensor | None = None,
+        source_clip_embeds: torch.Tensor | None = None,
+        target_clip_embeds: torch.Tensor | None = None,
+        height: int | None = None,
+        width: int | None = None,
+    ) -> torch.Tensor:
+        """Makes the UNet's context of source, target and landmarks. See `__call__` for the arguments.
+
+        Returns:
+            `torch.Tensor` of shape `(B, num_tokens, cross_attention_dim)`.
+        """
+        height, width = height or self.config["crop_size"], width or self.config["crop_size"]
+        if identity_embeds is None:
+            identity_embeds = self.encode_identity(source_image, source_mask_image)
+        if source_clip_embeds is None:
+            source_clip_embeds = self.encode_clip(source_image, source_mask_image)
+        if target_clip_embeds is None:
+            target_clip_embeds = self.encode_clip(image, height=height, width=width)
+        parts = {
+            "identity_embeds": identity_embeds,
+            "source_clip_embeds": source_clip_embeds,
+            "target_clip_embeds": target_clip_embeds,
+            "landmarks": self.prepare_landmarks(landmarks, height, width),
+        }
+        batch_size = max(len(part) for part in parts.values())
+        parts = {name: repeat_batch(part, batch_size, 1, name) for name, part in parts.items()}
+        return self.conditioner(
+            **{name: part.to(self._execution_device, self.conditioner.dtype) for name, part in parts.items()}
+        )
+
+    def prepare_latents(
+        self,
+        batch_size: int,
+        height: int,
+        width: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        generator: torch.Generator | list[torch.Generator] | None,
+        latents: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Draws the noise to start from, or takes the given one, and scales it for the scheduler.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, 4, height / 8, width / 8)`.
+
+        Raises:
+            ValueError: If there are not as many generators or latents as pictures.
+        """
+        if isinstance(generator, list) and len(generator) != batch_size:
+            raise ValueError(f"`generator` is a list of {len(generator)}: one for each of {batch_size} is needed")
+        factor = self.vae_scale_factor
+        shape = (batch_size, self.vae.config["latent_channels"], height // factor, width // factor)
+        if latents is None:
+            latents = randn_tensor(shape, generator=generator, device=device, dtype=dtype)
+        elif tuple(latents.shape) != shape:
+            raise ValueError(f"`latents` has shape {tuple(latents.shape)}: {shape} is needed")
+        return latents.to(device, dtype) * self.scheduler.init_noise_sigma
+
+    def prepare_mask_latents(
+        self,
+        pixel_values: torch.Tensor | None,
+        mask: torch.Tensor,
+        masked_image_latents: torch.Tensor | None,
+        dtype: torch.dtype,
+        device: torch.device,
+        generator: torch.Generator | list[torch.Generator] | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Brings the mask to latent size and encodes the target without the face.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`, *optional*): The target, RGB in [-1, 1]; not needed
+                with `masked_image_latents`.
+            mask (`torch.Tensor` of shape `(B, 1, H, W)`): 1 = repaint. Hidden pixels become grey.
+            masked_image_latents (`torch.Tensor` of shape `(B, 4, h, w)`, *optional*): Ready latents, scaled.
+            dtype (`torch.dtype`): Of the result.
+            device (`torch.device`): Of the result.
+            generator (`torch.Generator` or `list[torch.Generator]`, *optional*): For sampling from the posterior.
+
+        Returns:
+            `tuple[torch.Tensor, torch.Tensor]`: The mask `(B, 1, h, w)` and the latents `(B, 4, h, w)`.
+        """
+        height, width = (side // self.vae_scale_factor for side in mask.shape[-2:])
+        if masked_image_latents is None:
+            masked_image = (pixel_values * (1 - mask)).to(device, self.vae.dtype)
+            masked_image_latents = self.encode_vae_image(masked_image, generator)
+        return resize(mask, height, width).to(device, dtype), masked_image_latents.to(device, dtype)
+
+    def encode_vae_image(
+        self, pixel_values: torch.Tensor, generator: torch.Generator | list[torch.Generator] | None
+    ) -> torch.Tensor:
+        """Encodes RGB `(B, 3, H, W)` in [-1, 1] to scaled latents `(B, 4, h, w)`."""
+        posterior = self.vae.encode(pixel_values).latent_dist
+        latents = posterior.sample(generator) if self.config["masked_latents"] == "sample" else posterior.mode()
+        return latents * self.vae.config["scaling_factor"]
+
+    def prepare_extra_step_kwargs(
+        self, generator: torch.Generator | list[torch.Generator] | None, eta: float
+    ) -> dict[str, Any]:
+        """Leaves of `generator` and `eta` what the scheduler's step takes."""
+        taken = inspect.signature(self.scheduler.step).parameters
+        return {name: value for name, value in {"generator": generator, "eta": eta}.items() if name in taken}
+
+    def predict_noise(
+        self,
+        latents: torch.Tensor,
+        timestep: torch.Tensor,
+        condition_embeds: torch.Tensor,
+        negative_condition_embeds: torch.Tensor | None,
+        mask_latents: torch.Tensor,
+        masked_image_latents: torch.Tensor,
+        cross_attention_kwargs: dict[str, Any] | None = None,
+    ) -> torch.Tensor:
+        """Runs the UNet, on both contexts if guidance is asked for, and combines (arXiv 2207.12598, eq. 6).
+
+        Returns:
+            `torch.Tensor` of the shape of `latents`.
+        """
+        unet_input = assemble_unet_input(
+            self.scheduler.scale_model_input(latents, timestep),
+            masked_image_latents,
+            mask_latents,
+            self.config["channel_order"],
+        )
+        encoder_hidden_states = condition_embeds
+        if self.do_classifier_free_guidance:
+            unet_input = torch.cat([unet_input] * 2)
+            encoder_hidden_states = torch.cat([negative_condition_embeds, condition_embeds])
+        noise_pred = self.unet(
+            unet_input,
+            timestep,
+            encoder_hidden_states=encoder_hidden_states,
+            cross_attention_kwargs=cross_attention_kwargs,
+            return_dict=False,
+        )[0]
+        if self.do_classifier_free_guidance:
+            noise_pred_uncond, noise_pred_cond = noise_pred.chunk(2)
+            noise_pred = noise_pred_uncond + self.guidance_scale * (noise_pred_cond - noise_pred_uncond)
+        return noise_pred
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: ImageInput | None = None,
+        source_image: ImageInput | None = None,
+        mask_image: ImageInput | None = None,
+        source_mask_image: ImageInput | None = None,
+        landmarks: torch.Tensor | np.ndarray | None = None,
+        identity_embeds: torch.Tensor | None = None,
+        source_clip_embeds: torch.Tensor | None = None,
+        target_clip_embeds: torch.Tensor | None = None,
+        masked_image_latents: torch.Tensor | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        num_images_per_prompt: int = 1,
+        eta: float = 0.0,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: torch.Tensor | None = None,
+        condition_embeds: torch.Tensor | None = None,
+        negative_condition_embeds: torch.Tensor | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        cross_attention_kwargs: dict[str, Any] | None = None,
+        callback_on_step_end: Callable[..., dict] | PipelineCallback | MultiPipelineCallbacks | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+    ) -> FaceSwapPipelineOutput | tuple:
+        r"""Repaints faces.
+
+        Pictures are RGB: PIL pictures, arrays `(H, W, 3)` or `(B, H, W, 3)`, tensors `(3, H, W)` or `(B, 3, H, W)`
+        (bytes, or floats in [0, 1]), or lists of these, of any size. A batch of one goes with larger batches of
+        others: one source to many targets, or one target and many sources.
+
+        Args:
+            image (`ImageInput`, *optional*): The target: FFHQ-aligned crops whose faces are repainted.
+            source_image (`ImageInput`, *optional*): Who to become: FFHQ-aligned crops.
+            mask_image (`ImageInput`, *optional*): White = repaint, black = keep, grey = in between; of the target's
+                size. Everything is repainted if left out.
+            source_mask_image (`ImageInput`, *optional*): White = shown part of the source; of its size. All is shown
+                if left out.
+            landmarks (`torch.Tensor` or `np.ndarray` of shape `(B, N, 2)`, *optional*): The target's landmarks, x
+                and y in pixels of a `height` x `width` crop. Zeros, or nothing, if none were found.
+            identity_embeds (`torch.Tensor` of shape `(B, D)`, *optional*): In place of the identity of `source_image`.
+            source_clip_embeds (`torch.Tensor` of shape `(B, C)`, *optional*): In place of encoding `source_image`.
+            target_clip_embeds (`torch.Tensor` of shape `(B, C)`, *optional*): In place of encoding `image`.
+            masked_image_latents (`torch.Tensor` of shape `(B, 4, h, w)`, *optional*): In place of encoding `image`
+                without its face, scaled by the autoencoder's scaling factor.
+            height (`int`, *optional*): In pixels; the config's `crop_size` if left out.
+            width (`int`, *optional*): In pixels; the config's `crop_size` if left out.
+            num_inference_steps (`int`, *optional*): Denoising steps; the config's default if left out.
+            guidance_scale (`float`, *optional*): Guidance is on above 1; the config's default if left out.
+            num_images_per_prompt (`int`): Results for each face, next to each other in the output.
+            eta (`float`): DDIM's η in [0, 1]; left to the schedulers that take it.
+            generator (`torch.Generator` or `list[torch.Generator]`, *optional*): Source of all randomness. With a
+                list, one for each result, a face comes out the same in any batch.
+            latents (`torch.Tensor` of shape `(B, 4, h, w)`, *optional*): The noise to start from.
+            condition_embeds (`torch.Tensor` of shape `(B, T, D)`, *optional*): The UNet's context, in place of all
+                embeddings and landmarks.
+            negative_condition_embeds (`torch.Tensor` of shape `(B, T, D)`, *optional*): In place of the learned
+                unconditional context.
+            output_type (`str`): `"pil"`, `"np"`, `"pt"` or `"latent"`.
+            return_dict (`bool`): Whether to return a [`FaceSwapPipelineOutput`] rather than a tuple.
+            cross_attention_kwargs (`dict[str, Any]`, *optional*): Passed to the attention processors; `scale` is that
+                of LoRA layers.
+            callback_on_step_end (`Callable`, *optional*): Called with the pipeline, the number of the step, the
+                timestep and a dictionary of tensors after each step; returns that dictionary.
+            callback_on_step_end_tensor_inputs (`Sequence[str]`): What the dictionary holds, of
+                `_callback_tensor_inputs`.
+
+        Returns:
+            [`FaceSwapPipelineOutput`] or `tuple`: The repainted crops.
+
+        Raises:
+            ValueError: For arguments that do not fit; the text says what is wanted.
+
+        Examples:
+            ```py
+            >>> import torch
+            >>> from PIL import Image
+            >>> from faceswap_diffusion import FaceSwapInpaintPipeline
+
+            >>> pipe = FaceSwapInpaintPipeline.from_pretrained("path/to/checkpoint")
+            >>> target, source = Image.open("target_crop.png"), Image.open("source_crop.png")  # FFHQ-aligned
+            >>> mask = Image.open("target_mask.png")  # white = repaint
+            >>> source_mask = Image.open("source_mask.png")  # white = shown
+            >>> generator = torch.Generator().manual_seed(0)
+            >>> pipe(target, source, mask, source_mask, generator=generator).images[0].save("swapped_crop.png")
+            ```
+        """
+        if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
+            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
+        height, width = height or self.config["crop_size"], width or self.config["crop_size"]
+        if num_inference_steps is None:
+            num_inference_steps = self.config["default_num_inference_steps"]
+        if guidance_scale is None:
+            guidance_scale = self.config["default_guidance_scale"]
+
+        # 1. Check inputs
+        given = {
+            "image": image,
+            "source_image": source_image,
+            "masked_image_latents": masked_image_latents,
+            "identity_embeds": identity_embeds,
+            "source_clip_embeds": source_clip_embeds,
+            "target_clip_embeds": target_clip_embeds,
+            "condition_embeds": condition_embeds,
+            "negative_condition_embeds": negative_condition_embeds,
+        }
+        self.check_inputs(
+            given, height, width, num_inference_steps, guidance_scale, output_type, callback_on_step_end_tensor_inputs
+        )
+        self._guidance_scale = guidance_scale
+        self._interrupt = False
+        device, dtype = self._execution_device, self.unet.dtype
+
+        # 2. Target, mask and conditions
+        pixel_values, mask = self.preprocess(image, mask_image, height, width)
+        mask = torch.ones(1, 1, height, width) if mask is None else mask
+        if condition_embeds is None:
+            condition_embeds = self.encode_condition(
+                image,
+                source_image,
+                source_mask_image,
+                landmarks,
+                identity_embeds,
+                source_clip_embeds,
+                target_clip_embeds,
+                height,
+                width,
+            )
+        if negative_condition_embeds is None and self.conditioner is not None:
+            negative_condition_embeds = self.conditioner.unconditional(len(condition_embeds))
+
+        # 3. One batch of all
+        batch = {
+            "image": pixel_values,
+            "mask_image": mask,
+            "masked_image_latents": masked_image_latents,
+            "condition_embeds": condition_embeds,
+            "negative_condition_embeds": negative_condition_embeds,
+        }
+        batch_size = max(len(part) for part in batch.values() if part is not None)
+        pixel_values, mask, masked_image_latents, condition_embeds, negative_condition_embeds = (
+            None if part is None else repeat_batch(part, batch_size, num_images_per_prompt, name)
+            for name, part in batch.items()
+        )
+        batch_size *= num_images_per_prompt
+        condition_embeds = condition_embeds.to(device, dtype)
+        if negative_condition_embeds is not None:
+            negative_condition_embeds = negative_condition_embeds.to(device, dtype)
+
+        # 4. Timesteps and latents
+        self.scheduler.set_timesteps(num_inference_steps, device=device)
+        timesteps = self.scheduler.timesteps
+        latents = self.prepare_latents(batch_size, height, width, dtype, device, generator, latents)
+        mask_latents, masked_image_latents = self.prepare_mask_latents(
+            pixel_values, mask, masked_image_latents, dtype, device, generator
+        )
+        extra_step_kwargs = self.prepare_extra_step_kwargs(generator, eta)
+
+        # 5. Denoising loop
+        num_warmup_steps = len(timesteps) - num_inference_steps * self.scheduler.order
+        self._num_timesteps = len(timesteps)
+        with self.progress_bar(total=num_inference_steps) as progress_bar:
+            for i, t in enumerate(timesteps):
+                if self.interrupt:
+                    continue
+                noise_pred = self.predict_noise(
+                    latents,
+                    t,
+                    condition_embeds,
+                    negative_condition_embeds,
+                    mask_latents,
+                    masked_image_latents,
+                    cross_attention_kwargs,
+                )
+                latents = self.scheduler.step(noise_pred, t, latents, **extra_step_kwargs, return_dict=False)[0]
+
+                if callback_on_step_end is not None:
+                    tensors = locals()
+                    callback_kwargs = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
+                    callback_outputs = callback_on_step_end(self, i, t, callback_kwargs)
+                    latents = callback_outputs.pop("latents", latents)
+                    condition_embeds = callback_outputs.pop("condition_embeds", condition_embeds)
+                    negative_condition_embeds = callback_outputs.pop(
+                        "negative_condition_embeds", negative_condition_embeds
+                    )
+                    mask_latents = callback_outputs.pop("mask_latents", mask_latents)
+                    masked_image_latents = callback_outputs.pop("masked_image_latents", masked_image_latents)
+
+                if i == len(timesteps) - 1 or ((i + 1) > num_warmup_steps and (i + 1) % self.scheduler.order == 0):
+                    progress_bar.update()
+
+        # 6. Decode
+        images = latents
+        if output_type != "latent":
+            latents = latents.to(self.vae.dtype) / self.vae.config["scaling_factor"]
+            images = self.vae.decode(latents, return_dict=False)[0]
+            images = self.image_processor.postprocess(images, output_type=output_type)
+        self.maybe_free_model_hooks()
+        return FaceSwapPipelineOutput(images=images) if return_dict else (images,)

@@ -1,0 +1,21 @@
+"""What the pipeline returns."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from diffusers.utils.outputs import BaseOutput
+from PIL import Image
+
+
+@dataclass
+class FaceSwapPipelineOutput(BaseOutput):
+    """Output of `FaceSwapInpaintPipeline`.
+
+    Args:
+        images (`list[PIL.Image.Image]`, `np.ndarray` or `torch.Tensor`):
+            The swapped crops, RGB: a list of PIL pictures, an array `(B, H, W, 3)` in [0, 1] or a tensor
+            `(B, 3, H, W)` in [0, 1]; with `output_type="latent"` the latents `(B, 4, h, w)`.
+    """
+
+    images: list[Image.Image] | np.ndarray | torch.Tensor

@@ -1,0 +1,415 @@
+"""Photo in, photo out: the only place that chains detection, masks, diffusion and compositing."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn.functional import normalize
+
+from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT, load_pipeline
+from faceswap_diffusion.compositing import match_color, paste_back
+from faceswap_diffusion.devices import resolve_device, resolve_dtype
+from faceswap_diffusion.faces.alignment import crop, ffhq_matrix, transform_points
+from faceswap_diffusion.faces.analyzer import Face, FaceAnalyzer, MeshFaceAnalyzer
+from faceswap_diffusion.faces.selection import NoFaceFoundError, nearest_face, select_face
+from faceswap_diffusion.masks.inpaint import MaskLike, prepare_mask
+from faceswap_diffusion.masks.parsing import load_face_parser
+from faceswap_diffusion.masks.regions import REGIONS, feather, region_mask, repaint_mask
+from faceswap_diffusion.photos import Photo, PhotoLike, load_photo
+from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.provenance import save_image
+
+SAME_PERSON = 0.363  # cosine above which SFace's authors call two faces one person (OpenCV zoo)
+FACES_PER_BATCH = 4  # bounds the memory that a group photo takes
+FEATHER = 0.015  # standard deviation of the seam, as a share of the crop's side
+
+SourceLike = PhotoLike | list[PhotoLike]
+
+
+@dataclass(frozen=True)
+class AlignedFace:
+    """A face cut out as the pipeline wants it.
+
+    Args:
+        pixels (`np.ndarray`): (S, S, 3) uint8 RGB, FFHQ-aligned.
+        matrix (`np.ndarray`): (2, 3), photo pixels to crop pixels.
+        labels (`np.ndarray`): (S, S) uint8, what the face parser sees.
+        landmarks (`np.ndarray`): (478, 2) or (68, 2), x, y in crop pixels.
+        landmarks68 (`np.ndarray`): (68, 2) in dlib's order, x, y in crop pixels.
+    """
+
+    pixels: np.ndarray
+    matrix: np.ndarray
+    labels: np.ndarray
+    landmarks: np.ndarray
+    landmarks68: np.ndarray
+
+
+@dataclass(frozen=True)
+class Person:
+    """Who to become: the mean over one or more photos.
+
+    Args:
+        identity_embeds (`torch.Tensor`): (1, D), of unit length.
+        source_clip_embeds (`torch.Tensor`): (1, C).
+    """
+
+    identity_embeds: torch.Tensor
+    source_clip_embeds: torch.Tensor
+
+
+@dataclass(frozen=True)
+class SwapResult:
+    """What a swap gave.
+
+    Args:
+        image (`PIL.Image.Image`): The target with swapped faces, of its size, with its alpha and colour profile.
+        faces (`list[Face]`): The faces found in the target, left to right, as they were.
+        swapped (`list[int]`): Indices into `faces`.
+        mask (`PIL.Image.Image`): Mode L, of the target's size; where it is 0 the photo is unchanged to the byte.
+        seconds (`dict[str, float]`): Time taken by each stage: load, detect, encode, diffuse, paste.
+        provenance (`dict[str, Any]`): How the picture was made; `save` writes it into the file.
+    """
+
+    image: Image.Image
+    faces: list[Face]
+    swapped: list[int]
+    mask: Image.Image
+    seconds: dict[str, float]
+    provenance: dict[str, Any]
+
+    def save(self, path: str | PathLike) -> None:
+        """Saves `image`, marked in its metadata as made with AI.
+
+        Raises:
+            ValueError: If it cannot be saved there, see [`provenance.save_image`].
+        """
+        save_image(self.image, path, provenance=self.provenance)
+
+
+class Stopwatch:
+    """Seconds per stage: each lap ends one."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+        self._since = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """Books the time since the last lap on a stage."""
+        now = time.perf_counter()
+        self.seconds[stage] = now - self._since
+        self._since = now
+
+
+class FaceSwapper:
+    """Swaps faces in photos: finds and aligns them, repaints them by a pipeline, and puts them back.
+
+    Args:
+        pipeline ([`FaceSwapInpaintPipeline`]): With all its components.
+        analyzer ([`FaceAnalyzer`], *optional*): Finds the faces; [`MeshFaceAnalyzer`] if left out.
+        name (`str`): What to call the pipeline in the metadata of pictures.
+    """
+
+    def __init__(self, pipeline: FaceSwapInpaintPipeline, analyzer: FaceAnalyzer | None = None, name: str = "own"):
+        self.pipeline = pipeline
+        self.analyzer = analyzer or MeshFaceAnalyzer()
+        self.name = name
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        checkpoint: str | Path | None = None,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        analyzer: FaceAnalyzer | None = None,
+    ) -> "FaceSwapper":
+        """Loads a swapper.
+
+        Args:
+            checkpoint (`str | Path`, *optional*): Folder in Diffusers' layout or Hub id; the small checkpoint inside
+                the package if left out.
+            device (`str | torch.device`, *optional*): CUDA if there is one, else MPS, else the CPU if left out.
+            dtype (`str | torch.dtype`, *optional*): "float32", "float16" or "bfloat16"; float16 on CUDA and float32
+                elsewhere if left out.
+            analyzer ([`FaceAnalyzer`], *optional*): Finds the faces; [`MeshFaceAnalyzer`] if left out.
+
+        Raises:
+            ValueError: If the checkpoint is unknown, incomplete, holds keys too many or pickled files, or if there is
+                no such device.
+        """
+        resolved = resolve_device(device)
+        pipeline = load_pipeline(checkpoint, resolve_dtype(dtype, resolved))
+        checkpoint = Path(checkpoint or EMBEDDED_CHECKPOINT)
+        return cls(pipeline.to(resolved), analyzer, checkpoint.name if checkpoint.is_dir() else str(checkpoint))
+
+    @torch.no_grad()
+    def swap(
+        self,
+        source: SourceLike | list[SourceLike],
+        target: PhotoLike,
+        *,
+        region: str = "face",
+        source_face: str | int = "largest",
+        target_face: str | int | PhotoLike = "largest",
+        mapping: Mapping[int, int] | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        color_match: bool = True,
+        seed: int = 0,
+        mask_image: MaskLike | str | PathLike | None = None,
+        callback_on_step_end: Callable[..., dict[str, Any]] | None = None,
+    ) -> SwapResult:
+        """Puts the face of a source into a target photo.
+
+        The seed belongs to the face: alone or together with others, the same face comes out.
+
+        Args:
+            source (`str | PathLike | PIL.Image.Image | np.ndarray` or a list): Photo of who to become; a list holds
+                photos of one person, which are averaged. With `mapping` a list holds people, each a photo or a list of
+                photos.
+            target (`str | PathLike | PIL.Image.Image | np.ndarray`): Photo to change; arrays (H, W, 3) uint8 RGB.
+            region (`str`): What to repaint, a key of `masks.regions.REGIONS`: "face", "head" (face and hair), ...
+            source_face (`str | int`): Whom the sources show: "largest", or an index, 0 being leftmost.
+            target_face (`str | int` or photo): "largest", "all", an index, 0 being leftmost, or a photo of the person
+                to replace.
+            mapping (`Mapping[int, int]`, *optional*): From the index of a face in the target to that of a person in
+                `source`, in place of `target_face`.
+            num_inference_steps (`int`, *optional*): Denoising steps; the checkpoint's default if left out.
+            guidance_scale (`float`, *optional*): Guidance, on above 1; the checkpoint's default if left out.
+            color_match (`bool`): Whether to give the new skin the colours of the target's.
+            seed (`int`): Of all randomness.
+            mask_image (`PIL.Image.Image | np.ndarray | torch.Tensor` or path, *optional*): White = repaint, as large
+                as the target, in place of `region`. It counts within each face's aligned crop; where it is black the
+                photo is unchanged.
+            callback_on_step_end (`Callable`, *optional*): Called after each denoising step as diffusers' pipelines do.
+
+        Returns:
+            [`SwapResult`]: The new photo, and how it came about.
+
+        Raises:
+            NoFaceFoundError: If source or target shows no face, or not the one that was asked for.
+            ValueError: For a photo that cannot be read, and for arguments that do not fit.
+        """
+        watch = Stopwatch()
+        _check_choice(target_face, mapping)
+        photo = load_photo(target, "target")
+        people_photos = _load_people(source, people=mapping is not None)
+        photo_mask = None if mask_image is None else _load_mask(mask_image, photo)
+        watch.lap("load")
+        faces = self.analyzer.analyze(photo.rgb)
+        if mapping is None:
+            mapping = dict.fromkeys(self.choose_faces(photo, faces, target_face), 0)
+        _check_mapping(mapping, len(faces), len(people_photos), photo.name)
+        watch.lap("detect")
+        people = {
+            person: self.encode_person(people_photos[person], source_face, region) for person in set(mapping.values())
+        }
+        watch.lap("encode")
+        swapped = sorted(mapping)
+        aligned = [self.align(photo.rgb, faces[index]) for index in swapped]
+        masks = [_mask_crop(face, photo_mask, region) for face in aligned]
+        _check_masks(masks, swapped, photo.name)
+        config = self.pipeline.config
+        if num_inference_steps is None:
+            num_inference_steps = config["default_num_inference_steps"]
+        if guidance_scale is None:
+            guidance_scale = config["default_guidance_scale"]
+        settings = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
+        crops = self.repaint(
+            aligned,
+            masks,
+            [people[mapping[index]] for index in swapped],
+            seed,
+            callback_on_step_end=callback_on_step_end,
+            **settings,
+        )
+        watch.lap("diffuse")
+        rgb, changed = paste_faces(photo.rgb, aligned, masks, crops, color_match)
+        if photo_mask is not None:  # the photo's pixels are finer than the crop's, and the mask is meant to the pixel
+            rgb, changed = np.where(photo_mask[..., None] > 0, rgb, photo.rgb), changed * (photo_mask > 0)
+        image, mask = photo.with_pixels(rgb), Image.fromarray(np.ceil(changed * 255).astype(np.uint8))
+        watch.lap("paste")
+        region = region if mask_image is None else "mask"
+        provenance = {"checkpoint": self.name, "region": region, "seed": seed, "faces": len(swapped), **settings}
+        return SwapResult(image, faces, swapped, mask, watch.seconds, provenance)
+
+    def choose_faces(self, photo: Photo, faces: list[Face], which: str | int | PhotoLike) -> list[int]:
+        """Chooses faces of the target.
+
+        Args:
+            photo ([`Photo`]): The target.
+            faces (`list[Face]`): Its faces, left to right.
+            which (`str | int` or photo): "largest", "all", an index, or a photo of the person meant.
+
+        Returns:
+            `list[int]`: Indices into `faces`.
+
+        Raises:
+            NoFaceFoundError: If there is none such.
+        """
+        if isinstance(which, int):
+            select_face(faces, which, where=photo.name)
+            return [which]
+        largest = select_face(faces, "largest", where=photo.name)
+        if isinstance(which, str) and which in ("largest", "all"):
+            return [index for index, face in enumerate(faces) if which == "all" or face is largest]
+        reference = load_photo(which, "target_face")
+        shown = select_face(self.analyzer.analyze(reference.rgb), where=reference.name)
+        crops = [self.align(photo.rgb, face).pixels for face in faces] + [self.align(reference.rgb, shown).pixels]
+        *embeddings, wanted = self.pipeline.encode_identity(crops).float().cpu().numpy()
+        return [nearest_face(np.stack(embeddings), wanted, SAME_PERSON)]
+
+    def align(self, rgb: np.ndarray, face: Face) -> AlignedFace:
+        """Cuts a face out of a photo (H, W, 3) uint8 RGB, and parses it."""
+        size = self.pipeline.config["crop_size"]
+        matrix = ffhq_matrix(face.landmarks68, size)
+        pixels = crop(rgb, matrix, size)
+        landmarks = face.landmarks if len(face.landmarks) == 478 else face.landmarks68
+        return AlignedFace(
+            pixels=pixels,
+            matrix=matrix,
+            labels=load_face_parser().parse(pixels),
+            landmarks=transform_points(landmarks, matrix),
+            landmarks68=transform_points(face.landmarks68, matrix),
+        )
+
+    @torch.no_grad()
+    def encode_person(self, photos: Sequence[Photo], which: str | int = "largest", region: str = "face") -> Person:
+        """Encodes who to become: the mean over photos of one person.
+
+        Args:
+            photos (`Sequence[Photo]`): One or more.
+            which (`str | int`): The face in each: "largest", or an index.
+            region (`str`): What is to be repainted; where hair is, the source's hair is shown too.
+
+        Raises:
+            NoFaceFoundError: If a photo has no such face.
+        """
+        shown = region if "hair" in REGIONS.get(region, ()) else self.pipeline.config["shown_regions"]
+        faces = [
+            self.align(photo.rgb, select_face(self.analyzer.analyze(photo.rgb), which, where=photo.name))
+            for photo in photos
+        ]
+        crops = [face.pixels for face in faces]
+        masks = [repaint_mask(face.labels, face.landmarks, shown) for face in faces]
+        identity_embeds = self.pipeline.encode_identity(crops, masks).mean(0, keepdim=True)
+        source_clip_embeds = self.pipeline.encode_clip(crops, masks).mean(0, keepdim=True)
+        return Person(normalize(identity_embeds), source_clip_embeds)
+
+    def repaint(
+        self,
+        faces: Sequence[AlignedFace],
+        masks: Sequence[np.ndarray],
+        people: Sequence[Person],
+        seed: int,
+        **settings: Any,
+    ) -> list[np.ndarray]:
+        """Runs the pipeline on aligned faces, in batches, with a generator for each face.
+
+        Args:
+            faces (`Sequence[AlignedFace]`): Of the target.
+            masks (`Sequence[np.ndarray]`): For each face (S, S) float in [0, 1], 1 = repaint.
+            people (`Sequence[Person]`): For each face who it becomes.
+            seed (`int`): Of each generator.
+            settings: Passed to the pipeline.
+
+        Returns:
+            `list[np.ndarray]`: For each face (S, S, 3) uint8 RGB.
+        """
+        crops = []
+        for start in range(0, len(faces), FACES_PER_BATCH):
+            batch = slice(start, start + FACES_PER_BATCH)
+            (images,) = self.pipeline(
+                image=[face.pixels for face in faces[batch]],
+                mask_image=list(masks[batch]),
+                landmarks=np.stack([face.landmarks68 for face in faces[batch]]),
+                identity_embeds=torch.cat([person.identity_embeds for person in people[batch]]),
+                source_clip_embeds=torch.cat([person.source_clip_embeds for person in people[batch]]),
+                generator=[torch.Generator().manual_seed(seed) for _ in faces[batch]],
+                output_type="np",
+                return_dict=False,
+                **settings,
+            )
+            crops += list(np.round(np.asarray(images) * 255).astype(np.uint8))
+        return crops
+
+
+def paste_faces(
+    rgb: np.ndarray,
+    faces: Sequence[AlignedFace],
+    masks: Sequence[np.ndarray],
+    crops: Sequence[np.ndarray],
+    color_match: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Puts repainted crops back into a photo, one after the other.
+
+    Returns:
+        `tuple[np.ndarray, np.ndarray]`: The new photo (H, W, 3) uint8 RGB, and (H, W) float32 in [0, 1], which is 0
+        where the photo is unchanged to the byte.
+    """
+    changed = np.zeros(rgb.shape[:2], np.float32)
+    for face, mask, pixels in zip(faces, masks, crops, strict=True):
+        if color_match:
+            pixels = match_color(pixels, face.pixels, mask * region_mask(face.labels, "skin"))
+        rgb, seam = paste_back(rgb, pixels, feather(mask, FEATHER * len(mask)), face.matrix)
+        changed = np.maximum(changed, seam)
+    return rgb, changed
+
+
+def _check_choice(target_face: str | int | PhotoLike, mapping: Mapping[int, int] | None) -> None:
+    """Finds out early what cannot be meant."""
+    if mapping is not None and not (isinstance(target_face, str) and target_face == "largest"):
+        raise ValueError("target_face and mapping both say which face to swap: give one of them")
+    if isinstance(target_face, str) and target_face not in ("largest", "all") and not Path(target_face).exists():
+        wanted = "'largest', 'all', an index counted from 0 at the left, or a photo of the person"
+        raise ValueError(f"target_face is {target_face!r}: give {wanted}")
+
+
+def _load_people(source: Any, people: bool) -> list[list[Photo]]:
+    """Loads the sources: one list of photos for each person. `people` says that a list holds several persons."""
+    listed = list(source) if isinstance(source, list | tuple) else [source]
+    if not listed:
+        raise ValueError("no source given: pass at least one photo of who to become")
+    persons = listed if people else [listed]
+    return [
+        [load_photo(photo, "source") for photo in (person if isinstance(person, list | tuple) else [person])]
+        for person in persons
+    ]
+
+
+def _load_mask(mask_image: MaskLike | str | PathLike, photo: Photo) -> np.ndarray:
+    """Reads a user's mask for a photo: (H, W) float32 in [0, 1]."""
+    if isinstance(mask_image, str | PathLike):
+        mask_image = Image.fromarray(load_photo(mask_image, "mask").rgb)
+    height, width = photo.rgb.shape[:2]
+    return prepare_mask(mask_image, (width, height))[0].numpy()
+
+
+def _mask_crop(face: AlignedFace, photo_mask: np.ndarray | None, region: str) -> np.ndarray:
+    """What to repaint of an aligned face, (S, S) float32: the user's mask seen in the crop, or a region."""
+    if photo_mask is None:
+        return repaint_mask(face.labels, face.landmarks, region)
+    return np.clip(crop(photo_mask, face.matrix, len(face.labels), cv2.BORDER_CONSTANT), 0, 1)
+
+
+def _check_mapping(mapping: Mapping[int, int], num_faces: int, num_people: int, where: str) -> None:
+    if not mapping:
+        raise ValueError("mapping is empty: give at least one face of the target and its source")
+    for face, person in mapping.items():
+        if not 0 <= face < num_faces:
+            raise NoFaceFoundError(f"mapping names face {face}, but {where} has {num_faces} face(s), counted from 0")
+        if not 0 <= person < num_people:
+            raise ValueError(f"mapping names source {person}, but {num_people} source(s) are given, counted from 0")
+
+
+def _check_masks(masks: Sequence[np.ndarray], indices: Sequence[int], where: str) -> None:
+    for index, mask in zip(indices, masks, strict=True):
+        if not mask.any():
+            raise ValueError(f"nothing to repaint on face {index} of {where}: choose another region, mask or face")

@@ -1,0 +1,493 @@
+"""What a call of the pipeline does with its arguments."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
+from PIL import Image
+
+import diffusers
+from faceswap_diffusion.pipeline_output import FaceSwapPipelineOutput
+from tests.tiny import (
+    CROSS_ATTENTION_DIM,
+    tiny_components,
+    tiny_inputs,
+    tiny_landmarks,
+    tiny_mask,
+    tiny_picture,
+    tiny_pipeline,
+    tiny_unet,
+)
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return tiny_pipeline()
+
+
+def generators(*seeds):
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def largest_difference(one, other):
+    return (one - other).abs().max().item()
+
+
+class TestOutputs:
+    def test_one_swap_is_one_picture_in_range(self, pipe):
+        images = pipe(**tiny_inputs()).images
+        assert images.shape == (1, 3, 32, 32)
+        assert 0 <= images.min() < images.max() <= 1
+        assert images.std() > 0.01
+
+    def test_output_types_show_the_same_picture(self, pipe):
+        inputs = tiny_inputs()
+        results = {
+            kind: pipe(**{**inputs, "generator": generators(0), "output_type": kind}).images
+            for kind in ("pil", "np", "pt", "latent")
+        }
+        assert isinstance(results["pil"][0], Image.Image)
+        assert np.array_equal(results["np"], results["pt"].permute(0, 2, 3, 1).numpy())
+        assert np.array_equal(np.asarray(results["pil"][0]), np.round(results["np"][0] * 255).astype(np.uint8))
+        decoded = pipe.vae.decode(results["latent"] / pipe.vae.config["scaling_factor"]).sample
+        assert largest_difference((decoded / 2 + 0.5).clamp(0, 1), results["pt"]) < 1e-5
+
+    def test_tuple_and_dataclass_hold_the_same(self, pipe):
+        output = pipe(**tiny_inputs())
+        assert isinstance(output, FaceSwapPipelineOutput)
+        assert torch.equal(pipe(**tiny_inputs(), return_dict=False)[0], output.images)
+
+    def test_the_generator_decides_the_result(self, pipe):
+        first = pipe(**tiny_inputs(seed=0)).images
+        assert torch.equal(first, pipe(**tiny_inputs(seed=0)).images)
+        assert largest_difference(first, pipe(**tiny_inputs(seed=1)).images) > 1e-3
+
+    def test_no_component_is_changed_by_a_call(self):
+        pipe = tiny_pipeline()
+        before = {
+            name: {key: value.clone() for key, value in part.state_dict().items()}
+            for name, part in pipe.components.items()
+            if isinstance(part, torch.nn.Module)
+        }
+        config = dict(pipe.config)
+        pipe(**tiny_inputs())
+        for name, state in before.items():
+            after = getattr(pipe, name).state_dict()
+            assert all(torch.equal(value, after[key]) for key, value in state.items())
+        assert dict(pipe.config) == config
+
+    def test_the_progress_bar_counts_the_steps(self):
+        pipe, screen = tiny_pipeline(), io.StringIO()
+        pipe.set_progress_bar_config(file=screen)
+        pipe(**tiny_inputs(), num_inference_steps=3)
+        assert "3/3" in screen.getvalue()
+
+
+class TestInputs:
+    def test_pil_arrays_and_tensors_give_the_same(self, pipe):
+        inputs = tiny_inputs()
+        pictures = ("image", "source_image", "mask_image", "source_mask_image")
+        expected = pipe(**inputs).images
+        arrays = {name: np.asarray(inputs[name]) for name in pictures}
+        tensors = {
+            name: torch.from_numpy(array / np.float32(255)).movedim(-1, 0 if array.ndim == 3 else -1)
+            for name, array in arrays.items()
+        }
+        lists = {name: [inputs[name]] for name in pictures}
+        for same in (arrays, tensors, lists):
+            result = pipe(**{**inputs, **same, "generator": generators(0)}).images
+            assert largest_difference(result, expected) < 1e-6
+
+    def test_alone_or_in_a_batch_the_same_face_comes_out(self, pipe):
+        faces = [tiny_picture(seed) for seed in (1, 2, 3)]
+        sources = [tiny_picture(seed) for seed in (4, 5, 6)]
+        masks = [tiny_mask()] * 3
+        landmarks = tiny_landmarks(3)
+        batch = pipe(faces, sources, masks, masks, landmarks, generator=generators(7, 8, 9), eta=1.0, output_type="pt")
+        for index in range(3):
+            alone = pipe(
+                faces[index],
+                sources[index],
+                masks[index],
+                masks[index],
+                landmarks[index],
+                generator=generators(7 + index),
+                eta=1.0,
+                output_type="pt",
+            )
+            assert largest_difference(alone.images[0], batch.images[index]) < 1e-4
+
+    def test_one_source_goes_to_many_targets_and_many_sources_to_one_target(self, pipe):
+        one, many = tiny_picture(1), [tiny_picture(2), tiny_picture(3)]
+        noise = torch.randn(2, 4, 16, 16, generator=generators(0)[0])
+        settings = {"output_type": "pt", "mask_image": tiny_mask(), "latents": noise}
+        pipe_mode = tiny_pipeline(masked_latents="mode")
+        to_many = pipe_mode(many, one, **settings).images
+        assert largest_difference(to_many, pipe_mode(many, [one, one], **settings).images) < 1e-5
+        from_many = pipe_mode(one, many, **settings).images
+        assert largest_difference(from_many, pipe_mode([one, one], many, **settings).images) < 1e-5
+        assert largest_difference(to_many, from_many) > 1e-3
+
+    def test_results_of_one_face_lie_side_by_side(self, pipe):
+        images = pipe(
+            image=[tiny_picture(1), tiny_picture(2)],
+            source_image=tiny_picture(3),
+            mask_image=tiny_mask(),
+            num_images_per_prompt=2,
+            generator=generators(5, 5, 5, 5),
+            output_type="pt",
+        ).images
+        assert len(images) == 4
+        assert largest_difference(images[0], images[1]) < 1e-5
+        assert largest_difference(images[2], images[3]) < 1e-5
+        assert largest_difference(images[1], images[2]) > 1e-3
+
+    def test_each_input_matters(self, pipe):
+        expected = pipe(**tiny_inputs()).images
+        others = {
+            "image": tiny_picture(9),
+            "source_image": tiny_picture(9),
+            "mask_image": None,
+            "source_mask_image": None,
+            "landmarks": None,
+        }
+        for name, other in others.items():
+            changed = pipe(**{**tiny_inputs(), name: other}).images
+            assert largest_difference(changed, expected) > 1e-7, name
+
+    def test_embeddings_stand_for_the_pictures_they_come_from(self, pipe):
+        inputs = tiny_inputs()
+        expected = pipe(**inputs).images
+        sources = {"source_image": inputs.pop("source_image"), "source_mask_image": inputs.pop("source_mask_image")}
+        embeds = {
+            "identity_embeds": pipe.encode_identity(*sources.values()),
+            "source_clip_embeds": pipe.encode_clip(*sources.values()),
+            "target_clip_embeds": pipe.encode_clip(inputs["image"]),
+        }
+        assert torch.equal(pipe(**{**inputs, **embeds, "generator": generators(0)}).images, expected)
+        context = pipe.encode_condition(inputs["image"], **sources, landmarks=inputs["landmarks"])
+        assert torch.equal(
+            pipe(**{**inputs, "condition_embeds": context, "generator": generators(0)}).images, expected
+        )
+
+    def test_masked_image_latents_stand_for_the_target(self):
+        pipe, inputs = tiny_pipeline(masked_latents="mode"), tiny_inputs()
+        expected = pipe(**inputs).images
+        pixels, mask = pipe.preprocess(inputs["image"], inputs["mask_image"], 32, 32)
+        masked = pipe.vae.encode(pixels * (1 - mask)).latent_dist.mode() * pipe.vae.config["scaling_factor"]
+        inputs |= {"target_clip_embeds": pipe.encode_clip(inputs.pop("image")), "masked_image_latents": masked}
+        assert largest_difference(pipe(**{**inputs, "generator": generators(0)}).images, expected) < 1e-6
+
+    def test_pictures_of_another_size_are_brought_to_the_crop(self, pipe):
+        picture, mask = tiny_picture(1, 96), tiny_mask(96)
+        pixels, small_mask = pipe.preprocess(picture, mask, 32, 32)
+        assert pixels.shape == (1, 3, 32, 32)
+        expected = np.asarray(picture.reduce(3), np.float32) / 127.5 - 1
+        assert np.abs(pixels[0].permute(1, 2, 0).numpy() - expected).mean() < 0.25  # an area mean, up to the filter
+        assert 0 < small_mask.mean() < 1
+
+    def test_height_and_width_rule_the_output(self, pipe):
+        images = pipe(tiny_picture(1), tiny_picture(2), tiny_mask(), height=24, width=40, output_type="pt").images
+        assert images.shape == (1, 3, 24, 40)
+
+    def test_defaults_of_steps_and_guidance_come_from_the_config(self):
+        pipe = tiny_pipeline(default_num_inference_steps=3, default_guidance_scale=2.5)
+        pipe(**tiny_inputs())
+        assert (pipe.num_timesteps, pipe.guidance_scale) == (3, 2.5)
+
+
+class TestMask:
+    def encoded(self, pipe, mask):
+        """What the UNet is given of the target and its mask, in REFace's order."""
+        seen = []
+        hook = pipe.unet.register_forward_pre_hook(lambda module, args: seen.append(args[0][:1]))
+        pipe(**{**tiny_inputs(), "mask_image": mask}, num_inference_steps=1)
+        hook.remove()
+        return seen[0][:, 4:8], seen[0][:, 8:]
+
+    def test_a_soft_mask_stays_soft(self):
+        pipe = tiny_pipeline(masked_latents="mode")
+        masked_latents, keep_mask = self.encoded(pipe, torch.full((32, 32), 0.25))
+        assert torch.equal(keep_mask, torch.full((1, 1, 16, 16), 0.75))
+        pixels, _ = pipe.preprocess(tiny_inputs()["image"], None, 32, 32)
+        expected = pipe.vae.encode(pixels * 0.75).latent_dist.mode() * pipe.vae.config["scaling_factor"]
+        assert largest_difference(masked_latents, expected) < 1e-5
+
+    def test_without_a_mask_everything_is_repainted(self):
+        pipe = tiny_pipeline(masked_latents="mode")
+        masked_latents, keep_mask = self.encoded(pipe, None)
+        assert not keep_mask.any()
+        expected = pipe.vae.encode(torch.zeros(1, 3, 32, 32)).latent_dist.mode() * pipe.vae.config["scaling_factor"]
+        assert largest_difference(masked_latents, expected) < 1e-5
+
+    def test_white_is_repainted(self):
+        mask = torch.zeros(32, 32)
+        mask[:16] = 1
+        _, keep_mask = self.encoded(tiny_pipeline(), mask)
+        assert not keep_mask[0, 0, :8].any()
+        assert keep_mask[0, 0, 8:].all()
+
+    def test_sampled_masked_latents_depend_on_the_generator(self):
+        for masked_latents, moves in (("sample", True), ("mode", False)):
+            pipe = tiny_pipeline(masked_latents=masked_latents)
+            inputs = tiny_inputs() | {"latents": torch.zeros(1, 4, 16, 16)}
+            one, other = (pipe(**inputs | {"generator": generators(seed)}).images for seed in (1, 2))
+            assert (largest_difference(one, other) > 0) is moves
+
+
+class TestGuidance:
+    def arguments(self, pipe):
+        generator = generators(0)[0]
+        draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
+        return {
+            "latents": draw(1, 4, 16, 16),
+            "timestep": torch.tensor(501),
+            "condition_embeds": draw(1, 1, CROSS_ATTENTION_DIM),
+            "negative_condition_embeds": draw(1, 1, CROSS_ATTENTION_DIM),
+            "mask_latents": torch.rand(1, 1, 16, 16, generator=generator),
+            "masked_image_latents": draw(1, 4, 16, 16),
+        }
+
+    @torch.no_grad()
+    def test_two_contexts_are_combined_as_published(self, pipe):
+        arguments = self.arguments(pipe)
+        pipe._guidance_scale = 3.5
+        guided = pipe.predict_noise(**arguments)
+        unet_input = torch.cat(
+            [arguments["latents"], arguments["masked_image_latents"], 1 - arguments["mask_latents"]], dim=1
+        )
+        with_condition, without = (
+            pipe.unet(unet_input, 501, encoder_hidden_states=arguments[name]).sample
+            for name in ("condition_embeds", "negative_condition_embeds")
+        )
+        assert largest_difference(guided, without + 3.5 * (with_condition - without)) < 1e-4
+        pipe._guidance_scale = 1.0
+        assert largest_difference(pipe.predict_noise(**arguments), with_condition) < 1e-5
+
+    def test_the_unconditional_context_is_the_learned_one(self, pipe):
+        expected = pipe(**tiny_inputs(), guidance_scale=3.0).images
+        learned = pipe.conditioner.unconditional_embeds.detach()
+        assert torch.equal(
+            pipe(**tiny_inputs(), guidance_scale=3.0, negative_condition_embeds=learned).images, expected
+        )
+        other = pipe(**tiny_inputs(), guidance_scale=3.0, negative_condition_embeds=learned + 5).images
+        assert largest_difference(other, expected) > 1e-4
+
+    def test_without_guidance_the_unet_runs_once(self, pipe):
+        sizes = []
+        hook = pipe.unet.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+        for scale in (1.0, 1.5):
+            pipe(**tiny_inputs(), guidance_scale=scale, num_inference_steps=1)
+        hook.remove()
+        assert sizes == [1, 2]
+
+
+class TestCallback:
+    def test_it_gets_the_tensors_it_asked_for_and_may_change_them(self, pipe):
+        shapes = {}
+
+        def callback(pipeline, step, timestep, tensors):
+            shapes.update({name: tuple(value.shape) for name, value in tensors.items()})
+            return {"latents": torch.zeros_like(tensors["latents"])}
+
+        latents = pipe(
+            **{**tiny_inputs(), "output_type": "latent"},
+            callback_on_step_end=callback,
+            callback_on_step_end_tensor_inputs=pipe._callback_tensor_inputs,
+        ).images
+        assert not latents.any()
+        assert shapes == {
+            "latents": (1, 4, 16, 16),
+            "condition_embeds": (1, 1, CROSS_ATTENTION_DIM),
+            "negative_condition_embeds": (1, 1, CROSS_ATTENTION_DIM),
+            "mask_latents": (1, 1, 16, 16),
+            "masked_image_latents": (1, 4, 16, 16),
+        }
+
+    def test_it_may_switch_guidance_off(self, pipe):
+        sizes = []
+        hook = pipe.unet.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+
+        def callback(pipeline, step, timestep, tensors):
+            pipeline._guidance_scale = 1.0
+            return tensors
+
+        pipe(**tiny_inputs(), callback_on_step_end=callback, num_inference_steps=3)
+        hook.remove()
+        assert sizes == [2, 1, 1]
+
+    def test_it_may_interrupt(self, pipe):
+        steps = []
+
+        def callback(pipeline, step, timestep, tensors):
+            steps.append(step)
+            pipeline._interrupt = step == 1
+            return tensors
+
+        pipe(**tiny_inputs(), callback_on_step_end=callback, num_inference_steps=5)
+        assert steps == [0, 1]
+
+
+class TestSchedulers:
+    @pytest.mark.parametrize("name", [scheduler.name for scheduler in KarrasDiffusionSchedulers])
+    def test_any_of_its_kind_works(self, name):
+        components = tiny_components()
+        components["scheduler"] = getattr(diffusers, name).from_config(components["scheduler"].config)
+        pipe = type(tiny_pipeline())(**components, crop_size=32)
+        pipe.set_progress_bar_config(disable=True)
+        latents = pipe(**{**tiny_inputs(), "output_type": "latent"}, num_inference_steps=3).images
+        assert latents.shape == (1, 4, 16, 16)
+        assert latents.isfinite().all()
+
+    def test_eta_is_for_those_that_take_it(self, pipe):
+        still, lively = (pipe(**tiny_inputs(), eta=eta, num_inference_steps=4).images for eta in (0.0, 1.0))
+        assert largest_difference(still, lively) > 1e-3
+        assert pipe.prepare_extra_step_kwargs(None, 1.0) == {"generator": None, "eta": 1.0}
+        components = tiny_components()
+        components["scheduler"] = diffusers.UniPCMultistepScheduler.from_config(components["scheduler"].config)
+        assert type(pipe)(**components).prepare_extra_step_kwargs(None, 1.0) == {}
+
+
+class TestIdentity:
+    def test_by_default_the_identity_network_sees_the_whole_crop(self, pipe):
+        picture = tiny_picture(4)
+        embeds = pipe.encode_identity(picture, tiny_mask())
+        pixels, _ = pipe.preprocess(picture, None, 32, 32)
+        assert embeds.shape == (1, 128)
+        assert torch.equal(embeds, pipe.conditioner.encode_identity(pixels))
+
+    def test_the_config_can_hide_what_the_mask_hides(self):
+        pipe = tiny_pipeline(mask_identity=True, identity_size=48)
+        black = Image.new("L", (32, 32), 0)
+        assert torch.equal(pipe.encode_identity(tiny_picture(4), black), pipe.encode_identity(tiny_picture(5), black))
+        one, other = (pipe.encode_identity(tiny_picture(seed), tiny_mask()) for seed in (4, 5))
+        assert largest_difference(one, other) > 1e-3
+
+    def test_the_config_rules_the_size_of_the_view(self):
+        sizes = []
+        for config in ({}, {"identity_size": 48}, {"identity_size": 48, "mask_identity": True}):
+            pipe = tiny_pipeline(**config)
+            network = pipe.conditioner
+            pipe.conditioner.encode_identity = lambda view, network=network: (
+                sizes.append(tuple(view.shape)) or type(network).encode_identity(network, view)
+            )
+            pipe.encode_identity(tiny_picture(4), tiny_mask())
+        assert sizes == [(1, 3, 32, 32), (1, 3, 48, 48), (1, 3, 48, 48)]
+
+
+class TestLandmarks:
+    def test_they_are_scaled_to_the_crop_the_weights_know(self):
+        pipe = tiny_pipeline(crop_size=32, landmark_scale=0.5)
+        landmarks = torch.tensor([12.0, 40.0]).expand(68, 2)
+        assert pipe.prepare_landmarks(landmarks, height=64, width=32)[0, 0].tolist() == [6.0, 10.0]
+        assert pipe.prepare_landmarks(landmarks.numpy(), height=64, width=32).shape == (1, 68, 2)
+
+    def test_none_and_zeros_mean_that_none_were_found(self, pipe):
+        none = pipe(**{**tiny_inputs(), "landmarks": None}).images
+        assert torch.equal(none, pipe(**{**tiny_inputs(), "landmarks": torch.zeros(1, 68, 2)}).images)
+
+    @pytest.mark.parametrize(
+        ("landmarks", "message"),
+        [
+            (torch.zeros(1, 67, 2), r"`landmarks` has shape \(1, 67, 2\): \(B, 68, 2\) is needed"),
+            (torch.full((68, 2), 41.0), "`landmarks` lie outside the crop of 32 x 32 pixels"),
+            (torch.full((68, 2), -9.0), "`landmarks` lie outside the crop"),
+            (torch.full((68, 2), float("nan")), "`landmarks` lie outside the crop"),
+        ],
+    )
+    def test_what_cannot_be_landmarks_is_refused(self, pipe, landmarks, message):
+        with pytest.raises(ValueError, match=message):
+            pipe(**{**tiny_inputs(), "landmarks": landmarks})
+
+    def test_the_outline_of_a_cut_off_face_may_lie_outside(self, pipe):
+        pipe(**{**tiny_inputs(), "landmarks": torch.full((68, 2), 39.0)})
+
+
+class TestOptionalComponents:
+    def test_a_ready_context_needs_neither_encoder_nor_conditioner(self, pipe):
+        bare = tiny_pipeline()
+        for name in ("image_encoder", "feature_extractor", "conditioner"):
+            setattr(bare, name, None)
+        inputs = tiny_inputs()
+        context = pipe.encode_condition(
+            inputs["image"], inputs["source_image"], inputs["source_mask_image"], inputs["landmarks"]
+        )
+        expected = pipe(**inputs).images
+        given = {name: inputs[name] for name in ("image", "mask_image", "output_type")}
+        result = bare(
+            **given,
+            condition_embeds=context,
+            negative_condition_embeds=pipe.conditioner.unconditional(1),
+            generator=generators(0),
+        )
+        assert torch.equal(result.images, expected)
+        bare(**given, condition_embeds=context, guidance_scale=1.0)
+
+    @pytest.mark.parametrize(
+        ("missing", "arguments", "message"),
+        [
+            ("conditioner", {}, "without a conditioner guidance above 1 needs `negative_condition_embeds`"),
+            ("conditioner", {"guidance_scale": 1.0}, "without a conditioner pass `condition_embeds`"),
+            ("image_encoder", {}, "without an image encoder pass `source_clip_embeds`"),
+            ("feature_extractor", {}, "this pipeline has no feature extractor"),
+        ],
+    )
+    def test_what_then_has_to_be_passed_is_said(self, missing, arguments, message):
+        pipe = tiny_pipeline()
+        setattr(pipe, missing, None)
+        with pytest.raises(ValueError, match=message):
+            pipe(**tiny_inputs(), **arguments)
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"height": 33}, "`height`, `width` are 33, 32: use multiples of 2"),
+            ({"num_inference_steps": 0}, "`num_inference_steps` is 0: at least 1 is needed"),
+            ({"output_type": "jpg"}, "`output_type` is 'jpg'"),
+            ({"callback_on_step_end_tensor_inputs": ["mask"]}, r"has \['mask'\]: choose of"),
+            ({"image": None}, "pass the target as `image`, or as `masked_image_latents`"),
+            ({"source_image": None}, "pass `source_image`, or `identity_embeds` in its place"),
+            ({"mask_image": tiny_mask(16)}, r"`mask_image` is \[\(16, 16\)\] pixels .* but `image` is \[\(32, 32\)\]"),
+            ({"source_mask_image": tiny_mask(16)}, "`source_mask_image` is"),
+            ({"latents": torch.zeros(1, 4, 8, 8)}, r"`latents` has shape \(1, 4, 8, 8\): \(1, 4, 16, 16\) is needed"),
+            ({"generator": generators(1, 2)}, "`generator` is a list of 2: one for each of 1 is needed"),
+            ({"image": tiny_picture(1), "mask_image": [tiny_mask()] * 2, "landmarks": torch.ones(3, 68, 2)}, "batch of"),
+            ({"image": torch.full((3, 32, 32), -1.0)}, "`image` reaches from -1 to -1"),
+        ],
+    )
+    def test_a_wrong_argument_is_refused_in_one_line(self, pipe, arguments, message):
+        with pytest.raises(ValueError, match=message) as error:
+            pipe(**{**tiny_inputs(), **arguments})
+        assert "\n" not in str(error.value)
+
+    def test_a_unet_of_another_kind_is_refused(self):
+        components = tiny_components()
+        components["unet"] = tiny_unet()
+        components["unet"].register_to_config(in_channels=4)
+        with pytest.raises(ValueError, match="the UNet takes 4 channels, but latents, masked latents and mask make 9"):
+            type(tiny_pipeline())(**components)
+
+    def test_an_unknown_kind_of_masked_latents_is_refused(self):
+        with pytest.raises(ValueError, match="masked_latents is 'mean', but has to be one of"):
+            tiny_pipeline(masked_latents="mean")
+
+
+class TestPrecision:
+    @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.02), (torch.bfloat16, 0.1)])
+    def test_half_precision_stays_near_single(self, pipe, dtype, tolerance):
+        noise = torch.randn(1, 4, 16, 16, generator=generators(0)[0])
+        settings = tiny_inputs() | {"latents": noise}
+        half = tiny_pipeline(masked_latents="mode").to(dtype)
+        single = tiny_pipeline(masked_latents="mode")
+        assert {part.dtype for part in half.components.values() if isinstance(part, torch.nn.Module)} == {dtype}
+        assert (half(**settings).images.float() - single(**settings).images).abs().mean() < tolerance
+
+    def test_components_may_differ_in_precision(self):
+        pipe = tiny_pipeline()
+        pipe.unet.to(torch.float16)
+        pipe.conditioner.to(torch.bfloat16)
+        assert pipe(**tiny_inputs()).images.isfinite().all()

@@ -1,0 +1,61 @@
+"""LoRA layers for the UNet, through peft."""
+
+import logging
+
+import pytest
+import torch
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+
+from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
+from tests.tiny import tiny_inputs, tiny_pipeline
+
+
+@pytest.fixture
+def lora_folder(tmp_path):
+    """A LoRA with random layers, saved as diffusers saves them."""
+    unet = tiny_pipeline().unet
+    torch.manual_seed(0)
+    unet.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
+    FaceSwapInpaintPipeline.save_lora_weights(tmp_path, unet_lora_layers=get_peft_model_state_dict(unet))
+    assert [path.name for path in tmp_path.iterdir()] == ["pytorch_lora_weights.safetensors"]
+    return tmp_path
+
+
+def run(pipe, **arguments):
+    return pipe(**tiny_inputs(), **arguments).images
+
+
+def test_loading_changes_the_result_and_unloading_restores_it(lora_folder):
+    pipe = tiny_pipeline()
+    plain = run(pipe)
+    pipe.load_lora_weights(lora_folder)
+    assert pipe.get_active_adapters() == ["default_0"]
+    assert (run(pipe) - plain).abs().max() > 1e-3
+    assert torch.allclose(run(pipe, cross_attention_kwargs={"scale": 0.0}), plain, atol=1e-5)
+    pipe.unload_lora_weights()
+    assert torch.equal(run(pipe), plain)
+
+
+def test_fused_layers_give_the_same_and_can_be_taken_out(lora_folder):
+    pipe = tiny_pipeline()
+    plain = run(pipe)
+    pipe.load_lora_weights(lora_folder, adapter_name="look")
+    with_lora = run(pipe)
+    pipe.fuse_lora()
+    assert pipe.fused_loras == {"look"}
+    assert torch.allclose(run(pipe), with_lora, atol=1e-4)
+    pipe.unfuse_lora()
+    pipe.unload_lora_weights()
+    assert torch.allclose(run(pipe), plain, atol=1e-4)
+
+
+def test_layers_of_a_text_encoder_are_left_out_with_a_warning(lora_folder, caplog):
+    state = FaceSwapInpaintPipeline.lora_state_dict(lora_folder)[0]
+    pipe = tiny_pipeline()
+    logger = logging.getLogger("diffusers")
+    logger.propagate = True
+    pipe.load_lora_weights({**state, "text_encoder.layers.0.q_proj.lora_A.weight": torch.zeros(2, 4)})
+    logger.propagate = False
+    assert pipe.get_active_adapters() == ["default_0"]
+    assert "text encoder are left out" in caplog.text

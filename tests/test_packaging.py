@@ -1,0 +1,129 @@
+"""What a wheel carries and needs, and that the README tells the truth about the files in this repository."""
+
+import ast
+import re
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from hatchling.builders.wheel import WheelBuilder
+
+from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT
+from faceswap_diffusion.model_files import MODEL_FILES
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "faceswap_diffusion"
+
+DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow"}  # where the import's name is another
+FORBIDDEN = {"torchvision", "pickle", "mediapipe", "sklearn", "skimage"}
+EXTRAS = {"evaluation": {"onnxruntime"}, "faces": {"insightface"}}  # imported only where one asks for it
+
+
+@pytest.fixture(scope="module")
+def wheel() -> WheelBuilder:
+    return WheelBuilder(str(ROOT))
+
+
+@pytest.fixture(scope="module")
+def packed(wheel: WheelBuilder) -> set[str]:
+    return {file.distribution_path for file in wheel.recurse_included_files()}
+
+
+def imports(path: Path) -> set[str]:
+    """Top-level names of all modules that a file imports, its own package aside."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    return names - {PACKAGE.name}
+
+
+def requirement_names(requirements: list[str]) -> set[str]:
+    return {re.split(r"[\[<>=!~; ]", requirement)[0].lower() for requirement in requirements}
+
+
+def test_wheel_carries_everything_in_the_package(packed):
+    here = {path for path in PACKAGE.rglob("*") if path.is_file() and not path.parts[-2].startswith((".", "__"))}
+    on_disk = {str(path.relative_to(ROOT)) for path in here if not any(part[0] == "." for part in path.parts)}
+    assert packed == on_disk
+
+
+def test_wheel_carries_the_models(packed):
+    wanted = {f"assets/{model.filename}" for model in MODEL_FILES.values() if model.shipped}
+    wanted |= {f"checkpoints/{EMBEDDED_CHECKPOINT.name}/{name}" for name in ("model_index.json", "README.md")}
+    wanted |= {
+        f"checkpoints/{EMBEDDED_CHECKPOINT.name}/{part}/{file}"
+        for part, file in {
+            "unet": "diffusion_pytorch_model.safetensors",
+            "vae": "diffusion_pytorch_model.safetensors",
+            "conditioner": "diffusion_pytorch_model.safetensors",
+            "image_encoder": "model.safetensors",
+        }.items()
+    }
+    wanted |= {"checkpoints/face_parser/diffusion_pytorch_model.safetensors", "py.typed"}
+    assert {f"{PACKAGE.name}/{name}" for name in wanted} <= packed
+
+
+def test_weights_are_small_and_none_is_pickled(packed):
+    checkpoints = sum(path.stat().st_size for path in (PACKAGE / "checkpoints").rglob("*.safetensors"))
+    assert checkpoints <= 24e6
+    assert not {name for name in packed if name.endswith((".bin", ".ckpt", ".pt", ".pth", ".pkl"))}
+
+
+def test_licences_go_with_the_wheel(wheel):
+    core = wheel.metadata.core
+    assert core.license_expression == "Apache-2.0 AND MIT"
+    licences = (PACKAGE / "assets" / "licenses").iterdir()
+    assert set(core.license_files) == {"LICENSE", *(str(path.relative_to(ROOT)) for path in licences)}
+
+
+def test_command_is_there(wheel):
+    assert wheel.metadata.core.scripts == {"faceswap-diffusion": "faceswap_diffusion.cli:main"}
+    module, _, function = wheel.metadata.core.scripts["faceswap-diffusion"].partition(":")
+    assert callable(getattr(import_module(module), function))
+
+
+def test_core_needs_one_headless_opencv_and_no_compiler(wheel):
+    core = requirement_names(wheel.metadata.core.dependencies)
+    assert {name for name in core if "opencv" in name} == {"opencv-python-headless"}
+    assert not core & {"torchvision", "mediapipe", "dlib", "insightface", "onnxruntime", "xformers"}
+    assert set(wheel.metadata.core.optional_dependencies) == {"insightface", "xformers", "train", "eval", "dev"}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_package_imports_what_it_declares(path, wheel):
+    declared = requirement_names(wheel.metadata.core.dependencies)
+    from_extras = EXTRAS.get(path.relative_to(PACKAGE).parts[0], set())
+    imported = imports(path) - sys.stdlib_module_names - from_extras
+    assert {DISTRIBUTIONS.get(name, name).replace("_", "-") for name in imported} <= declared
+
+
+def test_nothing_imports_what_must_stay_out():
+    files = [path for folder in (PACKAGE, ROOT / "train", ROOT / "examples") for path in folder.rglob("*.py")]
+    assert {path.name: found for path in files if (found := imports(path) & FORBIDDEN)} == {}
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/images/README.md"])
+def test_links_lead_to_files(document):
+    links = re.findall(r"\]\(([^)]+)\)", (ROOT / document).read_text(encoding="utf-8"))
+    local = [link for link in links if "://" not in link]
+    assert [link for link in local if not (ROOT / document).parent.joinpath(link).exists()] == []
+
+
+def test_every_example_picture_is_described(example_images):
+    described = re.findall(r"^\| `([\w.]+)`", (example_images / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(described) == sorted(path.name for path in example_images.glob("*.jpg"))
+
+
+@pytest.mark.slow
+def test_readme_code_runs(example_images, tmp_path, monkeypatch):
+    (tmp_path / "source.jpg").write_bytes((example_images / "p006_portrait.jpg").read_bytes())
+    (tmp_path / "target.jpg").write_bytes((example_images / "p010_selfie.jpg").read_bytes())
+    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert code is not None
+    monkeypatch.chdir(tmp_path)
+    exec(code.group(1), {})
+    assert (tmp_path / "swapped.png").stat().st_size > 10_000

@@ -1,0 +1,308 @@
+"""Photo to photo, with a pipeline of random weights: what it paints is noise, where and for whom is what counts."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from faceswap_diffusion.faces.selection import NoFaceFoundError
+from faceswap_diffusion.photos import load_photo
+from faceswap_diffusion.provenance import read_provenance
+from faceswap_diffusion.swapper import FaceSwapper
+from tests.tiny import tiny_pipeline
+
+IMAGES = Path(__file__).parents[1] / "examples" / "images"
+WOMAN, MAN, SELFIE, GROUP = (
+    IMAGES / name for name in ("p001_portrait.jpg", "p005_portrait.jpg", "p010_selfie.jpg", "group.jpg")
+)
+WOMAN_IN_GROUP = 3
+
+
+@pytest.fixture(scope="module")
+def swapper() -> FaceSwapper:
+    return FaceSwapper(tiny_pipeline(crop_size=64), name="tiny")
+
+
+@pytest.fixture(scope="module")
+def no_face(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("photos") / "wall.png"
+    Image.new("RGB", (200, 150), (180, 170, 160)).save(path)
+    return path
+
+
+def changed_pixels(result, target) -> np.ndarray:
+    return (np.asarray(result.image.convert("RGB")) != load_photo(target).rgb).any(-1)
+
+
+def test_only_what_the_mask_shows_is_changed(swapper: FaceSwapper):
+    result = swapper.swap(WOMAN, SELFIE)
+    changed, mask = changed_pixels(result, SELFIE), np.asarray(result.mask)
+    assert result.image.size == result.mask.size == (640, 768)
+    assert result.swapped == [0]
+    assert len(result.faces) == 1
+    assert not changed[mask == 0].any()
+    assert changed[mask > 200].mean() > 0.9
+    left, top, right, bottom = result.faces[0].bbox.round().astype(int)
+    assert (mask[top:bottom, left:right] > 0).mean() > 0.6
+    assert 0 < (mask == 255).sum() < mask.size / 3
+    assert len(np.unique(mask)) > 50  # the seam is feathered
+    assert list(result.seconds) == ["load", "detect", "encode", "diffuse", "paste"]
+    assert all(seconds > 0 for seconds in result.seconds.values())
+
+
+def test_every_face_comes_out_the_same_alone_and_with_others(swapper: FaceSwapper, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("faceswap_diffusion.swapper.FACES_PER_BATCH", 3)  # so that four faces make two batches
+    together = swapper.swap(WOMAN, GROUP, target_face="all")
+    assert together.swapped == [0, 1, 2, 3]
+    for index in (1, 3):
+        alone = swapper.swap(WOMAN, GROUP, target_face=index)
+        assert alone.swapped == [index]
+        mask = np.asarray(alone.mask) > 0
+        difference = np.asarray(alone.image).astype(int)[mask] - np.asarray(together.image)[mask]
+        assert np.abs(difference).max() <= 1
+
+
+def test_mapping_gives_each_face_its_own_source(swapper: FaceSwapper):
+    both = swapper.swap([WOMAN, MAN], GROUP, mapping={0: 1, 2: 0})
+    assert both.swapped == [0, 2]
+    for index, source, other in ((0, MAN, WOMAN), (2, WOMAN, MAN)):
+        wanted, unwanted = (swapper.swap(path, GROUP, target_face=index) for path in (source, other))
+        mask = np.asarray(wanted.mask) == 255
+        pixels = np.asarray(both.image).astype(int)[mask]
+        assert np.abs(pixels - np.asarray(wanted.image)[mask]).max() <= 1
+        assert np.abs(pixels - np.asarray(unwanted.image)[mask]).max() > 1
+
+
+def test_photos_of_one_person_are_averaged(swapper: FaceSwapper):
+    photos = [load_photo(IMAGES / name) for name in ("p001_portrait.jpg", "p001_park.jpg")]
+    first, second = (swapper.encode_person([photo]) for photo in photos)
+    both = swapper.encode_person(photos)
+    mean = (first.identity_embeds + second.identity_embeds) / 2
+    assert mean.norm() < 0.99  # two looks differ, so that a mean left as it is would be too short
+    torch.testing.assert_close(both.identity_embeds, mean / mean.norm())
+    torch.testing.assert_close(both.source_clip_embeds, (first.source_clip_embeds + second.source_clip_embeds) / 2)
+    twice = swapper.swap([WOMAN, WOMAN], SELFIE)
+    once = swapper.swap(WOMAN, SELFIE)
+    assert np.abs(np.asarray(twice.image).astype(int) - np.asarray(once.image)).max() <= 1
+
+
+def test_mapping_takes_several_photos_for_a_person(swapper: FaceSwapper):
+    averaged = swapper.swap([WOMAN, IMAGES / "p001_park.jpg"], SELFIE)
+    mapped = swapper.swap([MAN, [WOMAN, IMAGES / "p001_park.jpg"]], SELFIE, mapping={0: 1})
+    np.testing.assert_array_equal(np.asarray(mapped.image), np.asarray(averaged.image))
+
+
+def test_the_seed_decides(swapper: FaceSwapper):
+    first, again, other = (swapper.swap(WOMAN, SELFIE, seed=seed).image for seed in (1, 1, 2))
+    np.testing.assert_array_equal(np.asarray(first), np.asarray(again))
+    assert (np.asarray(first) != np.asarray(other)).any()
+
+
+def test_photos_may_be_paths_pictures_or_arrays(swapper: FaceSwapper):
+    by_path = swapper.swap(str(WOMAN), str(SELFIE))
+    by_value = swapper.swap(load_photo(WOMAN).rgb, Image.open(SELFIE))
+    np.testing.assert_array_equal(np.asarray(by_path.image), np.asarray(by_value.image))
+
+
+def test_regions_are_nested_as_their_names_say(swapper: FaceSwapper):
+    masks = {
+        region: np.asarray(swapper.swap(WOMAN, SELFIE, region=region).mask) for region in ("head", "face", "mouth")
+    }
+    assert (masks["head"] > 0).sum() > 1.2 * (masks["face"] > 0).sum()
+    assert (masks["face"] > 0).sum() > 5 * (masks["mouth"] > 0).sum()
+    assert (masks["face"] > 0)[masks["mouth"] == 255].all()
+    with pytest.raises(ValueError, match="region 'nostril'; choose one of face, head"):
+        swapper.swap(WOMAN, SELFIE, region="nostril")
+
+
+def test_the_sources_hair_is_shown_where_hair_is_repainted(swapper: FaceSwapper):
+    photo = load_photo(WOMAN)
+    face, head = (swapper.encode_person([photo], region=region) for region in ("face", "head"))
+    mouth = swapper.encode_person([photo], region="mouth")
+    torch.testing.assert_close(face.identity_embeds, head.identity_embeds)
+    assert not torch.allclose(face.source_clip_embeds, head.source_clip_embeds)
+    torch.testing.assert_close(face.source_clip_embeds, mouth.source_clip_embeds)
+
+
+def test_a_mask_of_the_users_own_takes_the_place_of_the_region(swapper: FaceSwapper, tmp_path: Path):
+    faces = swapper.analyzer.analyze(load_photo(SELFIE).rgb)
+    left, top, right, bottom = faces[0].bbox
+    mask = Image.new("L", (640, 768))
+    ImageDraw.Draw(mask).rectangle((left, top, (left + right) / 2, bottom), fill=255)
+    mask.save(tmp_path / "mask.png")
+    result = swapper.swap(WOMAN, SELFIE, mask_image=mask)
+    changed = changed_pixels(result, SELFIE)
+    assert changed.sum() > 0.5 * (right - left) * (bottom - top) / 2
+    assert not changed[np.asarray(mask) == 0].any()
+    same = swapper.swap(WOMAN, SELFIE, mask_image=tmp_path / "mask.png")
+    np.testing.assert_array_equal(np.asarray(same.image), np.asarray(result.image))
+    with pytest.raises(ValueError, match="mask of 640 x 700 pixels for a picture of 640 x 768"):
+        swapper.swap(WOMAN, SELFIE, mask_image=mask.crop((0, 0, 640, 700)))
+    with pytest.raises(ValueError, match="nothing to repaint on face 0"):
+        swapper.swap(WOMAN, SELFIE, mask_image=Image.new("L", (640, 768)))
+
+
+def test_colour_match_brings_the_skin_to_the_targets(swapper: FaceSwapper):
+    target = load_photo(SELFIE).rgb
+    plain, matched = (swapper.swap(WOMAN, SELFIE, color_match=match) for match in (False, True))
+    inside = np.asarray(plain.mask) == 255
+    wanted, before, after = (
+        np.asarray(image)[inside].mean(0) for image in (Image.fromarray(target), plain.image, matched.image)
+    )
+    assert np.abs(after - wanted).max() < 0.5 * np.abs(before - wanted).max()
+    np.testing.assert_array_equal(np.asarray(plain.mask), np.asarray(matched.mask))
+
+
+def test_a_face_is_found_by_a_photo_of_the_person():
+    swapper = FaceSwapper(tiny_pipeline(crop_size=128))
+    photo = load_photo(GROUP)
+    faces = swapper.analyzer.analyze(photo.rgb)
+    assert swapper.choose_faces(photo, faces, WOMAN) == [WOMAN_IN_GROUP]
+    assert swapper.choose_faces(photo, faces, Image.open(IMAGES / "p001_park.jpg")) == [WOMAN_IN_GROUP]
+    with pytest.raises(NoFaceFoundError, match="no face is like the reference face"):
+        swapper.choose_faces(photo, faces, MAN)
+    with pytest.raises(ValueError, match="target_face is 'biggest': give 'largest', 'all', an index"):
+        swapper.swap(WOMAN, GROUP, target_face="biggest")
+
+
+def test_the_largest_face_is_the_default(swapper: FaceSwapper):
+    photo = load_photo(GROUP)
+    faces = swapper.analyzer.analyze(photo.rgb)
+    areas = [np.prod(face.bbox[2:] - face.bbox[:2]) for face in faces]
+    assert swapper.choose_faces(photo, faces, "largest") == [int(np.argmax(areas))]
+
+
+def test_a_missing_face_names_the_photo(swapper: FaceSwapper, no_face: Path):
+    with pytest.raises(NoFaceFoundError, match=r"no face found in .*wall\.png"):
+        swapper.swap(no_face, SELFIE)
+    with pytest.raises(NoFaceFoundError, match=r"no face found in .*wall\.png"):
+        swapper.swap(WOMAN, no_face, target_face="all")
+    with pytest.raises(NoFaceFoundError, match=r"face 4 was asked for, but .*group\.jpg has 4 face"):
+        swapper.swap(WOMAN, GROUP, target_face=4)
+    with pytest.raises(NoFaceFoundError, match=r"face 1 was asked for, but .*p001_portrait\.jpg has 1 face"):
+        swapper.swap(WOMAN, GROUP, source_face=1)
+
+
+def test_wrong_mappings_are_refused(swapper: FaceSwapper):
+    with pytest.raises(NoFaceFoundError, match=r"mapping names face 4, but .*group\.jpg has 4"):
+        swapper.swap([WOMAN, MAN], GROUP, mapping={4: 0})
+    with pytest.raises(ValueError, match="mapping names source 2, but 2 source"):
+        swapper.swap([WOMAN, MAN], GROUP, mapping={0: 2})
+    with pytest.raises(ValueError, match="mapping is empty"):
+        swapper.swap([WOMAN, MAN], GROUP, mapping={})
+    with pytest.raises(ValueError, match="give one of them"):
+        swapper.swap([WOMAN, MAN], GROUP, mapping={0: 0}, target_face="all")
+    with pytest.raises(ValueError, match="no source given"):
+        swapper.swap([], GROUP)
+
+
+def test_settings_reach_the_pipeline_and_the_metadata(swapper: FaceSwapper, tmp_path: Path):
+    steps = []
+
+    def on_step_end(pipeline, step, timestep, tensors):
+        steps.append((step, pipeline.guidance_scale))
+        return tensors
+
+    result = swapper.swap(
+        WOMAN, SELFIE, num_inference_steps=3, guidance_scale=1.5, seed=7, callback_on_step_end=on_step_end
+    )
+    assert steps == [(0, 1.5), (1, 1.5), (2, 1.5)]
+    result.save(tmp_path / "swap.jpg")
+    provenance = read_provenance(tmp_path / "swap.jpg")
+    assert provenance is not None
+    assert provenance["digital_source_type"].endswith("compositeWithTrainedAlgorithmicMedia")
+    facts = {"checkpoint": "tiny", "region": "face", "seed": 7, "faces": 1}
+    facts |= {"num_inference_steps": 3, "guidance_scale": 1.5}
+    assert provenance.items() >= facts.items()
+    with pytest.raises(ValueError, match="`num_inference_steps` is 0"):
+        swapper.swap(WOMAN, SELFIE, num_inference_steps=0)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "I;16"])
+def test_photos_of_any_mode_keep_what_is_outside_the_face(swapper: FaceSwapper, mode: str):
+    target = Image.open(SELFIE).convert("RGB")
+    if mode == "I;16":
+        target = Image.fromarray(np.asarray(target.convert("L")).astype(np.uint16) * 257)
+    elif mode in ("LA", "RGBA"):
+        target.putalpha(Image.linear_gradient("L").resize(target.size))
+        target = target.convert(mode)
+    else:
+        target = target.convert(mode)
+    result = swapper.swap(WOMAN, target)
+    before, after = load_photo(target), np.asarray(result.image.convert("RGBA"))
+    outside = np.asarray(result.mask) == 0
+    np.testing.assert_array_equal(after[..., :3][outside], before.rgb[outside])
+    assert (after[..., :3][~outside] != before.rgb[~outside]).any()
+    if before.alpha is not None:
+        np.testing.assert_array_equal(after[..., 3], before.alpha)
+    if mode in ("L", "LA", "I;16"):
+        assert (after[..., 0] == after[..., 2]).all()
+
+
+def test_a_photo_turned_by_exif_gives_the_upright_result(swapper: FaceSwapper, tmp_path: Path):
+    upright = Image.open(SELFIE).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by 90 degrees clockwise
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    turned = swapper.swap(WOMAN, tmp_path / "turned.png")
+    plain = swapper.swap(WOMAN, upright)
+    np.testing.assert_array_equal(np.asarray(turned.image), np.asarray(plain.image))
+
+
+def test_an_upside_down_face_is_swapped_where_it_is(swapper: FaceSwapper):
+    target = Image.open(SELFIE).transpose(Image.Transpose.ROTATE_180)
+    turned = np.asarray(swapper.swap(WOMAN, target).mask.transpose(Image.Transpose.ROTATE_180)) > 0
+    upright = np.asarray(swapper.swap(WOMAN, SELFIE).mask) > 0
+    assert (turned & upright).sum() > 0.85 * (turned | upright).sum()
+
+
+def test_a_panorama_of_12000_pixels_is_swapped_in_place(swapper: FaceSwapper):
+    panorama = np.full((768, 12_000, 3), 127, np.uint8)
+    panorama[:, 9_000:9_640] = load_photo(SELFIE).rgb
+    result = swapper.swap(WOMAN, panorama)
+    columns = np.nonzero(np.asarray(result.mask).any(0))[0]
+    assert result.image.size == (12_000, 768)
+    assert 9_000 < columns[0] < columns[-1] < 9_640
+
+
+def test_a_face_at_the_photos_edge_is_swapped(swapper: FaceSwapper):
+    photo = load_photo(SELFIE).rgb
+    (face,) = swapper.analyzer.analyze(photo)
+    left, top, right, _ = face.bbox.round().astype(int)
+    cut = np.ascontiguousarray(photo[top:, left + (right - left) // 8 :])
+    result = swapper.swap(WOMAN, cut)
+    assert (np.asarray(result.image) != cut).any()
+
+
+def test_half_precision_swaps_and_devices_are_checked(tmp_path: Path):
+    tiny_pipeline(crop_size=64).save_pretrained(tmp_path)
+    swapper = FaceSwapper.from_pretrained(tmp_path, device="cpu", dtype="bfloat16")
+    assert swapper.pipeline.unet.dtype == swapper.pipeline.vae.dtype == torch.bfloat16
+    assert changed_pixels(swapper.swap(WOMAN, SELFIE), SELFIE).any()
+    assert swapper.name == tmp_path.name
+    with pytest.raises(ValueError, match="device banana cannot be used here"):
+        FaceSwapper.from_pretrained(tmp_path, device="banana")
+    with pytest.raises(ValueError, match="dtype is int8: choose one of float32, float16, bfloat16"):
+        FaceSwapper.from_pretrained(tmp_path, device="cpu", dtype="int8")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_cuda_takes_half_precision_and_paints_what_the_cpu_paints(tmp_path: Path):
+    tiny_pipeline(crop_size=64).save_pretrained(tmp_path)
+    half = FaceSwapper.from_pretrained(tmp_path)
+    assert half.pipeline.unet.dtype == torch.float16
+    on_gpu = FaceSwapper.from_pretrained(tmp_path, dtype="float32").swap(WOMAN, SELFIE)
+    on_cpu = FaceSwapper.from_pretrained(tmp_path, device="cpu").swap(WOMAN, SELFIE)
+    difference = np.asarray(on_gpu.image).astype(int) - np.asarray(on_cpu.image)
+    assert np.abs(difference).mean() < 1
+
+
+def test_a_result_that_cannot_be_saved_leaves_nothing(swapper: FaceSwapper, tmp_path: Path):
+    result = swapper.swap(WOMAN, SELFIE)
+    with pytest.raises(ValueError, match="unknown kind"):
+        result.save(tmp_path / "swap.xyz")
+    assert os.listdir(tmp_path) == []

@@ -1,0 +1,136 @@
+"""Tiny components with the classes of a real checkpoint, random weights from a seed: a swap takes milliseconds."""
+
+import numpy as np
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from PIL import Image
+from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from faceswap_diffusion.conditioning.conditioner import FaceConditioner
+from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
+
+CROP_SIZE = 32
+CROSS_ATTENTION_DIM = 16
+CLIP_DIM = 12
+
+
+def tiny_vae(seed: int = 0) -> AutoencoderKL:
+    torch.manual_seed(seed)
+    return AutoencoderKL(
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=CROP_SIZE,
+    ).eval()
+
+
+def tiny_unet(seed: int = 0) -> UNet2DConditionModel:
+    torch.manual_seed(seed)
+    return UNet2DConditionModel(
+        sample_size=CROP_SIZE // 2,
+        in_channels=9,
+        out_channels=4,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        cross_attention_dim=CROSS_ATTENTION_DIM,
+        attention_head_dim=4,
+        norm_num_groups=4,
+    ).eval()
+
+
+def tiny_image_encoder(seed: int = 0) -> CLIPVisionModelWithProjection:
+    torch.manual_seed(seed)
+    config = CLIPVisionConfig(
+        hidden_size=16,
+        intermediate_size=32,
+        projection_dim=CLIP_DIM,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=24,
+        patch_size=8,
+    )
+    return CLIPVisionModelWithProjection(config).eval()
+
+
+def tiny_feature_extractor() -> CLIPImageProcessorPil:
+    return CLIPImageProcessorPil(size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24})
+
+
+def tiny_conditioner(seed: int = 0, **config) -> FaceConditioner:
+    torch.manual_seed(seed)
+    small = {
+        "identity_network": "sface",
+        "clip_embed_dim": CLIP_DIM,
+        "cross_attention_dim": CROSS_ATTENTION_DIM,
+        "mapper_layers": 1,
+    }
+    return FaceConditioner(**{**small, **config}).eval()
+
+
+def tiny_scheduler() -> DDIMScheduler:
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        steps_offset=1,
+        clip_sample=False,
+        set_alpha_to_one=False,
+    )
+
+
+def tiny_components(seed: int = 0) -> dict:
+    """All six components of a pipeline."""
+    return {
+        "vae": tiny_vae(seed),
+        "unet": tiny_unet(seed),
+        "image_encoder": tiny_image_encoder(seed),
+        "feature_extractor": tiny_feature_extractor(),
+        "conditioner": tiny_conditioner(seed),
+        "scheduler": tiny_scheduler(),
+    }
+
+
+def tiny_pipeline(seed: int = 0, **config) -> FaceSwapInpaintPipeline:
+    """A pipeline of tiny components, for crops of `CROP_SIZE` pixels, 2 steps unless told otherwise."""
+    pipeline = FaceSwapInpaintPipeline(
+        **tiny_components(seed), **{"crop_size": CROP_SIZE, "default_num_inference_steps": 2, **config}
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def tiny_picture(seed: int = 0, size: int = CROP_SIZE) -> Image.Image:
+    """An RGB picture with detail at every scale."""
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8))
+
+
+def tiny_mask(size: int = CROP_SIZE) -> Image.Image:
+    """White in the middle, black around it, a grey border between: soft, as real masks are."""
+    mask = np.zeros((size, size), np.uint8)
+    mask[size // 4 : -size // 4, size // 4 : -size // 4] = 128
+    mask[size // 4 + 1 : -size // 4 - 1, size // 4 + 1 : -size // 4 - 1] = 255
+    return Image.fromarray(mask)
+
+
+def tiny_landmarks(batch_size: int = 1, size: int = CROP_SIZE) -> torch.Tensor:
+    """68 points within the picture, in pixels."""
+    return torch.rand(batch_size, 68, 2, generator=torch.Generator().manual_seed(0)) * size
+
+
+def tiny_inputs(seed: int = 0) -> dict:
+    """Arguments for one swap, with a generator."""
+    return {
+        "image": tiny_picture(1),
+        "source_image": tiny_picture(2),
+        "mask_image": tiny_mask(),
+        "source_mask_image": tiny_mask(),
+        "landmarks": tiny_landmarks(),
+        "generator": torch.Generator().manual_seed(seed),
+        "output_type": "pt",
+    }

@@ -1,0 +1,128 @@
+"""Training the parser: the augmentations keep picture and labels together, it learns, and it resumes."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from faceswap_diffusion.masks.parsing import LABELS, FaceParser
+
+SCRIPT = Path(__file__).parents[2] / "train" / "train_face_parser.py"
+spec = importlib.util.spec_from_file_location("train_face_parser", SCRIPT)
+assert spec is not None
+assert spec.loader is not None
+training = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(training)
+
+
+def labelled(count: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Red discs ("skin") at random places on blue."""
+    generator = torch.Generator().manual_seed(0)
+    y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    centres = size * (0.3 + 0.4 * torch.rand(count, 2, 1, 1, generator=generator))
+    labels = ((x - centres[:, 0]).square() + (y - centres[:, 1]).square() < (size / 5) ** 2).to(torch.uint8)
+    pixels = torch.stack([labels, labels * 0, 1 - labels], 1) * 255
+    return pixels.to(torch.uint8), labels
+
+
+def write(folder: Path, count: int = 8, size: int = 64) -> Path:
+    folder.mkdir()
+    pixels, labels = labelled(count, size)
+    for index in range(count):
+        Image.fromarray(pixels[index].permute(1, 2, 0).numpy()).save(folder / f"{index:02}.jpg", quality=95)
+        Image.fromarray(labels[index].numpy()).save(folder / f"{index:02}_seg.png")
+    return folder
+
+
+def test_load_labelled_sorts_resizes_and_keeps_indices(tmp_path):
+    pictures, labels = training.load_labelled(write(tmp_path / "data"), 32)
+    assert pictures.shape == (8, 3, 32, 32)
+    assert labels.unique().tolist() == [0, 1]
+    assert ((pictures[:, 0] > 128) == (labels == 1)).float().mean() > 0.97
+    with pytest.raises(ValueError, match="no label map"):
+        training.load_labelled(tmp_path, 32)
+
+
+def test_random_affine_moves_labels_with_the_picture():
+    torch.manual_seed(0)
+    pixels, labels = labelled(16, 64)
+    moved, moved_labels = training.random_affine(pixels.float() / 255, labels, 32)
+    assert moved.shape == (16, 3, 32, 32)
+    assert ((moved[:, 0] > 0.5) == (moved_labels == 1)).float().mean() > 0.97
+    unmoved = torch.nn.functional.interpolate(labels[:, None].float(), size=32)[:, 0]
+    assert (unmoved != moved_labels).float().mean() > 0.05
+
+
+def test_random_occlusion_marks_exactly_what_it_covers():
+    torch.manual_seed(0)
+    pixels = torch.rand(12, 3, 64, 64)
+    labels = torch.ones(12, 64, 64, dtype=torch.long)
+    covered, marked = pixels.clone(), labels.clone()
+    training.random_occlusion(covered, marked, probability=1.0)
+    changed = (covered != pixels).any(1)
+    assert torch.equal(changed, marked == LABELS.index("other"))
+    assert 0.01 < changed.float().mean() < 0.6
+    training.random_occlusion(pixels, labels, probability=0.0)
+    assert (labels == 1).all()
+
+
+def test_random_colours_stay_in_range_and_keep_the_picture_recognisable():
+    torch.manual_seed(0)
+    pixels, _ = labelled(32, 32)
+    coloured = training.random_colours(pixels.float() / 255)
+    assert coloured.min() >= 0
+    assert coloured.max() <= 1
+    assert (coloured - pixels / 255).abs().mean() > 0.05
+    grey = (coloured - coloured.mean(1, keepdim=True)).abs().mean((1, 2, 3)) < 0.08
+    assert grey.sum() < 16
+
+
+def test_parsing_loss_by_hand():
+    labels = torch.tensor([[[0, 1]]])
+    perfect = torch.tensor([[[[50.0, -50]], [[-50, 50]]]])
+    assert training.parsing_loss(perfect, labels).item() == pytest.approx(0, abs=1e-6)
+    undecided = torch.zeros(1, 2, 1, 2)
+    # Cross entropy ln 2; each label overlaps by 1/2 of a total of 1 + 1: Dice (2 * 1/2 + 1) / (2 + 1).
+    assert training.parsing_loss(undecided, labels).item() == pytest.approx(np.log(2) + 1 / 3, abs=1e-6)
+
+
+def test_intersection_over_union_by_hand():
+    class Fixed(FaceParser):
+        def parse(self, crop: np.ndarray) -> np.ndarray:
+            return crop[..., 0]
+
+    wanted = torch.tensor([[[0, 0], [1, 2]]], dtype=torch.uint8)
+    got = torch.tensor([[[0, 1], [1, 2]]], dtype=torch.uint8)
+    model = Fixed(block_out_channels=(4, 4), layers_per_block=0)
+    with np.errstate(invalid="ignore"):
+        scores = training.intersection_over_union(model, got[:, None].repeat(1, 3, 1, 1), wanted)
+    assert scores[:3].tolist() == [0.5, 0.5, 1]
+
+
+def run(data: Path, output: Path, steps: int) -> str:
+    command = [sys.executable, SCRIPT, "--train_data_dir", data, "--output_dir", output, "--resolution", "32"]
+    command += ["--block_out_channels", "4", "8", "8", "8", "--train_batch_size", "4", "--checkpointing_steps", "2"]
+    command += ["--validation_stride", "4", "--max_train_steps", str(steps)]
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])}
+    return subprocess.check_output([str(part) for part in command], env=environment, text=True)
+
+
+@pytest.mark.slow
+def test_the_script_trains_stops_and_goes_on(tmp_path):
+    data, output = write(tmp_path / "data"), tmp_path / "out"
+    first = run(data, output, steps=4)
+    assert "step 2:" in first
+    assert "step 4:" in first
+    assert "skin 0." in first
+    second = run(data, output, steps=6)
+    assert "step 4:" not in second
+    assert "step 6:" in second
+    parser = FaceParser.from_pretrained(output / "face_parser")
+    assert parser.config["sample_size"] == 32
+    assert all(parameter.isfinite().all() for parameter in parser.parameters())

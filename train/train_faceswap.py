@@ -1,0 +1,263 @@
+"""Trains the swap model: masked inpainting of faces, conditioned on identity, CLIP features and landmarks.
+
+    accelerate launch train/train_faceswap.py --train_data_dir FACES --measurements runs/measured.safetensors \\
+        --vae runs/vae/vae --image_encoder runs/image_encoder --output_dir runs/faceswap
+
+The recipe is REFace's (arXiv 2409.07269): a face is hidden and painted again from its own identity (self-supervised), with
+warped masks, augmented sources and a learned unconditional context. Some samples of each batch get the source of another
+person; nobody knows their true pixels, so they are taught by the identity loss through the recogniser alone, and by
+the target's coarse colours.
+
+Stop it at any time: run the same command again and it goes on from the last saved state.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.optimization import get_scheduler
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.training_utils import EMAModel
+from safetensors.torch import load_file, save_file
+from tqdm.auto import tqdm
+from transformers import CLIPVisionModelWithProjection
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from faceswap_diffusion.conditioning.conditioner import FaceConditioner
+from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline, assemble_unet_input
+from faceswap_diffusion.pipeline_inputs import preprocess_encoder_image, resize
+from faceswap_diffusion.training.batches import SwapBatch, SwapSampler
+from faceswap_diffusion.training.dataset import find_images
+from faceswap_diffusion.training.losses import coarse_loss, identity_loss, masked_mse, min_snr_weights, predict_x0
+from faceswap_diffusion.training.measurements import measure_faces
+from faceswap_diffusion.training.states import resume, save_state
+from faceswap_diffusion.training.validation import validate
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    data = parser.add_argument_group("data")
+    data.add_argument("--train_data_dir", nargs="+", required=True, help="folders of FFHQ-aligned face crops")
+    data.add_argument("--measurements", type=Path, required=True, help="file of measurements, made if missing")
+    data.add_argument("--validation_data_dir", nargs="+", help="folders of crops that validation swaps are made of")
+    data.add_argument("--num_validation", type=int, default=24, help="crops taken of them; each becomes the next one")
+    data.add_argument("--resolution", type=int, default=128, help="side of the crops in pixels")
+    model = parser.add_argument_group("model")
+    model.add_argument("--vae", type=Path, required=True, help="folder of the finished autoencoder")
+    model.add_argument("--image_encoder", type=Path, required=True, help="folder with image_encoder/, feature_extractor/")
+    model.add_argument("--block_out_channels", type=int, nargs=4, default=[32, 64, 128, 192])
+    run = parser.add_argument_group("run")
+    run.add_argument("--output_dir", type=Path, required=True, help="receives states, validation swaps, the pipeline")
+    run.add_argument("--train_batch_size", type=int, default=16)
+    run.add_argument("--max_train_steps", type=int, default=4000)
+    run.add_argument("--learning_rate", type=float, default=8e-4)
+    run.add_argument("--lr_warmup_steps", type=int, default=200)
+    run.add_argument("--ema_decay", type=float, default=0.997)
+    run.add_argument("--checkpointing_steps", type=int, default=250)
+    run.add_argument("--seed", type=int, default=0)
+    objective = parser.add_argument_group("objective")
+    objective.add_argument("--unconditional_probability", type=float, default=0.1, help="dropout of a sample's context")
+    objective.add_argument("--num_cross", type=int, default=4, help="samples a batch with the source of another person")
+    objective.add_argument("--identity_weight", type=float, default=0.3)
+    objective.add_argument("--coarse_weight", type=float, default=0.5)
+    objective.add_argument("--identity_start", type=int, default=600, help="step at which the identity loss sets in")
+    return parser.parse_args()
+
+
+def build_unet(args: argparse.Namespace, cross_attention_dim: int, sample_size: int) -> UNet2DConditionModel:
+    """Attention in the two middle levels; the context also modulates every residual block (`addition_embed_type`)."""
+    return UNet2DConditionModel(
+        sample_size=sample_size,
+        in_channels=9,
+        out_channels=4,
+        block_out_channels=tuple(args.block_out_channels),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        cross_attention_dim=cross_attention_dim,
+        attention_head_dim=tuple(channels // 32 for channels in args.block_out_channels),
+        norm_num_groups=8,
+        resnet_time_scale_shift="scale_shift",
+        addition_embed_type="text",
+        addition_embed_type_num_heads=8,
+    )
+
+
+def build_conditioner(clip_embed_dim: int, landmarks: torch.Tensor) -> FaceConditioner:
+    conditioner = FaceConditioner(
+        identity_network="sface", clip_embed_dim=clip_embed_dim, cross_attention_dim=192, mapper_layers=0,
+        identity_tokens=4, clip_tokens=1, landmark_tokens=4, combine="concat",
+        identity_weight=2.0, clip_weight=0.5, landmark_weight=1.0, hidden_dim=192,
+    )  # fmt: skip
+    # An embedding of unit length through weights of unit variance gives activations of unit variance.
+    torch.nn.init.normal_(conditioner.identity_projection[0].weight, std=1.0)
+    conditioner.landmark_mean.copy_(landmarks.flatten(1).mean(0))
+    conditioner.landmark_std.copy_(landmarks.flatten(1).std(0))
+    return conditioner
+
+
+@torch.no_grad()
+def encode_targets(vae: AutoencoderKL, pixels: torch.Tensor, cache: Path) -> torch.Tensor:
+    """Latents (N, 2, 4, h, w) in half precision, unscaled, of every picture and of its mirror image."""
+    if not cache.exists():
+        encoded = []
+        for batch in tqdm(pixels.split(16), desc="encoding faces", mininterval=10):
+            images = batch.permute(0, 3, 1, 2).float() / 127.5 - 1
+            pair = [vae.encode(view.to(vae.device)).latent_dist.mode() for view in (images, images.flip(-1))]
+            encoded.append(torch.stack(pair, 1).half().cpu())
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"latents": torch.cat(encoded)}, cache)
+    return load_file(cache)["latents"]
+
+
+class Objective:
+    """The loss of a batch. Holds what is frozen: autoencoder, image encoder, recogniser, noise schedule."""
+
+    def __init__(self, args: argparse.Namespace, pipeline: FaceSwapInpaintPipeline, device: torch.device):
+        self.args = args
+        self.config = pipeline.config
+        self.vae, self.image_encoder, self.scheduler = pipeline.vae, pipeline.image_encoder, pipeline.scheduler
+        self.recognizer = pipeline.conditioner.identity_encoder
+        self.alphas_cumprod = self.scheduler.alphas_cumprod.to(device)
+        self.prediction_type = self.scheduler.config["prediction_type"]
+        self.view = (self.image_encoder.config.image_size, pipeline.feature_extractor.image_mean,
+                     pipeline.feature_extractor.image_std)  # fmt: skip
+
+    @torch.no_grad()
+    def clip_embeds(self, pixels: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        return self.image_encoder(preprocess_encoder_image(pixels, *self.view, mask)).image_embeds
+
+    def context(self, conditioner: FaceConditioner, batch: SwapBatch) -> torch.Tensor:
+        context = conditioner(
+            batch.identity_embeds,
+            self.clip_embeds(batch.source_pixels, batch.source_mask),
+            self.clip_embeds(batch.pixels),
+            batch.landmarks * self.config["landmark_scale"],
+        )
+        dropped = torch.rand(len(context), 1, 1, device=context.device) < self.args.unconditional_probability
+        dropped[: batch.num_cross] = False
+        return torch.where(dropped, conditioner.unconditional_embeds.expand_as(context), context)
+
+    def draw_timesteps(self, batch: SwapBatch) -> torch.Tensor:
+        """Uniform; for the samples of another person's source only where the noise hides the target's own face."""
+        num_train_timesteps = len(self.alphas_cumprod)
+        timesteps = torch.randint(num_train_timesteps, (len(batch.pixels),))
+        low, high = int(0.45 * num_train_timesteps), int(0.95 * num_train_timesteps)
+        timesteps[: batch.num_cross] = torch.randint(low, high, (batch.num_cross,))
+        return timesteps.to(self.alphas_cumprod.device)
+
+    def cross_losses(self, x0: torch.Tensor, batch: SwapBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        cross = slice(batch.num_cross)
+        mask, target = batch.mask[cross], batch.pixels[cross]
+        decoded = self.vae.decode(x0[cross] / self.vae.config["scaling_factor"]).sample
+        swapped = decoded * mask + target * (1 - mask)
+        embeds = self.recognizer(self.recognizer.prepare(swapped))
+        return identity_loss(embeds, batch.identity_embeds[cross]).mean(), coarse_loss(swapped, target, mask).mean()
+
+    def __call__(self, unet, conditioner, batch: SwapBatch, with_identity: bool) -> dict[str, torch.Tensor]:
+        scaling_factor = self.vae.config["scaling_factor"]
+        latents = batch.latents * scaling_factor
+        with torch.no_grad():
+            masked = self.vae.encode(batch.pixels * (1 - batch.mask)).latent_dist.sample() * scaling_factor
+        mask = resize(batch.mask, *latents.shape[-2:])
+        noise, timesteps = torch.randn_like(latents), self.draw_timesteps(batch)
+        alphas_cumprod = self.alphas_cumprod[timesteps]
+        noisy = self.scheduler.add_noise(latents, noise, timesteps)
+        unet_input = assemble_unet_input(noisy, masked, mask, self.config["channel_order"])
+        output = unet(unet_input, timesteps, self.context(conditioner, batch)).sample
+        wanted = noise
+        if self.prediction_type == "v_prediction":
+            wanted = self.scheduler.get_velocity(latents, noise, timesteps)
+        weights = min_snr_weights(alphas_cumprod, self.prediction_type)
+        errors = masked_mse(output, wanted, mask, outside=0.1) * weights
+        losses = {"denoising": errors[batch.num_cross :].mean()}
+        if with_identity:
+            x0 = predict_x0(output, noisy, alphas_cumprod, self.prediction_type)
+            losses["identity"], losses["coarse"] = self.cross_losses(x0, batch)
+        return losses
+
+
+def build_pipeline(args: argparse.Namespace, measured: dict[str, torch.Tensor]) -> FaceSwapInpaintPipeline:
+    vae = AutoencoderKL.from_pretrained(args.vae)
+    image_encoder = CLIPVisionModelWithProjection.from_pretrained(args.image_encoder / "image_encoder")
+    conditioner = build_conditioner(image_encoder.config.projection_dim, measured["landmarks"])
+    num_levels = len(vae.config["block_out_channels"])
+    unet = build_unet(args, conditioner.config["cross_attention_dim"], args.resolution // 2 ** (num_levels - 1))
+    return FaceSwapInpaintPipeline(
+        vae=vae.requires_grad_(False).eval(),
+        unet=unet,
+        image_encoder=image_encoder.requires_grad_(False).eval(),
+        feature_extractor=CLIPImageProcessorPil.from_pretrained(args.image_encoder / "feature_extractor"),
+        conditioner=conditioner,
+        scheduler=DDIMScheduler(
+            beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, steps_offset=1, clip_sample=False,
+            set_alpha_to_one=False, prediction_type="v_prediction",
+        ),
+        crop_size=args.resolution,
+        default_num_inference_steps=20,
+        default_guidance_scale=2.0,
+    )  # fmt: skip
+
+
+def main() -> None:
+    args = parse_args()
+    accelerator = Accelerator()
+    set_seed(args.seed)
+    measured = measure_faces(find_images(args.train_data_dir), args.measurements, args.resolution)
+    pipeline = build_pipeline(args, measured)
+    pipeline.vae.to(accelerator.device)
+    pipeline.image_encoder.to(accelerator.device)
+    latents = encode_targets(pipeline.vae, measured["pixels"], args.output_dir / "latents.safetensors")
+    sampler = SwapSampler(measured, latents)
+    objective = Objective(args, pipeline, accelerator.device)
+    validation = None
+    if args.validation_data_dir:
+        validation_paths = find_images(args.validation_data_dir)[: args.num_validation]
+        validation = measure_faces(validation_paths, args.output_dir / "validation.safetensors", args.resolution)
+
+    trained = [*pipeline.unet.parameters(), *pipeline.conditioner.parameters()]
+    optimizer = torch.optim.AdamW(trained, lr=args.learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
+    lr_scheduler = get_scheduler(
+        "cosine", optimizer, num_warmup_steps=args.lr_warmup_steps, num_training_steps=args.max_train_steps
+    )
+    ema = EMAModel(trained, decay=args.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=3 / 4)
+    unet, conditioner, optimizer, lr_scheduler = accelerator.prepare(
+        pipeline.unet, pipeline.conditioner, optimizer, lr_scheduler
+    )
+    accelerator.register_for_checkpointing(ema)
+    step = resume(accelerator, args.output_dir)
+    progress = tqdm(total=args.max_train_steps, initial=step, mininterval=10)
+    while step < args.max_train_steps:
+        rows = torch.randperm(len(sampler))[: args.train_batch_size]
+        with_identity = step >= args.identity_start
+        batch = sampler.draw(rows, args.num_cross if with_identity else 0)
+        losses = objective(unet, conditioner, batch, with_identity)
+        loss = losses["denoising"]
+        if with_identity:
+            loss = loss + args.identity_weight * losses["identity"] + args.coarse_weight * losses["coarse"]
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        lr_scheduler.step()
+        optimizer.zero_grad()
+        ema.step(trained)
+        step += 1
+        progress.update()
+        if step % 50 == 0:
+            accelerator.print(f"step {step}: " + ", ".join(f"{name} {value.item():.4f}" for name, value in losses.items()))
+        if step % args.checkpointing_steps == 0 or step == args.max_train_steps:
+            save_state(accelerator, args.output_dir, step)
+            ema.store(trained)
+            ema.copy_to(trained)
+            pipeline.save_pretrained(args.output_dir / "pipeline")
+            if validation is not None:
+                accelerator.print(f"step {step}: " + validate(pipeline, validation, args.output_dir / f"swaps_{step}.png"))
+            ema.restore(trained)
+
+
+if __name__ == "__main__":
+    main()
