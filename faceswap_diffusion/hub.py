@@ -96,9 +96,10 @@ def push_folder(
         `str`: URL of the commit.
     """
     repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
-    return upload_folder(
+    commit = upload_folder(
         repo_id=repo_id, folder_path=folder, token=token, commit_message=commit_message, create_pr=create_pr
     )
+    return commit.commit_url
 
 
 class HubPipeline(DiffusionPipeline):

@@ -105,7 +105,7 @@ def test_components_of_unknown_libraries_are_not_imported(checkpoint: Path):
     index = json.loads((checkpoint / "model_index.json").read_text())
     index["vae"] = ["antigravity", "AutoencoderKL"]
     (checkpoint / "model_index.json").write_text(json.dumps(index))
-    with pytest.raises(ValueError, match="vae in checkpoint .* is of library 'antigravity'"):
+    with pytest.raises(ValueError, match=r"vae in checkpoint .* is of library 'antigravity'"):
         load_pipeline(checkpoint)
     index["vae"] = ["diffusers", "NoSuchModel"]
     (checkpoint / "model_index.json").write_text(json.dumps(index))

@@ -32,7 +32,7 @@ from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.pipeline_inputs import preprocess_encoder_image, resize
 from faceswap_diffusion.training.batches import SwapBatch, SwapSampler
 from faceswap_diffusion.training.dataset import find_images
-from faceswap_diffusion.training.losses import coarse_loss, identity_loss, masked_mse, min_snr_weights, predict_x0
+from faceswap_diffusion.training.losses import coarse_loss, identity_loss, masked_mse, predict_x0
 from faceswap_diffusion.training.measurements import measure_faces
 from faceswap_diffusion.training.states import resume, save_state
 from faceswap_diffusion.training.validation import validate
@@ -172,8 +172,8 @@ class Objective:
         wanted = noise
         if self.prediction_type == "v_prediction":
             wanted = self.scheduler.get_velocity(latents, noise, timesteps)
-        weights = min_snr_weights(alphas_cumprod, self.prediction_type)
-        errors = masked_mse(output, wanted, mask, outside=0.1) * weights
+        # Unweighted: what a swap looks like is decided where the noise is strong, and min-SNR weights all but mute that.
+        errors = masked_mse(output, wanted, mask, outside=0.1)
         losses = {"denoising": errors[batch.num_cross :].mean()}
         if with_identity:
             x0 = predict_x0(output, noisy, alphas_cumprod, self.prediction_type)

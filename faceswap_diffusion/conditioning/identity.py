@@ -69,7 +69,9 @@ class SFace(nn.Module):
         side = pixel_values.shape[-1]
         top, bottom, left, right = (round(side * edge / 256) for edge in (36, 219, 35, 218))
         window = pixel_values[..., top:bottom, left:right]
-        return F.interpolate(window, (112, 112), mode="bilinear", antialias=True, align_corners=False)
+        # In float32: torch has no antialiased resizing in half precision on the CPU.
+        view = F.interpolate(window.float(), (112, 112), mode="bilinear", antialias=True, align_corners=False)
+        return view.to(pixel_values.dtype)
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Embeds faces.

@@ -77,6 +77,8 @@ class FaceMeasurer:
         if not faces:
             return None
         face = select_face(faces)
+        if face.head_pose is None or face.blendshapes is None:
+            raise ValueError(f"{type(self.analyzer).__name__} gives no head pose or expression: use MeshFaceAnalyzer")
         aligned = align_to_template(image, face.keypoints)
         embeddings = {name: recognizer(aligned) for name, recognizer in self.recognizers.items()}
         return FaceFeatures(embeddings, face.head_pose, face.blendshapes, face.landmarks68)

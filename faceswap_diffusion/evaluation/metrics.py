@@ -14,7 +14,8 @@ def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Cosine of each pair of rows.
 
     Args:
-        first, second (`np.ndarray`): (N, D).
+        first (`np.ndarray`): (N, D).
+        second (`np.ndarray`): (N, D).
 
     Returns:
         `np.ndarray`: (N,), NaN where a row is.
@@ -27,7 +28,9 @@ def closer_to_source(swap: np.ndarray, source: np.ndarray, target: np.ndarray) -
     """Whether each swap's embedding has a greater cosine to the source's than to the target's.
 
     Args:
-        swap, source, target (`np.ndarray`): (N, D).
+        swap (`np.ndarray`): (N, D).
+        source (`np.ndarray`): (N, D).
+        target (`np.ndarray`): (N, D).
 
     Returns:
         `np.ndarray`: (N,) bool, False where the swap is NaN.
@@ -55,7 +58,8 @@ def pose_errors(swap: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Euclidean distance of head poses, as REFace's evaluation has it (arXiv 2409.07269, section 4).
 
     Args:
-        swap, target (`np.ndarray`): (N, 3) yaw, pitch and roll in degrees.
+        swap (`np.ndarray`): (N, 3) yaw, pitch and roll in degrees.
+        target (`np.ndarray`): (N, 3), the same.
 
     Returns:
         `np.ndarray`: (N,) degrees, NaN where a row is.
@@ -68,7 +72,9 @@ def expression_closer_to_target(swap: np.ndarray, source: np.ndarray, target: np
     """Whether each swap's blendshapes lie nearer (Euclidean) to the target's than to the source's.
 
     Args:
-        swap, source, target (`np.ndarray`): (N, 52) in [0, 1].
+        swap (`np.ndarray`): (N, 52) in [0, 1].
+        source (`np.ndarray`): (N, 52), the same.
+        target (`np.ndarray`): (N, 52), the same.
 
     Returns:
         `np.ndarray`: (N,) bool, False where the swap is NaN.

@@ -142,6 +142,7 @@ def ring_of_pairs(name: str, sources: list[Path], targets: list[Path]) -> PairSe
 
 
 def checked(pairs: PairSet) -> PairSet:
+    """The set itself; a `ValueError` if it has no pair."""
     if not pairs.pairs:
         raise ValueError(f"the set {pairs.name!r} has no pair: its folder holds too few pictures of the wanted kind")
     return pairs

@@ -1,6 +1,6 @@
-"""Measures a checkpoint's swaps in one go.
+r"""Measures a checkpoint's swaps in one go.
 
-    python -m faceswap_diffusion.evaluation.quick --london london_identities_256.tar --turned FACES \\
+    python -m faceswap_diffusion.evaluation.quick --london london_identities_256.tar --turned FACES \
         --recognizer w600k=w600k_mbf.onnx --ablate 40 --output report.json --pictures sheets
 
 `--london` takes the Face Research Lab London Set (102 people, neutral and smiling; a folder or tar file with
@@ -49,11 +49,11 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--checkpoint", help="folder or Hub id (default: the one in the package)")
-    parser.add_argument("--london", type=Path, metavar="FOLDER_OR_TAR", help="person i neutral into person i+1 smiling")
-    parser.add_argument("--turned", type=Path, metavar="FOLDER", help="into heads that are turned by 15 degrees or more")
+    parser.add_argument("--london", type=Path, metavar="PATH", help="person i neutral into person i+1 smiling")
+    parser.add_argument("--turned", type=Path, metavar="FOLDER", help="into heads turned by 15 degrees or more")
     parser.add_argument("--looks", type=Path, metavar="FOLDER", help="person i into another look of person i+1")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N pairs of each set")
-    parser.add_argument("--ablate", type=int, default=0, metavar="N", help="remove each condition in turn on N pairs a set")
+    parser.add_argument("--ablate", type=int, default=0, metavar="N", help="remove each condition in turn on N pairs")
     parser.add_argument("--recognizer", action="append", default=[], metavar="NAME=PATH", help="a held-out recogniser")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, metavar="JSON", help="write the report, with every pair's figures")
@@ -95,9 +95,7 @@ class Evaluation:
         if self.pictures is None:
             return measure_swaps(self.swapper, self.measurer, progress, self.seed)
         sheets = PictureSheets(self.pictures, name)
-        measurements = measure_swaps(
-            self.swapper, self.measurer, progress, self.seed, lambda pair, image: sheets.add(pair.source, pair.target, image)
-        )
+        measurements = measure_swaps(self.swapper, self.measurer, progress, self.seed, sheets.add)
         sheets.flush()
         return measurements
 
@@ -115,6 +113,8 @@ class Evaluation:
             `tuple`: The measurements, and a table row for `"none"` and each condition; no rows if `num_ablated` is 0.
         """
         conditioner = self.swapper.pipeline.conditioner
+        if conditioner is None:
+            raise ValueError("the checkpoint has no conditioner: there are no conditions to remove")
         with recorded_conditions(conditioner) as conditions:
             measurements = self.measure(pair_set)
         if not num_ablated:

@@ -78,6 +78,6 @@ def parse_recognizers(arguments: list[str]) -> dict[str, Recognizer]:
     for argument in arguments:
         name, separator, path = argument.partition("=")
         if not separator or not name or name in recognizers:
-            raise ValueError(f"--recognizer {argument}: expected NAME=PATH.onnx, each name once and none of them sface")
+            raise ValueError(f"--recognizer {argument}: expected NAME=PATH.onnx, each name once, none of them sface")
         recognizers[name] = OnnxRecognizer(Path(path))
     return recognizers

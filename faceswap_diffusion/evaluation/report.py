@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 from faceswap_diffusion.evaluation.ablation import CONDITIONS
+from faceswap_diffusion.evaluation.protocol import Pair
 from faceswap_diffusion.photos import load_photo
 from faceswap_diffusion.provenance import save_image
 
@@ -143,11 +144,11 @@ class PictureSheets:
         self.triples: list[Image.Image] = []
         self.num_sheets = 0
 
-    def add(self, source: Path, target: Path, result: Image.Image) -> None:
+    def add(self, pair: Pair, swap: Image.Image) -> None:
         """Adds one swap."""
-        pictures = [*(Image.fromarray(load_photo(path).rgb) for path in (source, target)), result.convert("RGB")]
+        photos = [Image.fromarray(load_photo(path).rgb) for path in (pair.source, pair.target)]
         triple = Image.new("RGB", (3 * SHEET_SIDE, SHEET_SIDE))
-        for index, picture in enumerate(pictures):
+        for index, picture in enumerate([*photos, swap.convert("RGB")]):
             triple.paste(picture.resize((SHEET_SIDE, SHEET_SIDE), Image.Resampling.LANCZOS), (index * SHEET_SIDE, 0))
         self.triples.append(triple)
         if len(self.triples) == SHEET_COLUMNS * SHEET_ROWS:

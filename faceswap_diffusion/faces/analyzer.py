@@ -11,6 +11,9 @@ from faceswap_diffusion.faces.detection import Detection, FaceDetector
 from faceswap_diffusion.faces.landmarks import FaceMesh
 from faceswap_diffusion.faces.mesh_topology import dlib68
 
+# Almost every upright face is above, almost every turned one below.
+CERTAIN = 0.999
+
 
 @dataclass(frozen=True, eq=False)
 class Face:
@@ -93,10 +96,10 @@ class MeshFaceAnalyzer:
 
     def _describe(self, image: np.ndarray, detection: Detection) -> Face | None:
         mesh = self.mesh(image, detection.keypoints)
-        if mesh.confidence < self.mesh_threshold:
-            # The detector may have taken a face for one upside down or on its side; the mesh can tell.
+        if mesh.confidence < CERTAIN:
+            # The detector may have taken the face for one upside down or on its side; upright the mesh is surest of it.
             attempts = [self.mesh(image, _turn(detection.keypoints, turns)) for turns in (1, 2, 3)]
-            mesh = max(attempts, key=lambda attempt: attempt.confidence)
+            mesh = max(mesh, *attempts, key=lambda attempt: attempt.confidence)
         if mesh.confidence < self.mesh_threshold:
             return None
         return Face(

@@ -11,8 +11,8 @@ import numpy as np
 
 from faceswap_diffusion.model_files import model_path
 
-# YuNet also answers, less surely, to a face that is upside down or on its side. So the orientation with the surest face
-# is taken for the photo's own, and faces at the others must be surer than the threshold.
+# YuNet also answers, less surely, to a face that is upside down or on its side. So the orientation with the surest
+# face is taken for the photo's own, and faces at the others must be surer than the threshold.
 ODD_ORIENTATION_THRESHOLD = 0.8
 # All four orientations are searched at the coarse size; at the fine size only those in which a face was found.
 COARSE_PIXELS = 512 * 400

@@ -36,7 +36,7 @@ class InsightFaceAnalyzer:
 
     Args:
         model_dir (`str` or `Path`): Folder with one ONNX file each for detection (`scrfd_*.onnx` or `det_*.onnx`),
-            landmarks (`2d106det.onnx`) and recognition (`w600k_*.onnx` or `glintr100.onnx`), as in InsightFace's packs.
+            landmarks (`2d106det.onnx`) and recognition (`w600k_*.onnx` or `glintr100.onnx`), as in its packs.
         score_threshold (`float`, defaults to 0.5): Least confidence of the detector, 0 to 1.
 
     Raises:

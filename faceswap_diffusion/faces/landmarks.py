@@ -35,7 +35,7 @@ class MeshResult:
         landmarks (`np.ndarray` of shape `(478, 2)`): x, y in photo pixels.
         depth (`np.ndarray` of shape `(478,)`): Depth in photo pixels, smaller is nearer to the camera.
         blendshapes (`np.ndarray` of shape `(52,)`): Expression coefficients, 0 to 1, as `BLENDSHAPE_NAMES` says.
-        head_pose (`np.ndarray` of shape `(3,)`): Yaw (to the picture's right), pitch (up), roll (clockwise) in degrees.
+        head_pose (`np.ndarray` of shape `(3,)`): Yaw (to the picture's right), pitch (up), roll (clockwise), degrees.
         confidence (`float`): That a face is there, 0 to 1.
     """
 

@@ -72,8 +72,8 @@ BLENDSHAPE_POINTS = np.array(
 )
 
 # Mesh points nearest to the 68 points of dlib, in dlib's order, where "left" is the viewer's left. Along the jaw, the
-# bridge of the nose and the lips they divide the line most evenly, as dlib's do; of the two rows on a brow they are the
-# upper. The jaw is the mesh's edge: on a turned head its far side keeps less closely to the visible cheek than dlib's.
+# bridge of the nose and the lips they divide the line most evenly, as dlib's do; of the two rows on a brow they are
+# the upper. The jaw is the mesh's edge: on a turned head its far side follows the visible cheek less than dlib's.
 _JAW = [127, 234, 93, 132, 58, 136, 150, 176, 152, 400, 379, 365, 288, 361, 323, 454, 356]
 _BROWS = [70, 63, 105, 66, 107, 336, 296, 334, 293, 300]
 _NOSE = [168, 197, 5, 4, 98, 97, 2, 326, 327]

@@ -21,18 +21,6 @@ def predict_x0(
     return (noisy - noise * model_output) / signal
 
 
-def min_snr_weights(alphas_cumprod: torch.Tensor, prediction_type: str, gamma: float = 5.0) -> torch.Tensor:
-    """Min-SNR loss weights (arXiv 2303.09556, section 3.4).
-
-    Args:
-        alphas_cumprod (`torch.Tensor`): (B,). SNR = a / (1 - a).
-        prediction_type (`str`): min(SNR, gamma) / SNR for `"epsilon"`, / (SNR + 1) for `"v_prediction"`.
-        gamma (`float`): Where the weight is capped.
-    """
-    snr = alphas_cumprod / (1 - alphas_cumprod)
-    return snr.clamp(max=gamma) / (snr + 1 if prediction_type == "v_prediction" else snr)
-
-
 def masked_mse(prediction: torch.Tensor, wanted: torch.Tensor, mask: torch.Tensor, outside: float) -> torch.Tensor:
     """Squared error of each sample, (B,), where pixels outside the mask weigh `outside`: only the inside is ever pasted.
 

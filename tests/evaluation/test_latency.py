@@ -30,7 +30,7 @@ print(json.dumps([run_measured([sys.executable, "-c", code]) for code in (alloca
 
 
 def test_run_measured_reports_the_last_line_of_a_failure():
-    with pytest.raises(ValueError, match="^second$"):
+    with pytest.raises(ValueError, match=r"^second$"):
         latency.run_measured([sys.executable, "-c", "import sys; sys.exit('first\\nsecond')"])
     with pytest.raises(ValueError, match="exit code 3"):
         latency.run_measured([sys.executable, "-c", "import sys; sys.exit(3)"])

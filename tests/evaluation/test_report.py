@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from faceswap_diffusion.evaluation import report
+from faceswap_diffusion.evaluation.protocol import Pair
 from faceswap_diffusion.provenance import read_provenance
 
 SUMMARY = {
@@ -84,9 +85,10 @@ def test_json_has_null_where_there_is_no_number(tmp_path: Path):
 def test_sheets_show_source_target_and_swap_side_by_side(tmp_path: Path):
     for name, colour in (("source", "red"), ("target", "lime")):
         Image.new("RGB", (64, 64), colour).save(tmp_path / f"{name}.png")
+    pair = Pair(tmp_path / "source.png", tmp_path / "target.png", 0, 1)
     sheets = report.PictureSheets(tmp_path / "sheets", "london")
     for _ in range(25):
-        sheets.add(tmp_path / "source.png", tmp_path / "target.png", Image.new("RGB", (64, 64), "blue"))
+        sheets.add(pair, Image.new("RGB", (64, 64), "blue"))
     sheets.flush()
     paths = sorted((tmp_path / "sheets").iterdir())
     assert [path.name for path in paths] == ["london_01.jpg", "london_02.jpg"]

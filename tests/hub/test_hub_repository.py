@@ -1,0 +1,119 @@
+"""Loading from and pushing to a Hub, imitated on the loopback: online, from the cache, offline."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.hub.imitation import HubImitation, list_files
+from tests.tiny import tiny_inputs, tiny_pipeline
+
+ROOT = Path(__file__).parents[2]
+
+ONLINE = """
+import sys
+from diffusers import DiffusionPipeline
+from faceswap_diffusion import FaceSwapInpaintPipeline
+from safetensors.torch import save_file
+from tests.tiny import tiny_inputs
+
+def swap(pipe):
+    pipe.set_progress_bar_config(disable=True)
+    return pipe(**tiny_inputs()).images
+
+online = FaceSwapInpaintPipeline.from_pretrained("owner/faces")
+assert online.name_or_path == "owner/faces"
+cached = FaceSwapInpaintPipeline.from_pretrained("owner/faces")
+custom = DiffusionPipeline.from_pretrained("owner/faces", custom_pipeline="owner/faces", trust_remote_code=True)
+assert isinstance(custom, FaceSwapInpaintPipeline)
+url = online.push_to_hub("owner/copy", commit_message="A copy")
+assert "/owner/copy/commit/" in url
+copy = FaceSwapInpaintPipeline.from_pretrained("owner/copy")
+results = {"online": online, "cached": cached, "custom": custom, "copy": copy}
+save_file({name: swap(pipe) for name, pipe in results.items()}, sys.argv[1])
+"""
+
+OFFLINE = """
+import sys
+from faceswap_diffusion import FaceSwapInpaintPipeline
+from safetensors.torch import save_file
+from tests.tiny import tiny_inputs
+
+pipe = FaceSwapInpaintPipeline.from_pretrained("owner/faces")
+pipe.set_progress_bar_config(disable=True)
+save_file({"offline": pipe(**tiny_inputs()).images}, sys.argv[1])
+try:
+    FaceSwapInpaintPipeline.from_pretrained("owner/never-seen")
+except ValueError as error:
+    assert str(error).startswith("no pipeline with safetensors at owner/never-seen: "), error
+    assert "\\n" not in str(error)
+else:
+    raise AssertionError("a repository that is not in the cache was loaded offline")
+"""
+
+
+def run(script: str, result: Path, **environment: str) -> dict[str, torch.Tensor]:
+    """Runs a script in a process of its own, since the Hub's address is read once, at import."""
+    offline = {name: "" for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN")}
+    environment = {**os.environ, **offline, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(result)], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return load_file(result)
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return tiny_pipeline()(**tiny_inputs()).images
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("faces")
+    tiny_pipeline().save_pretrained(folder)
+    hub = HubImitation()
+    hub.repositories["owner/faces"] = list_files(folder)
+    yield hub
+    hub.close()
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def online(hub, home):
+    """Swaps by pipelines that were loaded while the Hub was there."""
+    return run(ONLINE, home / "online.safetensors", HF_ENDPOINT=hub.url, HF_HOME=str(home), HF_TOKEN="hf_imitation")
+
+
+@pytest.mark.parametrize("way", ["online", "cached", "custom", "copy"])
+def test_every_way_of_loading_gives_the_same_swap(online, expected, way):
+    assert torch.equal(online[way], expected)
+
+
+def test_weights_are_fetched_once(online, hub):
+    fetched = [request for request in hub.requests if request.startswith("GET") and "/owner/faces/resolve/" in request]
+    weights = [request for request in fetched if request.endswith(".safetensors")]
+    assert len(weights) == len(set(weights)) == 4
+
+
+def test_a_pushed_repository_holds_what_a_saved_folder_holds(online, hub):
+    assert set(hub.repositories["owner/copy"]) == set(hub.repositories["owner/faces"])
+    for name, content in hub.repositories["owner/faces"].items():
+        if name.endswith((".safetensors", ".py", ".md")):
+            assert hub.repositories["owner/copy"][name] == content, name
+
+
+def test_without_the_hub_the_cache_serves(online, hub, home, expected):
+    offline = run(OFFLINE, home / "offline.safetensors", HF_HUB_OFFLINE="1", HF_ENDPOINT=hub.url, HF_HOME=str(home))
+    assert torch.equal(offline["offline"], expected)
+    nowhere = "http://127.0.0.1:9"  # the port of "discard": refused
+    refused = run(OFFLINE, home / "refused.safetensors", HF_ENDPOINT=nowhere, HF_HOME=str(home))
+    assert torch.equal(refused["offline"], expected)

@@ -1,0 +1,38 @@
+"""What `faceswap_diffusion` offers at its top, and that looking at it costs nothing."""
+
+import subprocess
+import sys
+
+import diffusers
+import pytest
+
+import faceswap_diffusion
+
+
+@pytest.mark.parametrize("name", faceswap_diffusion.__all__)
+def test_every_public_name_is_there(name: str):
+    value = getattr(faceswap_diffusion, name)
+    assert name == "__version__" or value.__name__ == name
+    assert name in dir(faceswap_diffusion)
+
+
+def test_model_mixin_is_that_of_diffusers():
+    # Diffusers looks for the base classes of a component on the module which the component's class names.
+    assert faceswap_diffusion.ModelMixin is diffusers.ModelMixin
+    assert faceswap_diffusion.FaceConditioner.__module__ == "faceswap_diffusion"
+    assert issubclass(faceswap_diffusion.FaceConditioner, faceswap_diffusion.ModelMixin)
+
+
+def test_unknown_names_are_attribute_errors():
+    with pytest.raises(AttributeError, match="'faceswap_diffusion' has no attribute 'FaceWarper'"):
+        faceswap_diffusion.FaceWarper  # noqa: B018
+
+
+def test_import_and_help_load_no_torch():
+    code = (
+        "import sys, faceswap_diffusion.cli as cli\n"
+        "try: cli.main(['swap', '--help'])\n"
+        "except SystemExit as end: print(end.code, sys.modules.keys() & {'torch', 'numpy', 'cv2', 'PIL'})"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.splitlines()[-1] == "0 set()"
