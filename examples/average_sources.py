@@ -9,8 +9,9 @@ OUTPUTS = Path("outputs")
 OUTPUTS.mkdir(exist_ok=True)
 
 swapper = FaceSwapper.from_pretrained()
-photos_of_one_person = [IMAGES / "p010_portrait.jpg", IMAGES / "p010_selfie.jpg"]
-result = swapper.swap(source=photos_of_one_person, target=IMAGES / "p006_portrait.jpg")
+result = swapper.swap(
+    source=[IMAGES / "p010_portrait.jpg", IMAGES / "p010_selfie.jpg"], target=IMAGES / "p006_portrait.jpg"
+)
 result.save(OUTPUTS / "average_sources.png")
 
-print(f"averaged {len(photos_of_one_person)} photos: {OUTPUTS / 'average_sources.png'}")
+print(OUTPUTS / "average_sources.png")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from PIL import Image
@@ -39,7 +40,7 @@ for role, name in {"source": "p005_portrait.jpg", "target": "p008_selfie.jpg"}.i
 # 3. Repaint the target's crop. A mask is white, or 1, where to repaint.
 _, source_pixels, source_mask, _, _ = aligned["source"]
 photo, target_pixels, target_mask, matrix, landmarks = aligned["target"]
-swapped = pipe(
+(swapped,) = pipe(
     image=Image.fromarray(target_pixels),
     source_image=Image.fromarray(source_pixels),
     mask_image=target_mask,
@@ -47,10 +48,11 @@ swapped = pipe(
     landmarks=landmarks,
     generator=torch.Generator().manual_seed(0),
     output_type="np",
-).images[0]
+    return_dict=False,
+)
 
 # 4. Put the crop back into the photo, and save it with the metadata that says a model painted in it.
-result, _ = paste_back(photo.rgb, (swapped * 255).round().astype("uint8"), feather(target_mask, 2.0), matrix)
+result, _ = paste_back(photo.rgb, np.round(swapped[0] * 255).astype(np.uint8), feather(target_mask, 2.0), matrix)
 save_image(Image.fromarray(result), OUTPUTS / "pipeline_components.png", provenance={"example": Path(__file__).name})
 
 print(OUTPUTS / "pipeline_components.png")

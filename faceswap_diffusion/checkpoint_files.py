@@ -29,8 +29,8 @@ def checkpoint_folder(checkpoint: str | Path | None) -> Path:
     folder = Path(checkpoint or EMBEDDED_CHECKPOINT)
     if folder.is_file():
         raise ValueError(f"checkpoint {folder} is a file; the folder of a checkpoint in Diffusers' layout is needed")
-    if not folder.is_dir():
-        folder = _fetch(str(checkpoint or EMBEDDED_CHECKPOINT))
+    if checkpoint is not None and not folder.is_dir():
+        folder = _fetch(str(checkpoint))
     if not (folder / "model_index.json").is_file():
         raise ValueError(f"checkpoint {checkpoint or folder} has no model_index.json: it is not in Diffusers' layout")
     return folder
@@ -48,9 +48,7 @@ def _fetch(repository: str) -> Path:
         ) from error
 
 
-def load_pipeline(
-    checkpoint: str | Path | None = None, dtype: torch.dtype = torch.float32
-) -> FaceSwapInpaintPipeline:
+def load_pipeline(checkpoint: str | Path | None = None, dtype: torch.dtype = torch.float32) -> FaceSwapInpaintPipeline:
     """Loads a pipeline whose every weight comes from the checkpoint, and from safetensors alone.
 
     Args:

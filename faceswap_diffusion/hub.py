@@ -106,9 +106,7 @@ class HubPipeline(DiffusionPipeline):
     """A pipeline with a `FaceConditioner`, saved and loaded as safetensors, from a Hub id without a trust flag."""
 
     @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
-    ) -> "Self":
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> "Self":
         """Loads a pipeline from a folder or a Hub id, from safetensors alone.
 
         Loading `FaceConditioner` here, by name, is what makes a trust flag unnecessary: diffusers would import it

@@ -23,7 +23,8 @@ LAYERS = (
     {"__main__"},
 )
 LEVELS = {unit: level for level, units in enumerate(LAYERS) for unit in units}
-SOURCES = sorted(path for path in ROOT.rglob("*.py") if path.parent != ROOT or path.name != "__init__.py")
+# Not the package's own `__init__`, which names everything, nor what a checkpoint carries for the Hub.
+SOURCES = sorted({*ROOT.rglob("*.py")} - {ROOT / "__init__.py", *ROOT.joinpath("checkpoints").rglob("*.py")})
 
 
 def imported_modules(source: str, package: str) -> list[str]:

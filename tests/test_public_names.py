@@ -3,8 +3,8 @@
 import subprocess
 import sys
 
-import diffusers
 import pytest
+from diffusers.models.modeling_utils import ModelMixin
 
 import faceswap_diffusion
 
@@ -18,7 +18,7 @@ def test_every_public_name_is_there(name: str):
 
 def test_model_mixin_is_that_of_diffusers():
     # Diffusers looks for the base classes of a component on the module which the component's class names.
-    assert faceswap_diffusion.ModelMixin is diffusers.ModelMixin
+    assert faceswap_diffusion.ModelMixin is ModelMixin
     assert faceswap_diffusion.FaceConditioner.__module__ == "faceswap_diffusion"
     assert issubclass(faceswap_diffusion.FaceConditioner, faceswap_diffusion.ModelMixin)
 

@@ -78,8 +78,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--adult_probe",
         type=Path,
-        default=Path(__file__).with_name("adult_probe_sface.json"),
-        help="linear probe on SFace's embedding that tells minors from adults",
+        required=True,
+        help="JSON file of a linear probe on SFace's embedding that tells minors from adults: w (128), b, threshold",
     )
     parser.add_argument("--num_threads", type=int, default=1)
     args = parser.parse_args(arguments)

@@ -11,19 +11,20 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration, set_seed
+from accelerate.utils import set_seed
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.optimization import get_scheduler
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from faceswap_diffusion.training.dataset import AlignedFaces, find_images
+from faceswap_diffusion.training.states import resume, save_state
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train_data_dir", nargs="+", required=True, help="folders of FFHQ-aligned face crops")
-    parser.add_argument("--output_dir", type=Path, required=True, help="receives state/ and the finished vae/")
+    parser.add_argument("--output_dir", type=Path, required=True, help="receives states and the finished vae/")
     parser.add_argument("--resolution", type=int, default=128, help="side of the crops in pixels")
     parser.add_argument("--crop_size", type=int, default=64, help="train on random crops: more steps for the same pixels")
     parser.add_argument("--block_out_channels", type=int, nargs="+", default=[16, 32, 64])
@@ -92,9 +93,7 @@ def validate(vae: AutoencoderKL, images: torch.Tensor) -> tuple[float, float]:
 
 def main() -> None:
     args = parse_args()
-    accelerator = Accelerator(
-        project_config=ProjectConfiguration(str(args.output_dir), automatic_checkpoint_naming=True, total_limit=1)
-    )
+    accelerator = Accelerator()
     set_seed(args.seed)
     train_paths, validation_paths = split_validation(find_images(args.train_data_dir), args.num_validation)
     dataset = AlignedFaces(train_paths, args.resolution)
@@ -107,13 +106,7 @@ def main() -> None:
     loader = DataLoader(dataset, batch_size=args.train_batch_size, shuffle=True, drop_last=True)
     vae, optimizer, loader, lr_scheduler = accelerator.prepare(vae, optimizer, loader, lr_scheduler)
 
-    step = 0
-    checkpoints = sorted((args.output_dir / "checkpoints").glob("checkpoint_*"))
-    if checkpoints:
-        accelerator.load_state()
-        step = lr_scheduler.scheduler.last_epoch
-        accelerator.project_configuration.iteration = int(checkpoints[-1].name.split("_")[-1]) + 1
-
+    step = resume(accelerator, args.output_dir)
     progress = tqdm(total=args.max_train_steps, initial=step, disable=not accelerator.is_main_process, mininterval=10)
     while step < args.max_train_steps:
         for images in loader:
@@ -130,13 +123,14 @@ def main() -> None:
             step += 1
             progress.update()
             if step % args.checkpointing_steps == 0 or step == args.max_train_steps:
-                accelerator.save_state()
+                save_state(accelerator, args.output_dir, step)
                 psnr, latent_std = validate(accelerator.unwrap_model(vae), validation_images)
                 accelerator.print(f"step {step}: loss {loss.item():.4f}, held-out PSNR {psnr:.2f} dB, latent std {latent_std:.3f}")
             if step == args.max_train_steps:
                 break
 
     finished = accelerator.unwrap_model(vae)
+    _, latent_std = validate(finished, validation_images)
     finished.register_to_config(scaling_factor=1 / latent_std)
     if accelerator.is_main_process:
         finished.save_pretrained(args.output_dir / "vae")

@@ -34,6 +34,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--train_batch_size", type=int, default=16)
     parser.add_argument("--max_train_steps", type=int, default=1800)
     parser.add_argument("--learning_rate", type=float, default=3e-3)
+    parser.add_argument(
+        "--occlusion_probability", type=float, default=0.3, help="share of faces with something before"
+    )
     parser.add_argument("--validation_stride", type=int, default=20, help="every n-th picture is held out")
     parser.add_argument("--checkpointing_steps", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
@@ -71,17 +74,16 @@ def random_affine(pixels: torch.Tensor, labels: torch.Tensor, size: int) -> tupl
     return moved, moved_labels[:, 0].long()
 
 
-def random_occlusion(pixels: torch.Tensor, labels: torch.Tensor, probability: float = 0.3) -> None:
-    """Lays a blob or a bar, textured with an enlarged piece of another picture, over some pictures: "other"."""
+def random_occlusion(pixels: torch.Tensor, labels: torch.Tensor, probability: float) -> None:
+    """Lays a blob or a bar, textured with an enlarged piece of another picture, over some faces: "other"."""
     size = pixels.shape[-1]
     for index in range(len(pixels)):
         if torch.rand(()) >= probability:
             continue
-        x, y, width, height, angle = (
-            torch.rand(5) * torch.tensor([size, size, size * 0.3, size * 0.12, 180])
-        ).tolist()
+        x, y = (size * (0.5 + 0.2 * torch.randn(2))).tolist()
+        width, height, angle = (torch.rand(3) * torch.tensor([0.6 * size, 0.25 * size, 180])).tolist()
         shape = np.zeros((size, size), np.uint8)
-        cv2.ellipse(shape, ((x, y), (8 + 2 * width, 6 + 2 * height), angle), 1, -1)
+        cv2.ellipse(shape, ((x, y), (8 + width, 6 + height), angle), 1, -1)
         top, left = torch.randint(size // 2, (2,)).tolist()
         piece = pixels[index - 1, :, top : top + size // 3, left : left + size // 3]
         texture = F.interpolate(piece[None], size=(size, size), mode="bilinear")[0]
@@ -151,7 +153,7 @@ def main() -> None:
     while step < args.max_train_steps:
         for pixels, wanted in loader:
             pixels, wanted = random_affine(pixels.float() / 255, wanted, args.resolution)
-            random_occlusion(pixels, wanted)
+            random_occlusion(pixels, wanted, args.occlusion_probability)
             pixel_values = (random_colours(pixels) * 2 - 1).contiguous(memory_format=torch.channels_last)
             loss = parsing_loss(model(pixel_values), wanted)
             accelerator.backward(loss)

@@ -5,7 +5,7 @@ r"""Measures a checkpoint's swaps in one go.
 
 `--london` takes the Face Research Lab London Set (102 people, neutral and smiling; a folder or tar file with
 manifest.csv); `--turned` and `--looks` take folders that train/make_synthetic_faces.py has drawn, for choosing among
-models. Prints a table in Markdown, as it stands in the model card.
+models. Prints tables in Markdown, for the model card.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from faceswap_diffusion.evaluation.measurement import FaceMeasurer, SwapMeasurem
 from faceswap_diffusion.evaluation.metrics import cosines, pose_errors
 from faceswap_diffusion.evaluation.protocol import PairSet, london_pairs, look_pairs, opened_folder, turned_pairs
 from faceswap_diffusion.evaluation.recognizers import HELD_OUT, parse_recognizers
-from faceswap_diffusion.evaluation.report import PictureSheets, format_report, write_json
+from faceswap_diffusion.evaluation.report import PictureSheets, format_report, write_report
 from faceswap_diffusion.evaluation.summary import summarize
 from faceswap_diffusion.faces.analyzer import MeshFaceAnalyzer
 from faceswap_diffusion.swapper import FaceSwapper
@@ -56,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--ablate", type=int, default=0, metavar="N", help="remove each condition in turn on N pairs")
     parser.add_argument("--recognizer", action="append", default=[], metavar="NAME=PATH", help="a held-out recogniser")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, metavar="JSON", help="write the report, with every pair's figures")
+    parser.add_argument("--output", type=Path, metavar="JSON", help="write every figure, and the tables in .md beside")
     parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="write sheets of source, target, swap")
     parser.add_argument("--device", help="cpu, cuda, ... (default: the fastest there is)")
     parser.add_argument("--dtype", help="float32, float16 or bfloat16")
@@ -202,7 +202,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     sys.stdout.write(format_report(report) + "\n")
     if args.output:
-        write_json(report, args.output)
+        write_report(report, args.output)
     return 0
 
 

@@ -79,7 +79,7 @@ def summary_table(sets: dict[str, dict[str, float]], recognizers: Sequence[str])
         rows += [(label.format(name=name), key.format(name=name), form) for label, key, form in IDENTITY_ROWS]
     rows += PICTURE_ROWS
     cells = [
-        [label, *(form.format(summary[key]) for summary in sets.values()), GOALS.get(key, "")]
+        [label, *(show(form, summary[key]) for summary in sets.values()), GOALS.get(key, "")]
         for label, key, form in rows
     ]
     return markdown_table(["", *sets, "goal"], cells)
@@ -99,10 +99,15 @@ def ablation_table(rows: dict[str, dict[str, float]], recognizers: Sequence[str]
         ("border step", "border_step", RATIO),
     ]
     cells = [
-        [label, *(form.format(rows[condition][key]) for _, key, form in columns)]
+        [label, *(show(form, rows[condition][key]) for _, key, form in columns)]
         for condition, label in [("none", "nothing"), *((name, CONDITION_NAMES[name]) for name in CONDITIONS)]
     ]
     return markdown_table(["removed", *(heading for heading, _, _ in columns)], cells)
+
+
+def show(form: str, value: float) -> str:
+    """A figure with its unit; a dash where there is none."""
+    return "-" if math.isnan(value) else form.format(value)
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -116,9 +121,10 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([padded[0], rule, *padded[1:]])
 
 
-def write_json(report: dict[str, Any], path: Path) -> None:
-    """Writes the report; what is not a number becomes null."""
+def write_report(report: dict[str, Any], path: Path) -> None:
+    """Writes the report as JSON, where what is not a number becomes null, and the tables beside it as Markdown."""
     path.write_text(json.dumps(without_nan(report), indent=2) + "\n")
+    path.with_suffix(".md").write_text(format_report(report) + "\n")
 
 
 def without_nan(value: Any) -> Any:

@@ -59,6 +59,8 @@ class FaceAnalyzer(Protocol):
 class MeshFaceAnalyzer:
     """The default analyzer: YuNet finds the faces, MediaPipe's mesh describes them. It has no recogniser.
 
+    An instance serves one thread at a time.
+
     Args:
         score_threshold (`float`, defaults to 0.6): Least confidence of the detector, 0 to 1.
         mesh_threshold (`float`, defaults to 0.5): Least confidence of the mesh, 0 to 1. What the detector takes for a
@@ -97,7 +99,7 @@ class MeshFaceAnalyzer:
     def _describe(self, image: np.ndarray, detection: Detection) -> Face | None:
         mesh = self.mesh(image, detection.keypoints)
         if mesh.confidence < CERTAIN:
-            # The detector may have taken the face for one upside down or on its side; upright the mesh is surest of it.
+            # The detector may have taken the face for a turned one. The mesh is surest of a face when it is upright.
             attempts = [self.mesh(image, _turn(detection.keypoints, turns)) for turns in (1, 2, 3)]
             mesh = max(mesh, *attempts, key=lambda attempt: attempt.confidence)
         if mesh.confidence < self.mesh_threshold:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from faceswap_diffusion.faces.native_output import silenced_stderr
 from faceswap_diffusion.model_files import model_path
 
 # YuNet also answers, less surely, to a face that is upside down or on its side. So the orientation with the surest
@@ -17,6 +18,8 @@ ODD_ORIENTATION_THRESHOLD = 0.8
 # All four orientations are searched at the coarse size; at the fine size only those in which a face was found.
 COARSE_PIXELS = 512 * 400
 FINE_PIXELS = 1600 * 1200
+# Smaller faces are not found anyway, and OpenCV 4 answers with nonsense to pictures which are a line of pixels.
+MIN_SIDE = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,13 +49,8 @@ class FaceDetector:
     """
 
     def __init__(self, score_threshold: float = 0.6):
-        level = cv2.utils.logging.getLogLevel()
-        # OpenCV 5 warns on stderr about a setting that the constructor itself makes.
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
-        try:
+        with silenced_stderr():
             self._net = cv2.FaceDetectorYN.create(str(model_path("yunet")), "", (320, 320), score_threshold, 0.3, 5000)
-        finally:
-            cv2.utils.logging.setLogLevel(level)
 
     def detect(self, image: np.ndarray) -> list[Detection]:
         """Finds the faces of a photo at 0, 90, 180 and 270 degrees.
@@ -78,7 +76,9 @@ class FaceDetector:
         """
         height, width = image.shape[:2]
         scale = min(1.0, (max_pixels / (height * width)) ** 0.5)
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        size = (round(width * scale), round(height * scale))
+        if min(size) < MIN_SIDE:
+            return np.zeros((0, 16))
         small = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image
         rows = np.concatenate([self._detect_turned(small, turns) for turns in orientations])
         if not len(rows):

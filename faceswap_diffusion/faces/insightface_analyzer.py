@@ -1,6 +1,7 @@
 """The second face analyzer: InsightFace's networks, brought by the user. Needs the extra `insightface`.
 
-InsightFace's weights are for non-commercial research only. Nothing is downloaded: the files must lie in a folder.
+InsightFace's weights are for non-commercial research only. Nothing is downloaded: the files must lie in a folder. The
+package requires opencv-python, which pip lays over the headless build; `faceswap-diffusion doctor` tells of it.
 """
 
 import importlib.util

@@ -4,10 +4,7 @@ The networks lie as plain TFLite files inside `face_landmarker.task`, a zip arch
 on which the head pose is fitted. They run by LiteRT on the CPU.
 """
 
-import contextlib
-import os
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -17,6 +14,7 @@ from ai_edge_litert.interpreter import Interpreter
 from faceswap_diffusion.faces.alignment import crop, invert, transform_points
 from faceswap_diffusion.faces.head_pose import HeadPoseFit
 from faceswap_diffusion.faces.mesh_topology import BLENDSHAPE_NAMES, BLENDSHAPE_POINTS, DLIB68_FROM_MESH, dlib68
+from faceswap_diffusion.faces.native_output import silenced_stderr
 from faceswap_diffusion.model_files import model_path
 
 __all__ = ["BLENDSHAPE_NAMES", "DLIB68_FROM_MESH", "FaceMesh", "MeshResult", "dlib68"]
@@ -92,23 +90,10 @@ class FaceMesh:
 
 
 def _interpreter(model: bytes) -> Interpreter:
-    with _silenced_stderr():
+    with silenced_stderr():
         interpreter = Interpreter(model_content=model, num_threads=1)
         interpreter.allocate_tensors()
     return interpreter
-
-
-@contextlib.contextmanager
-def _silenced_stderr() -> Iterator[None]:
-    """Drops what native code writes to stderr: LiteRT announces its CPU delegate there and has no setting for it."""
-    saved = os.dup(2)
-    try:
-        with open(os.devnull, "w") as null:
-            os.dup2(null.fileno(), 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
 
 
 def _invoke(interpreter: Interpreter, value: np.ndarray) -> list[np.ndarray]:

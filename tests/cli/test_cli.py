@@ -198,7 +198,7 @@ def test_bad_photos_are_named_in_one_line(swap, tmp_path: Path, capsys, name: st
         (["--target-face", "-1"], "face -1 was asked for"),
         (["--source-face", "1"], "the only one is 0"),
         (["--target-face", "biggest"], "give 'largest', 'all', an index"),
-        (["--target-face", str(IMAGES / "p006_portrait.jpg")], "face"),
+        (["--target-face", str(IMAGES / "p006_portrait.jpg")], "no face is like the reference face"),
         (["--map", "0:9"], "mapping names face 9"),
         (["--map", "1:0"], "mapping names source 1"),
         (["--map", "0:0", "--target-face", "all"], "give one of them"),

@@ -60,9 +60,7 @@ def test_two_opencv_distributions_are_named(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_no_opencv_at_all_is_a_problem():
-    assert doctor._opencv_problems({}) == [
-        "no OpenCV distribution is installed: pip install opencv-python-headless"
-    ]
+    assert doctor._opencv_problems({}) == ["no OpenCV distribution is installed: pip install opencv-python-headless"]
     assert doctor._opencv_problems({"opencv-python-headless": "5.0"}) == []
 
 

@@ -81,6 +81,7 @@ def test_user_errors_are_one_line_and_exit_code_2(arguments: list[str], message:
     assert captured.out == ""
 
 
+@pytest.mark.slow
 def test_runs_as_a_module():
     done = subprocess.run([sys.executable, "-m", "faceswap_diffusion.evaluation.quick", "--help"], capture_output=True)
     assert done.returncode == 0

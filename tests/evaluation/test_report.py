@@ -53,33 +53,37 @@ def test_summary_table_gives_every_figure_with_its_unit_and_goal():
     assert len(rows) == 2 + 2 + len(report.IDENTITY_ROWS) + len(report.PICTURE_ROWS)
 
 
-def test_report_holds_ablation_and_says_what_was_not_available():
+def full_report() -> dict:
     rows = {name: {**SUMMARY, "pairs": 40} for name in ("none", *report.CONDITIONS)}
     rows["landmarks"] = {**SUMMARY, "pose_error": 12.0}
-    text = report.format_report(
-        {
-            "settings": {"seed": 0, "steps": 20},
-            "sets": {"london": SUMMARY},
-            "recognizers": ["net"],
-            "ablation": {"london": rows},
-            "unavailable": {"w600k": "not available: give it"},
-            "pairs": {},
-        }
-    )
+    return {
+        "settings": {"seed": 0, "steps": 20},
+        "sets": {"london": SUMMARY},
+        "recognizers": ["net"],
+        "ablation": {"london": rows},
+        "unavailable": {"w600k": "not available: give it"},
+        "pairs": {"london": [{"border_step": float("nan")}, {"border_step": 1.5}]},
+    }
+
+
+def test_report_holds_ablation_and_says_what_was_not_available():
+    text = report.format_report(full_report())
     assert text.startswith("Measured with seed 0, steps 20.")
     assert "set london, 40 pairs" in text
     lines = {cells(line)[0]: cells(line) for line in text.splitlines() if line.startswith("|")}
     column = lines["removed"].index("pose error")
     assert (lines["nothing"][column], lines["landmarks of the target"][column]) == ("4.4°", "12.0°")
+    assert lines["seconds per swap, median"][1] == "-"
     assert text.endswith("w600k: not available: give it.")
 
 
-def test_json_has_null_where_there_is_no_number(tmp_path: Path):
-    report.write_json({"sets": {"a": SUMMARY}, "pairs": [{"x": float("nan")}, {"x": 1.5}]}, tmp_path / "r.json")
-    loaded = json.loads((tmp_path / "r.json").read_text())
-    assert loaded["sets"]["a"]["seconds"] is None
-    assert loaded["sets"]["a"]["pose_error"] == 4.449
-    assert loaded["pairs"] == [{"x": None}, {"x": 1.5}]
+def test_json_has_null_where_there_is_no_number_and_markdown_lies_beside_it(tmp_path: Path):
+    report.write_report(full_report(), tmp_path / "report.json")
+    loaded = json.loads((tmp_path / "report.json").read_text())
+    assert loaded["sets"]["london"]["seconds"] is None
+    assert loaded["sets"]["london"]["pose_error"] == 4.449
+    assert loaded["pairs"]["london"] == [{"border_step": None}, {"border_step": 1.5}]
+    assert (tmp_path / "report.md").read_text() == report.format_report(full_report()) + "\n"
 
 
 def test_sheets_show_source_target_and_swap_side_by_side(tmp_path: Path):

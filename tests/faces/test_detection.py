@@ -88,7 +88,7 @@ def test_keypoints_scale_with_the_photo(detector, portrait):
     assert np.abs((small.keypoints + 0.5) * 12 - (large.keypoints + 0.5)).max() < 0.02 * 1920
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 640), (12_000, 1), (2, 3), (200, 300)])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 640), (12_000, 1), (12_000, 3), (2, 3), (200, 300)])
 def test_photos_without_a_face(detector, shape):
     assert detector.detect(np.full((*shape, 3), 90, dtype=np.uint8)) == []
 

