@@ -11,7 +11,7 @@ ifeq ($(shell nvidia-smi -L 2>/dev/null | grep ^GPU),)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 endif
 
-SOURCE = examples/images/p006_portrait.jpg
+SOURCE = examples/images/p001_portrait.jpg
 TARGET = examples/images/p010_selfie.jpg
 MARKERS = not slow and not gpu and not network
 

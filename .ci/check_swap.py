@@ -1,4 +1,4 @@
-"""Checks a swap: `check_swap.py TARGET RESULT FACES`, where FACES holds what `faces --json RESULT` printed."""
+"""Checks a swap: `check_swap.py SOURCE TARGET RESULT FACES`; FACES holds what `faces --json RESULT` printed."""
 
 import json
 import sys
@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from faceswap_diffusion import FaceSwapper
+from faceswap_diffusion.photos import load_photo
 from faceswap_diffusion.provenance import read_provenance
 
-target_path, result_path, faces_path = sys.argv[1:]
+source_path, target_path, result_path, faces_path = sys.argv[1:]
 target, result = (np.asarray(Image.open(path).convert("RGB")).astype(int) for path in (target_path, result_path))
 assert result.shape == target.shape, f"the result is {result.shape}, the target {target.shape}"
 
@@ -22,7 +24,16 @@ rows, columns = np.nonzero(changed)
 margins = (left - columns.min(), top - rows.min(), columns.max() - right, rows.max() - bottom)
 assert max(margins) < right - left, f"pixels far from the face were changed: {margins} px beyond its box"
 
+swapper = FaceSwapper.from_pretrained(device="cpu")
+source_id, target_id, result_id = (
+    swapper.encode_person([load_photo(path)]).identity_embeds[0] for path in (source_path, target_path, result_path)
+)
+before, after = float(source_id @ target_id), float(source_id @ result_id)
+assert after > before, f"the likeness to the source went from {before:.2f} to {after:.2f}"
+
 provenance = read_provenance(result_path)
 assert provenance is not None, "the metadata does not say that AI made the picture"
 assert provenance["digital_source_type"].endswith("/compositeWithTrainedAlgorithmicMedia"), provenance
 assert provenance["software"].startswith("faceswap-diffusion "), provenance
+
+print(f"{inside:.0%} of the face was repainted; its likeness to the source went from {before:.2f} to {after:.2f}")

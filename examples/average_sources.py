@@ -10,7 +10,7 @@ OUTPUTS.mkdir(exist_ok=True)
 
 swapper = FaceSwapper.from_pretrained()
 result = swapper.swap(
-    source=[IMAGES / "p010_portrait.jpg", IMAGES / "p010_selfie.jpg"], target=IMAGES / "p006_portrait.jpg"
+    source=[IMAGES / "p010_portrait.jpg", IMAGES / "p010_selfie.jpg"], target=IMAGES / "p001_portrait.jpg"
 )
 result.save(OUTPUTS / "average_sources.png")
 

@@ -25,7 +25,7 @@ if checkpoint is None:
     pipe.save_pretrained(checkpoint)  # pipe.push_to_hub("OWNER/NAME") uploads the same files
 
 swapper = FaceSwapper.from_pretrained(checkpoint)
-result = swapper.swap(source=IMAGES / "p006_portrait.jpg", target=IMAGES / "p010_selfie.jpg")
+result = swapper.swap(source=IMAGES / "p001_portrait.jpg", target=IMAGES / "p010_selfie.jpg")
 result.save(OUTPUTS / "load_from_hub.png")
 
 print(f"checkpoint {checkpoint}: {OUTPUTS / 'load_from_hub.png'}")

@@ -10,7 +10,7 @@ from faceswap_diffusion.provenance import save_image
 IMAGES = Path(__file__).parent / "images"
 OUTPUTS = Path("outputs")
 OUTPUTS.mkdir(exist_ok=True)
-PAIRS = [("p006_portrait.jpg", "p010_selfie.jpg"), ("p005_portrait.jpg", "p008_selfie.jpg")]
+PAIRS = [("p001_portrait.jpg", "p010_selfie.jpg"), ("p005_portrait.jpg", "p008_selfie.jpg")]
 WIDTH, HEIGHT = 280, 336
 
 swapper = FaceSwapper.from_pretrained()

@@ -9,7 +9,7 @@ OUTPUTS = Path("outputs")
 OUTPUTS.mkdir(exist_ok=True)
 
 swapper = FaceSwapper.from_pretrained()
-result = swapper.swap(source=IMAGES / "p006_portrait.jpg", target=IMAGES / "p010_selfie.jpg")
+result = swapper.swap(source=IMAGES / "p001_portrait.jpg", target=IMAGES / "p010_selfie.jpg")
 result.save(OUTPUTS / "swap_faces.png")
 
 print(f"swapped face {result.swapped} of {len(result.faces)}: {OUTPUTS / 'swap_faces.png'}")

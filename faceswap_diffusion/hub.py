@@ -97,7 +97,7 @@ def push_folder(
     """
     repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
     commit = upload_folder(
-        repo_id=repo_id, folder_path=folder, token=token, commit_message=commit_message, create_pr=create_pr
+        repo_id=repo_id, folder_path=Path(folder), token=token, commit_message=commit_message, create_pr=create_pr
     )
     return commit.commit_url
 
@@ -125,7 +125,8 @@ class HubPipeline(DiffusionPipeline):
         try:
             if not os.path.isdir(folder):
                 folder = cls.download(folder, **kwargs)
-            if "conditioner" not in kwargs and cls.load_config(folder).get("conditioner", [None])[0] is not None:
+            index: dict[str, Any] = dict(cls.load_config(folder))
+            if "conditioner" not in kwargs and index.get("conditioner", [None])[0] is not None:
                 kwargs["conditioner"] = cls._load_conditioner(folder, **kwargs)
             pipeline = super().from_pretrained(folder, **kwargs)
         except OSError as error:

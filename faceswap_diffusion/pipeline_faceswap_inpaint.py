@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -34,7 +34,14 @@ logger = logging.get_logger(__name__)
 
 CHANNEL_ORDERS = ("latents,masked_image_latents,keep_mask", "latents,mask,masked_image_latents")
 MASKED_LATENTS = ("sample", "mode")
+EMBEDS_OF_PICTURES = {
+    "identity_embeds": "source_image",
+    "source_clip_embeds": "source_image",
+    "target_clip_embeds": "image",
+}
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+
+Setting = TypeVar("Setting")
 
 
 def assemble_unet_input(
@@ -122,12 +129,16 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         "latents", "condition_embeds", "negative_condition_embeds", "mask_latents", "masked_image_latents",
     )  # fmt: skip
 
-    vae: AutoencoderKL
-    unet: UNet2DConditionModel
-    image_encoder: CLIPVisionModelWithProjection | None
-    feature_extractor: CLIPImageProcessorPil | None
-    conditioner: FaceConditioner | None
+    # Set by `register_modules`. `Any`, since components may be missing or exchanged for their kin.
+    vae: Any
+    unet: Any
+    image_encoder: Any
+    feature_extractor: Any
+    conditioner: Any
     scheduler: Any
+    _guidance_scale: float
+    _num_timesteps: int
+    _interrupt: bool
 
     def __init__(
         self,
@@ -204,9 +215,15 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         """Whether a callback asked to stop."""
         return self._interrupt
 
+    def _setting(self, value: Setting | None, name: str) -> Setting:
+        """What the caller said, or else what the config says."""
+        return self.config[name] if value is None else value
+
     def check_inputs(
         self,
-        given: dict[str, Any],
+        image: ImageInput | None,
+        masked_image_latents: torch.Tensor | None,
+        negative_condition_embeds: torch.Tensor | None,
         height: int,
         width: int,
         num_inference_steps: int,
@@ -214,16 +231,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         output_type: str,
         callback_on_step_end_tensor_inputs: Sequence[str],
     ) -> None:
-        """Refuses what cannot work, before anything is computed.
-
-        Args:
-            given (`dict[str, Any]`): The pictures and embeddings of `__call__` by name, `None` where left out.
-            height (`int`): In pixels.
-            width (`int`): In pixels.
-            num_inference_steps (`int`): At least 1.
-            guidance_scale (`float`): Above 1 it needs an unconditional context.
-            output_type (`str`): One of `OUTPUT_TYPES`.
-            callback_on_step_end_tensor_inputs (`Sequence[str]`): Among `_callback_tensor_inputs`.
+        """Refuses what cannot work, before anything is computed. See `__call__` for the arguments.
 
         Raises:
             ValueError: Naming what was got and what is wanted.
@@ -239,64 +247,62 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
             raise ValueError(
                 f"`callback_on_step_end_tensor_inputs` has {sorted(unknown)}: choose of {self._callback_tensor_inputs}"
             )
-        if guidance_scale > 1 and given["negative_condition_embeds"] is None and self.conditioner is None:
+        if guidance_scale > 1 and negative_condition_embeds is None and self.conditioner is None:
             raise ValueError("without a conditioner guidance above 1 needs `negative_condition_embeds`")
-        if given["image"] is None and given["masked_image_latents"] is None:
+        if image is None and masked_image_latents is None:
             raise ValueError("pass the target as `image`, or as `masked_image_latents`")
-        if given["condition_embeds"] is None:
-            self._check_conditions(given)
 
-    def _check_conditions(self, given: dict[str, Any]) -> None:
-        if self.conditioner is None:
-            raise ValueError("without a conditioner pass `condition_embeds`")
-        made_from = {
-            "identity_embeds": "source_image",
-            "source_clip_embeds": "source_image",
-            "target_clip_embeds": "image",
-        }
-        for embeds, image in made_from.items():
-            if given[embeds] is None and given[image] is None:
-                raise ValueError(f"pass `{image}`, or `{embeds}` in its place")
-            if given[embeds] is None and embeds != "identity_embeds" and self.image_encoder is None:
-                raise ValueError(f"without an image encoder pass `{embeds}`")
-
-    def preprocess(
-        self,
-        image: ImageInput | None,
-        mask_image: ImageInput | None,
-        height: int,
-        width: int,
-        name: str = "image",
-        mask_name: str = "mask_image",
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """Brings pictures and their masks to tensors of one size. Masks stay as soft as they are.
+    def preprocess(self, image: ImageInput, height: int, width: int, name: str = "image") -> torch.Tensor:
+        """Brings pictures to tensors of one size.
 
         Args:
-            image (`ImageInput`, *optional*): RGB, of any size, as `image_to_tensor` takes it, or a list of such.
-            mask_image (`ImageInput`, *optional*): Grey, of the size of `image`, likewise.
+            image (`ImageInput`): RGB, of any size, as `image_to_tensor` takes it, or a list of such.
             height (`int`): In pixels.
             width (`int`): In pixels.
-            name (`str`): What an error calls `image`.
-            mask_name (`str`): What an error calls `mask_image`.
+            name (`str`): What an error calls it.
 
         Returns:
-            `tuple[torch.Tensor | None, torch.Tensor | None]`: RGB `(B, 3, height, width)` in [-1, 1] and masks
-            `(B, 1, height, width)` in [0, 1], or `None` for what was not given.
+            `torch.Tensor` of shape `(B, 3, height, width)`, RGB in [-1, 1].
+        """
+        pixels = images_to_tensors(image, 3, name)
+        return 2 * torch.cat([resize(picture, height, width, antialias=True) for picture in pixels]) - 1
+
+    def preprocess_mask(
+        self,
+        mask_image: ImageInput | None,
+        image: ImageInput | None,
+        height: int,
+        width: int,
+        name: str = "mask_image",
+        image_name: str = "image",
+    ) -> torch.Tensor:
+        """Brings masks to tensors of one size. They stay as soft as they are.
+
+        Args:
+            mask_image (`ImageInput`, *optional*): Grey, of the size of `image`; all white if left out.
+            image (`ImageInput`, *optional*): What it belongs to.
+            height (`int`): In pixels.
+            width (`int`): In pixels.
+            name (`str`): What an error calls the mask.
+            image_name (`str`): What an error calls the picture.
+
+        Returns:
+            `torch.Tensor` of shape `(B, 1, height, width)` in [0, 1].
 
         Raises:
-            ValueError: If a mask has not the size of its picture, or a picture is none.
+            ValueError: If a mask has not the size of its picture.
         """
-        images = [] if image is None else images_to_tensors(image, 3, name)
-        masks = [] if mask_image is None else images_to_tensors(mask_image, 1, mask_name)
-        sizes, mask_sizes = ({tuple(pixels.shape[-2:]) for pixels in batch} for batch in (images, masks))
-        if sizes and mask_sizes and sizes != mask_sizes:
+        if mask_image is None:
+            return torch.ones(1, 1, height, width)
+        masks = images_to_tensors(mask_image, 1, name)
+        images = masks if image is None else images_to_tensors(image, 3, image_name)
+        sizes, image_sizes = ({tuple(pixels.shape[-2:]) for pixels in batch} for batch in (masks, images))
+        if sizes != image_sizes:
             raise ValueError(
-                f"`{mask_name}` is {sorted(mask_sizes)} pixels (height, width), but `{name}` is {sorted(sizes)}: "
+                f"`{name}` is {sorted(sizes)} pixels (height, width), but `{image_name}` is {sorted(image_sizes)}: "
                 "a mask has the size of its picture"
             )
-        pixel_values = [2 * resize(pixels, height, width, antialias=True) - 1 for pixels in images]
-        mask = [resize(pixels, height, width, antialias=True) for pixels in masks]
-        return torch.cat(pixel_values) if pixel_values else None, torch.cat(mask) if mask else None
+        return torch.cat([resize(mask, height, width, antialias=True) for mask in masks])
 
     def encode_identity(self, source_image: ImageInput, source_mask_image: ImageInput | None = None) -> torch.Tensor:
         """Embeds the identity of aligned source crops.
@@ -311,15 +317,14 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         if self.conditioner is None:
             raise ValueError("the identity network is a part of the conditioner, which this pipeline lacks")
         crop_size = self.config["crop_size"]
-        pixel_values, mask = self.preprocess(
-            source_image, source_mask_image, crop_size, crop_size, "source_image", "source_mask_image"
-        )
+        view = self.preprocess(source_image, crop_size, crop_size, "source_image")
         size = self.config["identity_size"] or crop_size
-        if self.config["mask_identity"] and mask is not None:
-            view = preprocess_identity_image(pixel_values, size, self._encoder_statistics()[0], mask)
-        else:
-            view = resize(pixel_values, size, size)
-        return self.conditioner.encode_identity(view.to(self._execution_device))
+        if self.config["mask_identity"]:
+            mask = self.preprocess_mask(
+                source_mask_image, source_image, crop_size, crop_size, "source_mask_image", "source_image"
+            )
+            view = preprocess_identity_image(view, size, self._encoder_statistics()[0], mask)
+        return self.conditioner.encode_identity(resize(view, size, size).to(self._execution_device))
 
     def encode_clip(
         self,
@@ -341,12 +346,12 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
             `torch.Tensor` of shape `(B, C)`: `image_embeds`.
         """
         if self.image_encoder is None:
-            raise ValueError("this pipeline has no image encoder: pass embeddings")
-        height, width = height or self.config["crop_size"], width or self.config["crop_size"]
-        pixel_values, mask = self.preprocess(image, mask_image, height, width)
-        view = preprocess_encoder_image(
-            pixel_values, self.image_encoder.config.image_size, *self._encoder_statistics(), mask
-        )
+            raise ValueError("this pipeline has no image encoder: pass `source_clip_embeds` and `target_clip_embeds`")
+        height, width = self._setting(height, "crop_size"), self._setting(width, "crop_size")
+        pixel_values = self.preprocess(image, height, width)
+        mask = self.preprocess_mask(mask_image, image, height, width)
+        size = self.image_encoder.config.image_size
+        view = preprocess_encoder_image(pixel_values, size, *self._encoder_statistics(), mask)
         return self.image_encoder(view.to(self._execution_device, self.image_encoder.dtype)).image_embeds
 
     def _encoder_statistics(self) -> tuple[Sequence[float], Sequence[float]]:
@@ -399,12 +404,14 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         Returns:
             `torch.Tensor` of shape `(B, num_tokens, cross_attention_dim)`.
         """
-        height, width = height or self.config["crop_size"], width or self.config["crop_size"]
-        if identity_embeds is None:
+        if self.conditioner is None:
+            raise ValueError("without a conditioner pass `condition_embeds`")
+        height, width = self._setting(height, "crop_size"), self._setting(width, "crop_size")
+        if identity_embeds is None and source_image is not None:
             identity_embeds = self.encode_identity(source_image, source_mask_image)
-        if source_clip_embeds is None:
+        if source_clip_embeds is None and source_image is not None:
             source_clip_embeds = self.encode_clip(source_image, source_mask_image)
-        if target_clip_embeds is None:
+        if target_clip_embeds is None and image is not None:
             target_clip_embeds = self.encode_clip(image, height=height, width=width)
         parts = {
             "identity_embeds": identity_embeds,
@@ -412,6 +419,10 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
             "target_clip_embeds": target_clip_embeds,
             "landmarks": self.prepare_landmarks(landmarks, height, width),
         }
+        parts = {name: part for name, part in parts.items() if part is not None}
+        for embeds, picture in EMBEDS_OF_PICTURES.items():
+            if embeds not in parts:
+                raise ValueError(f"pass `{picture}`, or `{embeds}` in its place")
         batch_size = max(len(part) for part in parts.values())
         parts = {name: repeat_batch(part, batch_size, 1, name) for name, part in parts.items()}
         return self.conditioner(
@@ -471,16 +482,21 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         """
         height, width = (side // self.vae_scale_factor for side in mask.shape[-2:])
         if masked_image_latents is None:
-            masked_image = (pixel_values * (1 - mask)).to(device, self.vae.dtype)
-            masked_image_latents = self.encode_vae_image(masked_image, generator)
+            masked_image = pixel_values * (1 - mask)  # pyright: ignore[reportOptionalOperand] - check_inputs saw to it
+            masked_image_latents = self.encode_vae_image(masked_image.to(device, self.vae.dtype), generator)
         return resize(mask, height, width).to(device, dtype), masked_image_latents.to(device, dtype)
 
     def encode_vae_image(
         self, pixel_values: torch.Tensor, generator: torch.Generator | list[torch.Generator] | None
     ) -> torch.Tensor:
         """Encodes RGB `(B, 3, H, W)` in [-1, 1] to scaled latents `(B, 4, h, w)`."""
-        posterior = self.vae.encode(pixel_values).latent_dist
-        latents = posterior.sample(generator) if self.config["masked_latents"] == "sample" else posterior.mode()
+        encoded = self.vae.encode(pixel_values)
+        if not hasattr(encoded, "latent_dist"):  # AutoencoderTiny is deterministic
+            latents = encoded.latents
+        elif self.config["masked_latents"] == "sample":
+            latents = encoded.latent_dist.sample(generator)
+        else:
+            latents = encoded.latent_dist.mode()
         return latents * self.vae.config["scaling_factor"]
 
     def prepare_extra_step_kwargs(
@@ -495,9 +511,9 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         latents: torch.Tensor,
         timestep: torch.Tensor,
         condition_embeds: torch.Tensor,
-        negative_condition_embeds: torch.Tensor | None,
         mask_latents: torch.Tensor,
         masked_image_latents: torch.Tensor,
+        negative_condition_embeds: torch.Tensor | None = None,
         cross_attention_kwargs: dict[str, Any] | None = None,
     ) -> torch.Tensor:
         """Runs the UNet, on both contexts if guidance is asked for, and combines (arXiv 2207.12598, eq. 6).
@@ -514,7 +530,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         encoder_hidden_states = condition_embeds
         if self.do_classifier_free_guidance:
             unet_input = torch.cat([unet_input] * 2)
-            encoder_hidden_states = torch.cat([negative_condition_embeds, condition_embeds])
+            encoder_hidden_states = torch.cat([negative_condition_embeds, condition_embeds])  # pyright: ignore
         noise_pred = self.unet(
             unet_input,
             timestep,
@@ -554,7 +570,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         cross_attention_kwargs: dict[str, Any] | None = None,
         callback_on_step_end: Callable[..., dict] | PipelineCallback | MultiPipelineCallbacks | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
-    ) -> FaceSwapPipelineOutput | tuple:
+    ) -> Any:  # a union would make every caller tell them apart
         r"""Repaints faces.
 
         Pictures are RGB: PIL pictures, arrays `(H, W, 3)` or `(B, H, W, 3)`, tensors `(3, H, W)` or `(B, 3, H, W)`
@@ -619,33 +635,27 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         """
         if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
-        height, width = height or self.config["crop_size"], width or self.config["crop_size"]
-        if num_inference_steps is None:
-            num_inference_steps = self.config["default_num_inference_steps"]
-        if guidance_scale is None:
-            guidance_scale = self.config["default_guidance_scale"]
+        height, width = self._setting(height, "crop_size"), self._setting(width, "crop_size")
+        num_inference_steps = self._setting(num_inference_steps, "default_num_inference_steps")
+        guidance_scale = self._setting(guidance_scale, "default_guidance_scale")
 
         # 1. Check inputs
-        given = {
-            "image": image,
-            "source_image": source_image,
-            "masked_image_latents": masked_image_latents,
-            "identity_embeds": identity_embeds,
-            "source_clip_embeds": source_clip_embeds,
-            "target_clip_embeds": target_clip_embeds,
-            "condition_embeds": condition_embeds,
-            "negative_condition_embeds": negative_condition_embeds,
-        }
         self.check_inputs(
-            given, height, width, num_inference_steps, guidance_scale, output_type, callback_on_step_end_tensor_inputs
+            image,
+            masked_image_latents,
+            negative_condition_embeds,
+            height,
+            width,
+            num_inference_steps,
+            guidance_scale,
+            output_type,
+            callback_on_step_end_tensor_inputs,
         )
         self._guidance_scale = guidance_scale
         self._interrupt = False
         device, dtype = self._execution_device, self.unet.dtype
 
-        # 2. Target, mask and conditions
-        pixel_values, mask = self.preprocess(image, mask_image, height, width)
-        mask = torch.ones(1, 1, height, width) if mask is None else mask
+        # 2. Conditions
         if condition_embeds is None:
             condition_embeds = self.encode_condition(
                 image,
@@ -663,68 +673,56 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
 
         # 3. One batch of all
         batch = {
-            "image": pixel_values,
-            "mask_image": mask,
+            "image": None if image is None else self.preprocess(image, height, width),
+            "mask_image": self.preprocess_mask(mask_image, image, height, width),
             "masked_image_latents": masked_image_latents,
             "condition_embeds": condition_embeds,
             "negative_condition_embeds": negative_condition_embeds,
         }
-        batch_size = max(len(part) for part in batch.values() if part is not None)
-        pixel_values, mask, masked_image_latents, condition_embeds, negative_condition_embeds = (
-            None if part is None else repeat_batch(part, batch_size, num_images_per_prompt, name)
-            for name, part in batch.items()
-        )
+        batch = {name: part for name, part in batch.items() if part is not None}
+        batch_size = max(len(part) for part in batch.values())
+        batch = {name: repeat_batch(part, batch_size, num_images_per_prompt, name) for name, part in batch.items()}
         batch_size *= num_images_per_prompt
-        condition_embeds = condition_embeds.to(device, dtype)
-        if negative_condition_embeds is not None:
-            negative_condition_embeds = negative_condition_embeds.to(device, dtype)
 
-        # 4. Timesteps and latents
+        # 4. Timesteps and the UNet's inputs
         self.scheduler.set_timesteps(num_inference_steps, device=device)
         timesteps = self.scheduler.timesteps
         latents = self.prepare_latents(batch_size, height, width, dtype, device, generator, latents)
         mask_latents, masked_image_latents = self.prepare_mask_latents(
-            pixel_values, mask, masked_image_latents, dtype, device, generator
+            batch.get("image"), batch["mask_image"], batch.get("masked_image_latents"), dtype, device, generator
         )
+        tensors = {
+            "latents": latents,
+            "condition_embeds": batch["condition_embeds"].to(device, dtype),
+            "mask_latents": mask_latents,
+            "masked_image_latents": masked_image_latents,
+        }
+        if "negative_condition_embeds" in batch:
+            tensors["negative_condition_embeds"] = batch["negative_condition_embeds"].to(device, dtype)
         extra_step_kwargs = self.prepare_extra_step_kwargs(generator, eta)
 
         # 5. Denoising loop
         num_warmup_steps = len(timesteps) - num_inference_steps * self.scheduler.order
         self._num_timesteps = len(timesteps)
-        with self.progress_bar(total=num_inference_steps) as progress_bar:
+        with self.progress_bar(total=num_inference_steps) as progress_bar:  # pyright: ignore[reportCallIssue]
             for i, t in enumerate(timesteps):
                 if self.interrupt:
                     continue
-                noise_pred = self.predict_noise(
-                    latents,
-                    t,
-                    condition_embeds,
-                    negative_condition_embeds,
-                    mask_latents,
-                    masked_image_latents,
-                    cross_attention_kwargs,
-                )
-                latents = self.scheduler.step(noise_pred, t, latents, **extra_step_kwargs, return_dict=False)[0]
+                noise_pred = self.predict_noise(timestep=t, cross_attention_kwargs=cross_attention_kwargs, **tensors)
+                step = self.scheduler.step(noise_pred, t, tensors["latents"], **extra_step_kwargs, return_dict=False)
+                tensors["latents"] = step[0]
 
                 if callback_on_step_end is not None:
-                    tensors = locals()
-                    callback_kwargs = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
-                    callback_outputs = callback_on_step_end(self, i, t, callback_kwargs)
-                    latents = callback_outputs.pop("latents", latents)
-                    condition_embeds = callback_outputs.pop("condition_embeds", condition_embeds)
-                    negative_condition_embeds = callback_outputs.pop(
-                        "negative_condition_embeds", negative_condition_embeds
-                    )
-                    mask_latents = callback_outputs.pop("mask_latents", mask_latents)
-                    masked_image_latents = callback_outputs.pop("masked_image_latents", masked_image_latents)
+                    callback_kwargs = {name: tensors.get(name) for name in callback_on_step_end_tensor_inputs}
+                    tensors.update(callback_on_step_end(self, i, t, callback_kwargs))
 
                 if i == len(timesteps) - 1 or ((i + 1) > num_warmup_steps and (i + 1) % self.scheduler.order == 0):
                     progress_bar.update()
 
         # 6. Decode
-        images = latents
+        images: Any = tensors["latents"]
         if output_type != "latent":
-            latents = latents.to(self.vae.dtype) / self.vae.config["scaling_factor"]
+            latents = images.to(self.vae.dtype) / self.vae.config["scaling_factor"]
             images = self.vae.decode(latents, return_dict=False)[0]
             images = self.image_processor.postprocess(images, output_type=output_type)
         self.maybe_free_model_hooks()

@@ -120,7 +120,7 @@ def test_every_example_picture_is_described(example_images):
 
 @pytest.mark.slow
 def test_readme_code_runs(example_images, tmp_path, monkeypatch):
-    (tmp_path / "source.jpg").write_bytes((example_images / "p006_portrait.jpg").read_bytes())
+    (tmp_path / "source.jpg").write_bytes((example_images / "p001_portrait.jpg").read_bytes())
     (tmp_path / "target.jpg").write_bytes((example_images / "p010_selfie.jpg").read_bytes())
     code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert code is not None

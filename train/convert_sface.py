@@ -1,8 +1,8 @@
 """Rewrites SFace's int8 ONNX file as the safetensors file that the package ships.
 
-    python train/convert_sface.py face_recognition_sface_2021dec_int8bq.onnx faceswap_diffusion/assets/sface_int8.safetensors
+    python train/convert_sface.py face_recognition_sface_2021dec_int8bq.onnx sface_int8.safetensors
 
-The weights stay int8. Each batch normalisation is folded into the scales and the bias of the layer before it, in float64.
+The weights stay int8. Each batch normalisation is folded, in float64, into scales and bias of the layer before it.
 """
 
 import argparse
@@ -17,9 +17,7 @@ CONV_EPSILON = 1e-3
 HEAD_EPSILON = 2e-5  # the two batch normalisations around the fully connected layer
 
 
-def batch_norm_affine(
-    weights: dict[str, np.ndarray], name: str, epsilon: float
-) -> tuple[np.ndarray, np.ndarray]:
+def batch_norm_affine(weights: dict[str, np.ndarray], name: str, epsilon: float) -> tuple[np.ndarray, np.ndarray]:
     """Gain and offset of a batch normalisation in inference."""
     gamma, beta, mean, variance = (
         weights[f"{name}_{part}"].astype(np.float64) for part in ("gamma", "beta", "moving_mean", "moving_var")
@@ -30,7 +28,9 @@ def batch_norm_affine(
 
 def convert(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     converted = {}
-    names = sorted(name.removesuffix("_conv2d_weight_quantized") for name in weights if name.endswith("_conv2d_weight_quantized"))
+    names = sorted(
+        name.removesuffix("_conv2d_weight_quantized") for name in weights if name.endswith("_conv2d_weight_quantized")
+    )
     for name in names:
         gain, offset = batch_norm_affine(weights, f"{name}_batchnorm", CONV_EPSILON)
         converted[f"{name}.weight"] = weights[f"{name}_conv2d_weight_quantized"]
@@ -41,7 +41,9 @@ def convert(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     gain, offset = batch_norm_affine(weights, "bn1", HEAD_EPSILON)
     converted["norm.scale"], converted["norm.bias"] = gain.astype(np.float32), offset.astype(np.float32)
     gain, offset = batch_norm_affine(weights, "fc1", HEAD_EPSILON)
-    bias_steps = weights["pre_fc1_bias_quantized"] - np.repeat(weights["pre_fc1_bias_zero_point"], 64).astype(np.float64)
+    bias_steps = weights["pre_fc1_bias_quantized"] - np.repeat(weights["pre_fc1_bias_zero_point"], 64).astype(
+        np.float64
+    )
     bias = bias_steps * np.repeat(weights["pre_fc1_bias_scales"], 64)
     converted["head.weight"] = weights["pre_fc1_weight_quantized"]
     converted["head.zero_point"] = weights["pre_fc1_weight_zero_point"]

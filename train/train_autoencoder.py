@@ -1,3 +1,6 @@
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportOptionalMemberAccess=false
+# pyright: reportIndexIssue=false, reportOptionalCall=false
+# diffusers annotates its models and their outputs too loosely for the checker.
 """Trains the small `AutoencoderKL` whose latents the swap model paints in.
 
     accelerate launch train/train_autoencoder.py --train_data_dir FACES --output_dir runs/vae
@@ -26,7 +29,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--train_data_dir", nargs="+", required=True, help="folders of FFHQ-aligned face crops")
     parser.add_argument("--output_dir", type=Path, required=True, help="receives states and the finished vae/")
     parser.add_argument("--resolution", type=int, default=128, help="side of the crops in pixels")
-    parser.add_argument("--crop_size", type=int, default=64, help="train on random crops: more steps for the same pixels")
+    parser.add_argument(
+        "--crop_size", type=int, default=64, help="train on random crops: more steps for the same pixels"
+    )
     parser.add_argument("--block_out_channels", type=int, nargs="+", default=[16, 32, 64])
     parser.add_argument("--latent_channels", type=int, default=4)
     parser.add_argument("--train_batch_size", type=int, default=8)
@@ -125,7 +130,9 @@ def main() -> None:
             if step % args.checkpointing_steps == 0 or step == args.max_train_steps:
                 save_state(accelerator, args.output_dir, step)
                 psnr, latent_std = validate(accelerator.unwrap_model(vae), validation_images)
-                accelerator.print(f"step {step}: loss {loss.item():.4f}, held-out PSNR {psnr:.2f} dB, latent std {latent_std:.3f}")
+                accelerator.print(
+                    f"step {step}: loss {loss.item():.4f}, held-out PSNR {psnr:.2f} dB, latent std {latent_std:.3f}"
+                )
             if step == args.max_train_steps:
                 break
 

@@ -1,12 +1,15 @@
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportOptionalMemberAccess=false
+# pyright: reportIndexIssue=false, reportOptionalCall=false
+# diffusers annotates its models and their outputs too loosely for the checker.
 """Trains the swap model: masked inpainting of faces, conditioned on identity, CLIP features and landmarks.
 
     accelerate launch train/train_faceswap.py --train_data_dir FACES --measurements runs/measured.safetensors \\
         --vae runs/vae/vae --image_encoder runs/image_encoder --output_dir runs/faceswap
 
-The recipe is REFace's (arXiv 2409.07269): a face is hidden and painted again from its own identity (self-supervised), with
-warped masks, augmented sources and a learned unconditional context. Some samples of each batch get the source of another
-person; nobody knows their true pixels, so they are taught by the identity loss through the recogniser alone, and by
-the target's coarse colours.
+The recipe is REFace's (arXiv 2409.07269): a face is hidden and painted again from its own identity (self-supervised),
+with warped masks, augmented sources and a learned unconditional context. Some samples of each batch get the source of
+another person; nobody knows their true pixels, so they are taught by the identity loss through the recogniser alone,
+and by the target's coarse colours.
 
 Stop it at any time: run the same command again and it goes on from the last saved state.
 """
@@ -47,8 +50,12 @@ def parse_args() -> argparse.Namespace:
     data.add_argument("--num_validation", type=int, default=24, help="crops taken of them; each becomes the next one")
     data.add_argument("--resolution", type=int, default=128, help="side of the crops in pixels")
     model = parser.add_argument_group("model")
-    model.add_argument("--vae", type=Path, required=True, help="folder of the finished autoencoder")
-    model.add_argument("--image_encoder", type=Path, required=True, help="folder with image_encoder/, feature_extractor/")
+    start = model.add_mutually_exclusive_group(required=True)
+    start.add_argument("--pretrained_model_name_or_path", help="a checkpoint to go on from, with all its components")
+    start.add_argument("--vae", type=Path, help="folder of a finished autoencoder: starts a new model")
+    model.add_argument(
+        "--image_encoder", type=Path, help="with --vae: folder of image_encoder/ and feature_extractor/"
+    )
     model.add_argument("--block_out_channels", type=int, nargs=4, default=[32, 64, 128, 192])
     run = parser.add_argument_group("run")
     run.add_argument("--output_dir", type=Path, required=True, help="receives states, validation swaps, the pipeline")
@@ -60,12 +67,19 @@ def parse_args() -> argparse.Namespace:
     run.add_argument("--checkpointing_steps", type=int, default=250)
     run.add_argument("--seed", type=int, default=0)
     objective = parser.add_argument_group("objective")
-    objective.add_argument("--unconditional_probability", type=float, default=0.1, help="dropout of a sample's context")
-    objective.add_argument("--num_cross", type=int, default=4, help="samples a batch with the source of another person")
+    objective.add_argument(
+        "--unconditional_probability", type=float, default=0.1, help="dropout of a sample's context"
+    )
+    objective.add_argument(
+        "--num_cross", type=int, default=4, help="samples a batch with the source of another person"
+    )
     objective.add_argument("--identity_weight", type=float, default=0.3)
     objective.add_argument("--coarse_weight", type=float, default=0.5)
     objective.add_argument("--identity_start", type=int, default=600, help="step at which the identity loss sets in")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.vae and not args.image_encoder:
+        parser.error("--vae starts a new model, which needs --image_encoder as well")
+    return args
 
 
 def build_unet(args: argparse.Namespace, cross_attention_dim: int, sample_size: int) -> UNet2DConditionModel:
@@ -143,9 +157,12 @@ class Objective:
         return torch.where(dropped, conditioner.unconditional_embeds.expand_as(context), context)
 
     def draw_timesteps(self, batch: SwapBatch) -> torch.Tensor:
-        """Uniform; for the samples of another person's source only where the noise hides the target's own face."""
+        """As likely as they are late: where the noise is strong a face takes shape, and that is what is hard to learn.
+
+        For the samples of another person's source, only where the noise hides the target's own face.
+        """
         num_train_timesteps = len(self.alphas_cumprod)
-        timesteps = torch.randint(num_train_timesteps, (len(batch.pixels),))
+        timesteps = (num_train_timesteps * torch.rand(len(batch.pixels)).sqrt()).long()
         low, high = int(0.45 * num_train_timesteps), int(0.95 * num_train_timesteps)
         timesteps[: batch.num_cross] = torch.randint(low, high, (batch.num_cross,))
         return timesteps.to(self.alphas_cumprod.device)
@@ -172,13 +189,21 @@ class Objective:
         wanted = noise
         if self.prediction_type == "v_prediction":
             wanted = self.scheduler.get_velocity(latents, noise, timesteps)
-        # Unweighted: what a swap looks like is decided where the noise is strong, and min-SNR weights all but mute that.
+        # Unweighted: a swap takes shape where the noise is strong, and min-SNR weights all but mute that.
         errors = masked_mse(output, wanted, mask, outside=0.1)
         losses = {"denoising": errors[batch.num_cross :].mean()}
         if with_identity:
             x0 = predict_x0(output, noisy, alphas_cumprod, self.prediction_type)
             losses["identity"], losses["coarse"] = self.cross_losses(x0, batch)
         return losses
+
+
+def load_pipeline(args: argparse.Namespace) -> FaceSwapInpaintPipeline:
+    """The checkpoint to go on from, in float32, with everything frozen but UNet and conditioner."""
+    pipeline = FaceSwapInpaintPipeline.from_pretrained(args.pretrained_model_name_or_path, dtype=torch.float32)
+    for frozen in (pipeline.vae, pipeline.image_encoder):
+        frozen.requires_grad_(False).eval()
+    return pipeline
 
 
 def build_pipeline(args: argparse.Namespace, measured: dict[str, torch.Tensor]) -> FaceSwapInpaintPipeline:
@@ -208,7 +233,9 @@ def main() -> None:
     accelerator = Accelerator()
     set_seed(args.seed)
     measured = measure_faces(find_images(args.train_data_dir), args.measurements, args.resolution)
-    pipeline = build_pipeline(args, measured)
+    pipeline = build_pipeline(args, measured) if args.vae else load_pipeline(args)
+    pipeline.unet.train()
+    pipeline.conditioner.train()
     pipeline.vae.to(accelerator.device)
     pipeline.image_encoder.to(accelerator.device)
     latents = encode_targets(pipeline.vae, measured["pixels"], args.output_dir / "latents.safetensors")
@@ -248,14 +275,18 @@ def main() -> None:
         step += 1
         progress.update()
         if step % 50 == 0:
-            accelerator.print(f"step {step}: " + ", ".join(f"{name} {value.item():.4f}" for name, value in losses.items()))
+            accelerator.print(
+                f"step {step}: " + ", ".join(f"{name} {value.item():.4f}" for name, value in losses.items())
+            )
         if step % args.checkpointing_steps == 0 or step == args.max_train_steps:
             save_state(accelerator, args.output_dir, step)
             ema.store(trained)
             ema.copy_to(trained)
             pipeline.save_pretrained(args.output_dir / "pipeline")
             if validation is not None:
-                accelerator.print(f"step {step}: " + validate(pipeline, validation, args.output_dir / f"swaps_{step}.png"))
+                accelerator.print(
+                    f"step {step}: " + validate(pipeline, validation, args.output_dir / f"swaps_{step}.png")
+                )
             ema.restore(trained)
 
 

@@ -1,10 +1,14 @@
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportOptionalMemberAccess=false
+# pyright: reportIndexIssue=false, reportOptionalCall=false
+# diffusers annotates its models and their outputs too loosely for the checker.
 """Trains the small image encoder: a CLIP vision tower that tells pose, expression and light, and nothing of identity.
 
     accelerate launch train/train_image_encoder.py --train_data_dir FACES --output_dir runs/image_encoder
 
-In self-supervised training source and target are one picture, so an encoder that learns along with the swap model learns
-to carry the identity of the target, and a swap then gives the target again. This one is taught beforehand, on labels that
-hold no identity, and frozen: its `image_embeds` ARE the standardised labels (3 head pose, 52 blendshapes, 15 light).
+In self-supervised training source and target are one picture, so an encoder that learns along with the swap model
+learns to carry the identity of the target, and a swap then gives the target again. This one is taught beforehand, on
+labels that hold no identity, and frozen: its `image_embeds` ARE the standardised labels (3 head pose, 52 blendshapes,
+15 light).
 
 Stop it at any time: run the same command again and it goes on from the last saved state.
 """
@@ -62,8 +66,8 @@ def draw_batch(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Augmented views (B, 3, image_size, image_size) and their raw labels (B, 70).
 
-    Mirroring, and a gain and an offset for each colour channel, which change the light's labels likewise; a third of the
-    views show the face alone, as a masked source does.
+    Mirroring, and a gain and an offset for each colour channel, which change the light's labels likewise; a third of
+    the views show the face alone, as a masked source does.
     """
     views = measured["pixels"][rows].permute(0, 3, 1, 2).float() / 127.5 - 1
     masks = measured["face_mask"][rows].float()[:, None] / 255

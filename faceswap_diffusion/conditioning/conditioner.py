@@ -11,8 +11,8 @@ from faceswap_diffusion.conditioning.identity import IDENTITY_NETWORKS
 class SingleTokenAttention(nn.Module):
     """Self-attention over sequences of length one, with REFace's parameters.
 
-    Softmax over one key is 1, so that the value passes unchanged: query and key are computed by nobody, but kept, since
-    a published checkpoint holds them.
+    Softmax over one key is 1, so that the value passes unchanged. Query and key are not computed, but kept, since a
+    published checkpoint holds them.
     """
 
     def __init__(self, dim: int):
@@ -21,6 +21,7 @@ class SingleTokenAttention(nn.Module):
         self.c_proj = nn.Linear(dim, dim)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Attends: (B, dim) to (B, dim), a sequence of one token a row."""
         _, _, value_weight = self.c_qkv.weight.chunk(3)
         _, _, value_bias = self.c_qkv.bias.chunk(3)
         return self.c_proj(nn.functional.linear(hidden, value_weight, value_bias))
@@ -37,6 +38,7 @@ class MapperBlock(nn.Module):
         self.mlp = nn.ModuleDict({"c_fc": nn.Linear(dim, dim * 4), "c_proj": nn.Linear(dim * 4, dim)})
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Maps (B, dim) to (B, dim)."""
         hidden = hidden + self.attn(self.ln_1(hidden))
         return hidden + self.mlp["c_proj"](nn.functional.gelu(self.mlp["c_fc"](self.ln_2(hidden))))
 
@@ -61,7 +63,7 @@ class FaceConditioner(ModelMixin, ConfigMixin):
         cross_attention_dim (`int`): Width of a token.
         num_landmarks (`int`): Landmarks of the target, two coordinates each.
         mapper_layers (`int`): Residual attention blocks on the CLIP features; 0 leaves them as they are.
-        identity_tokens, clip_tokens, landmark_tokens (`int`): Tokens of each condition (CLIP: of source and of target).
+        identity_tokens, clip_tokens, landmark_tokens (`int`): Tokens of each condition; CLIP's for source and target.
         combine (`str`): `"sum"` into one token, or `"concat"`.
         identity_weight, clip_weight, landmark_weight (`float`): Scales of the conditions.
         hidden_dim (`int`, *optional*): Width of the hidden layer of each projection; none: plain linear layers.

@@ -101,6 +101,7 @@ class SqueezeExcitation(nn.Module):
         self.fc2 = nn.Conv2d(channels // reduction, channels, 1, bias=False)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Scales the channels of (B, C, H, W)."""
         gates = self.fc2(F.relu(self.fc1(hidden.mean(dim=(2, 3), keepdim=True))))
         return hidden * gates.sigmoid()
 
@@ -126,6 +127,7 @@ class ImprovedResidualUnit(nn.Module):
         )
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Maps (B, in_channels, H, W) to (B, channels, H / stride, W / stride)."""
         return self.shortcut_layer(hidden) + self.res_layer(hidden)
 
 

@@ -37,6 +37,7 @@ def identity_summary(
     measurements: Sequence[SwapMeasurement], gallery: Sequence[FaceFeatures | None], recognizer: str
 ) -> dict[str, float]:
     """What one recogniser says: whose face the swaps show."""
+
     def embeddings(faces: Sequence[FaceFeatures | None]) -> np.ndarray:
         return stack([None if face is None else face.embeddings[recognizer] for face in faces], dim)
 

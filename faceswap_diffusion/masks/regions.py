@@ -114,7 +114,7 @@ def face_mask(labels: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     mistaken = _filled_hull(_core_outline(landmarks), size) * (labels == LABELS.index("background"))
     beard = _filled_hull(_beard_outline(landmarks), size) * region_mask(labels, "hair")
     mask = np.maximum.reduce([parsed, mistaken, beard])
-    return _without_specks(mask, smallest=0.012 * hull.sum(), largest_only=True)
+    return _without_specks(mask, smallest=0.012 * hull.sum())
 
 
 def head_mask(labels: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
@@ -136,7 +136,7 @@ def head_mask(labels: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     occluded = region_mask_from_landmarks(landmarks, labels.shape[0]) * (1 - both)
     below_brows = _filled_hull(_core_outline(landmarks), labels.shape[0])
     mask = np.maximum(both, closed * (1 - occluded * below_brows))
-    return _without_specks(mask, smallest=0.012 * face.sum(), largest_only=False)
+    return _without_specks(mask, smallest=0.012 * face.sum())
 
 
 def repaint_mask(labels: np.ndarray, landmarks: np.ndarray, region: str = "face") -> np.ndarray:
@@ -225,11 +225,9 @@ def _components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return pieces, stats[:, cv2.CC_STAT_AREA]
 
 
-def _without_specks(mask: np.ndarray, smallest: float, largest_only: bool) -> np.ndarray:
-    """Closes holes and drops islands below `smallest` pixels; `largest_only` drops every island but the largest."""
+def _without_specks(mask: np.ndarray, smallest: float) -> np.ndarray:
+    """Closes holes and drops islands below `smallest` pixels."""
     holes, areas = _components(mask == 0)
     filled = np.where((mask == 0) & (areas[holes] < smallest), 1, mask)
     islands, areas = _components(filled > 0)
-    areas[0] = 0
-    keep = areas == areas.max() if largest_only else areas >= smallest
-    return (filled * keep[islands]).astype(np.float32)
+    return (filled * (areas[islands] >= smallest)).astype(np.float32)

@@ -40,8 +40,8 @@ class SwapSampler:
         measured (`dict[str, torch.Tensor]`): As `measure_faces` returns them.
         latents (`torch.Tensor`): (N, 2, 4, h, w), unscaled, of every picture and of its mirror image.
         head_share (`float`): Share of the samples whose hair is hidden with the face.
-        identity_noise (`float`): Standard deviation added to each coordinate of an identity embedding: a recogniser sees
-            two photos of one person that far apart.
+        identity_noise (`float`): Standard deviation added to each coordinate of an identity embedding: two photos of
+            one person lie about that far apart.
         landmark_noise (`float`): Standard deviation in pixels: what detectors disagree by.
     """
 
@@ -62,6 +62,7 @@ class SwapSampler:
         self.basis = thin_plate_basis(self.size)
 
     def __len__(self) -> int:
+        """Number of faces."""
         return len(self.measured["pixels"])
 
     def draw(self, rows: torch.Tensor, num_cross: int) -> SwapBatch:
@@ -70,7 +71,9 @@ class SwapSampler:
         sources[:num_cross] = rows[:num_cross].roll(1)
         mirrored = torch.rand(len(rows)) < 0.5
         source_mirrored = torch.rand(len(rows)) < 0.5
-        shown = torch.cat([self._pixels(sources, source_mirrored), self._mask("face_mask", sources, source_mirrored)], 1)
+        shown = torch.cat(
+            [self._pixels(sources, source_mirrored), self._mask("face_mask", sources, source_mirrored)], 1
+        )
         augmented = augment_sources(shown)
         return SwapBatch(
             pixels=self._pixels(rows, mirrored),

@@ -20,7 +20,9 @@ def find_images(folders: list[str]) -> list[Path]:
     Raises:
         ValueError: If there is none.
     """
-    paths = sorted(path for folder in folders for path in Path(folder).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    paths = sorted(
+        path for folder in folders for path in Path(folder).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES
+    )
     if not paths:
         raise ValueError(f"no picture found in {folders}: expected files ending in {sorted(IMAGE_SUFFIXES)}")
     return paths
@@ -43,6 +45,7 @@ class AlignedFaces(Dataset):
                 self.pixels[index] = picture.convert("RGB").resize((resolution, resolution), Image.Resampling.LANCZOS)
 
     def __len__(self) -> int:
+        """Number of pictures."""
         return len(self.paths)
 
     def __getitem__(self, index: int) -> torch.Tensor:

@@ -13,7 +13,7 @@ def predict_x0(
         model_output (`torch.Tensor`): (B, C, h, w).
         noisy (`torch.Tensor`): (B, C, h, w), x_t = sqrt(a) x_0 + sqrt(1 - a) eps (DDPM, arXiv 2006.11239, eq. 4).
         alphas_cumprod (`torch.Tensor`): (B,), a of each sample's timestep.
-        prediction_type (`str`): `"epsilon"`, or `"v_prediction"`: v = sqrt(a) eps - sqrt(1 - a) x_0 (arXiv 2202.00512).
+        prediction_type (`str`): `"epsilon"` or `"v_prediction"`, v = sqrt(a) eps - sqrt(1 - a) x_0 (arXiv 2202.00512).
     """
     signal, noise = (part.view(-1, 1, 1, 1).sqrt() for part in (alphas_cumprod, 1 - alphas_cumprod))
     if prediction_type == "v_prediction":
@@ -22,7 +22,7 @@ def predict_x0(
 
 
 def masked_mse(prediction: torch.Tensor, wanted: torch.Tensor, mask: torch.Tensor, outside: float) -> torch.Tensor:
-    """Squared error of each sample, (B,), where pixels outside the mask weigh `outside`: only the inside is ever pasted.
+    """Squared error of each sample, (B,), where pixels outside the mask weigh `outside`: only the inside is pasted.
 
     Args:
         prediction (`torch.Tensor`): (B, C, h, w).

@@ -21,17 +21,22 @@ LIGHT_POINTS = (151, 50, 280, 4, 199)
 """Mesh points where the light is read: forehead, cheeks (left and right in the picture), nose tip, chin."""
 
 MIRRORED_DLIB68 = np.array(
-    [*range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1), 45, 44, 43, 42, 47, 46, 39, 38, 37, 36]
-    + [41, 40, *range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), 67, 66, 65]
+    [
+        *range(16, -1, -1),  # jaw
+        *range(26, 16, -1),  # brows
+        *range(27, 31),  # bridge of the nose
+        *range(35, 30, -1),  # its lower edge
+        *(45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40),  # eyes
+        *(*range(54, 47, -1), *range(59, 54, -1)),  # outer lips
+        *(*range(64, 59, -1), 67, 66, 65),  # inner lips
+    ]
 )
 """Where each of dlib's 68 points is found in the mirrored picture."""
 
 
 def mirrored_blendshapes() -> list[int]:
     """Where each blendshape is found in the mirrored picture: left and right change places."""
-    swapped = [
-        name.replace("Left", "?").replace("Right", "Left").replace("?", "Right") for name in BLENDSHAPE_NAMES
-    ]
+    swapped = [name.replace("Left", "?").replace("Right", "Left").replace("?", "Right") for name in BLENDSHAPE_NAMES]
     return [BLENDSHAPE_NAMES.index(name) for name in swapped]
 
 
@@ -107,8 +112,8 @@ def measure_faces(paths: list[Path], cache: Path, resolution: int) -> dict[str, 
 
     Returns:
         `dict[str, torch.Tensor]`: One row a face: `pixels` (N, S, S, 3) uint8, `landmarks` (N, 68, 2) in pixels,
-        `blendshapes` (N, 52), `head_pose` (N, 3) degrees, `light` (N, 5, 3), `identity_embeds` (N, 2, 128) of the picture
-        and of its mirror image, `face_mask` and `head_mask` (N, S, S) uint8, and `path_index` (N,).
+        `blendshapes` (N, 52), `head_pose` (N, 3) degrees, `light` (N, 5, 3), `identity_embeds` (N, 2, 128) of the
+        picture and of its mirror image, `face_mask` and `head_mask` (N, S, S) uint8, and `path_index` (N,).
     """
     if not cache.exists():
         measurer = FaceMeasurer(resolution)

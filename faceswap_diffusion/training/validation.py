@@ -1,3 +1,6 @@
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportOptionalMemberAccess=false
+# pyright: reportIndexIssue=false, reportOptionalCall=false
+# diffusers annotates its models and their outputs too loosely for the checker.
 """Swaps made while training: a picture to look at, and how much identity they carry over."""
 
 from pathlib import Path
@@ -36,17 +39,21 @@ def validate(
     sources, source_masks = targets.roll(-1, 0), masks.roll(-1, 0)
     identity_embeds = measured["identity_embeds"][:, 0].roll(-1, 0)
     pipeline.set_progress_bar_config(disable=True)
-    swaps = pipeline(
-        image=targets,
-        source_image=sources,
-        mask_image=masks,
-        source_mask_image=source_masks,
-        landmarks=measured["landmarks"],
-        identity_embeds=identity_embeds,
-        num_inference_steps=num_inference_steps,
-        generator=[torch.Generator().manual_seed(index) for index in range(len(targets))],
-        output_type="pt",
-    ).images.cpu().float()
+    swaps = (
+        pipeline(
+            image=targets,
+            source_image=sources,
+            mask_image=masks,
+            source_mask_image=source_masks,
+            landmarks=measured["landmarks"],
+            identity_embeds=identity_embeds,
+            num_inference_steps=num_inference_steps,
+            generator=[torch.Generator().manual_seed(index) for index in range(len(targets))],
+            output_type="pt",
+        )
+        .images.cpu()
+        .float()
+    )
     swaps = swaps * masks + targets * (1 - masks)
     grid([sources, targets, swaps]).save(path)
     recognizer = pipeline.conditioner.identity_encoder

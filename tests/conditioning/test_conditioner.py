@@ -43,7 +43,12 @@ def test_concat_keeps_a_token_group_for_each_condition(conditions):
     context = model(**conditions)
     assert context.shape == (2, 7, 8)
     assert model.num_tokens == 7
-    groups = {"identity_embeds": slice(0, 3), "source_clip_embeds": 3, "target_clip_embeds": 4, "landmarks": slice(5, 7)}
+    groups = {
+        "identity_embeds": slice(0, 3),
+        "source_clip_embeds": 3,
+        "target_clip_embeds": 4,
+        "landmarks": slice(5, 7),
+    }
     for name, group in groups.items():
         changed = model(**{**conditions, name: conditions[name] + 1}) != context
         assert changed[:, group].any(), name

@@ -132,6 +132,14 @@ def test_depth_is_nearest_at_the_nose(analyzer, images, faces):
     assert 0.4 < (result.depth[[127, 356]].mean() - result.depth.min()) / eye_distance < 1.6
 
 
+def test_depth_is_in_photo_pixels(analyzer, images, faces):
+    image, keypoints = images["p001_portrait"], faces["p001_portrait"].keypoints
+    whole = analyzer.mesh(image, keypoints)
+    half = analyzer.mesh(np.asarray(Image.fromarray(image).resize((320, 320))), (keypoints + 0.5) / 2 - 0.5)
+    assert np.ptp(half.depth) == pytest.approx(np.ptp(whole.depth) / 2, rel=0.05)
+    assert half.head_pose == pytest.approx(whole.head_pose, abs=1)
+
+
 def test_a_place_without_a_face_has_no_confidence(analyzer, images, faces):
     image = images["p001_portrait"]
     background = faces["p001_portrait"].keypoints * 0.2

@@ -13,6 +13,7 @@ from tests.hub.imitation import HubImitation, list_files
 from tests.tiny import tiny_inputs, tiny_pipeline
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow  # each of two processes imports everything anew
 
 ONLINE = """
 import sys

@@ -115,6 +115,15 @@ def test_face_mask_spares_a_hand_and_hair_over_the_face(labels, landmarks):
     assert mask[70, 64] == 1
 
 
+def test_face_mask_keeps_the_chin_below_a_bar_and_drops_islands_of_a_few_pixels(labels, landmarks):
+    labels[96:102] = LABELS.index("other")
+    labels[12:16, 62:66] = LABELS.index("skin")
+    mask = face_mask(labels, landmarks)
+    assert mask[96:102].max() == 0
+    assert mask[108, 64] == 1
+    assert mask[12:16, 62:66].max() == 0
+
+
 def test_face_mask_takes_a_beard_in(labels, landmarks):
     beard = np.s_[98:110, 52:76]
     labels[beard] = LABELS.index("hair")

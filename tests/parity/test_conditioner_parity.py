@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.parity.synthetic_weights import synthetic_tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from faceswap_diffusion.conditioning.conditioner import FaceConditioner
 from faceswap_diffusion.pipeline_inputs import preprocess_encoder_image
+from tests.parity.synthetic_weights import synthetic_tensor
 
 HERE = Path(__file__).parent
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

@@ -13,9 +13,9 @@ from PIL import Image
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.pipeline_output import FaceSwapPipelineOutput
 from tests.tiny import (
-    CLIP_DIM,
     CROSS_ATTENTION_DIM,
     tiny_components,
+    tiny_conditioner,
     tiny_inputs,
     tiny_landmarks,
     tiny_mask,
@@ -178,14 +178,15 @@ class TestInputs:
     def test_masked_image_latents_stand_for_the_target(self):
         pipe, inputs = tiny_pipeline(masked_latents="mode"), tiny_inputs()
         expected = pipe(**inputs).images
-        pixels, mask = pipe.preprocess(inputs["image"], inputs["mask_image"], 32, 32)
+        pixels = pipe.preprocess(inputs["image"], 32, 32)
+        mask = pipe.preprocess_mask(inputs["mask_image"], inputs["image"], 32, 32)
         masked = pipe.vae.encode(pixels * (1 - mask)).latent_dist.mode() * pipe.vae.config["scaling_factor"]
         inputs |= {"target_clip_embeds": pipe.encode_clip(inputs.pop("image")), "masked_image_latents": masked}
         assert largest_difference(pipe(**{**inputs, "generator": generators(0)}).images, expected) < 1e-6
 
     def test_pictures_of_another_size_are_brought_to_the_crop(self, pipe):
         picture, mask = tiny_picture(1, 96), tiny_mask(96)
-        pixels, small_mask = pipe.preprocess(picture, mask, 32, 32)
+        pixels, small_mask = pipe.preprocess(picture, 32, 32), pipe.preprocess_mask(mask, picture, 32, 32)
         assert pixels.shape == (1, 3, 32, 32)
         expected = np.asarray(picture.reduce(3), np.float32) / 127.5 - 1
         assert np.abs(pixels[0].permute(1, 2, 0).numpy() - expected).mean() < 0.25  # an area mean, up to the filter
@@ -214,7 +215,7 @@ class TestMask:
         pipe = tiny_pipeline(masked_latents="mode")
         masked_latents, keep_mask = self.encoded(pipe, torch.full((32, 32), 0.25))
         assert torch.equal(keep_mask, torch.full((1, 1, 16, 16), 0.75))
-        pixels, _ = pipe.preprocess(tiny_inputs()["image"], None, 32, 32)
+        pixels = pipe.preprocess(tiny_inputs()["image"], 32, 32)
         expected = pipe.vae.encode(pixels * 0.75).latent_dist.mode() * pipe.vae.config["scaling_factor"]
         assert largest_difference(masked_latents, expected) < 1e-5
 
@@ -360,7 +361,7 @@ class TestIdentity:
     def test_by_default_the_identity_network_sees_the_whole_crop(self, pipe):
         picture = tiny_picture(4)
         embeds = pipe.encode_identity(picture, tiny_mask())
-        pixels, _ = pipe.preprocess(picture, None, 32, 32)
+        pixels = pipe.preprocess(picture, 32, 32)
         assert embeds.shape == (1, 128)
         assert torch.equal(embeds, pipe.conditioner.encode_identity(pixels))
 
@@ -436,7 +437,7 @@ class TestOptionalComponents:
         [
             ("conditioner", {}, "without a conditioner guidance above 1 needs `negative_condition_embeds`"),
             ("conditioner", {"guidance_scale": 1.0}, "without a conditioner pass `condition_embeds`"),
-            ("image_encoder", {}, "without an image encoder pass `source_clip_embeds`"),
+            ("image_encoder", {}, "this pipeline has no image encoder: pass `source_clip_embeds`"),
             ("feature_extractor", {}, "this pipeline has no feature extractor"),
         ],
     )
@@ -499,29 +500,42 @@ class TestPrecision:
         assert pipe(**tiny_inputs()).images.isfinite().all()
 
 
+class OwnTensorsAway(ModelHook):
+    """Keeps a module's own tensors away except during its forward, as sequential offloading does on a GPU."""
+
+    execution_device = "cpu"
+
+    def init_hook(self, module):
+        self.stores = [(store, dict(store)) for store in (module._parameters, module._buffers)]
+        self.post_forward(module, None)
+        return module
+
+    def pre_forward(self, module, *args, **kwargs):
+        for store, tensors in self.stores:
+            store.update(tensors)
+        return args, kwargs
+
+    def post_forward(self, module, output):
+        for store, tensors in self.stores:
+            store.update({name: None if tensor is None else tensor.to("meta") for name, tensor in tensors.items()})
+        return output
+
+
 class TestOffloading:
-    def test_every_entry_into_the_conditioner_announces_itself(self):
-        """A conditioner that waits on the CPU has to be fetched whichever of its methods is called first."""
+    def test_no_weight_is_touched_outside_its_modules_forward(self, pipe):
+        expected = pipe(**tiny_inputs()).images
+        away = tiny_pipeline()
+        for part in away.components.values():
+            for module in part.modules() if isinstance(part, torch.nn.Module) else ():
+                add_hook_to_module(module, OwnTensorsAway())
+        assert away.unet.conv_in.weight.device.type == "meta"
+        assert torch.equal(away(**tiny_inputs()).images, expected)
 
-        class Recorder(ModelHook):
-            def pre_forward(self, module, *args, **kwargs):
-                fetched.append(type(module).__name__)
-                return args, kwargs
-
-        pipe, fetched = tiny_pipeline(), []
-        add_hook_to_module(pipe.conditioner, Recorder())
-        for call in (
-            lambda: pipe.encode_identity(tiny_picture(1)),
-            lambda: pipe.conditioner.unconditional(1),
-            lambda: pipe.encode_condition(
-                identity_embeds=torch.zeros(1, 128),
-                source_clip_embeds=torch.zeros(1, CLIP_DIM),
-                target_clip_embeds=torch.zeros(1, CLIP_DIM),
-            ),
-        ):
-            fetched.clear()
-            call()
-            assert fetched == ["FaceConditioner"]
+    def test_the_unconditional_context_may_be_asked_for_first(self):
+        conditioner = tiny_conditioner()
+        expected = conditioner.unconditional(2)
+        add_hook_to_module(conditioner, OwnTensorsAway())
+        assert torch.equal(conditioner.unconditional(2), expected)
 
     def test_the_order_names_every_network(self, pipe):
         networks = {name for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}

@@ -51,7 +51,7 @@ class PortraitGenerator:
 @pytest.mark.parametrize("seeds", [("900000", "1"), ("899999", "2"), ("950000", "10"), ("-1", "1")])
 def test_reserved_seeds_are_refused_before_anything_is_read(seeds: tuple[str, str], tmp_path: Path):
     with pytest.raises(ValueError, match="reserved for evaluation"):
-        synthetic.main(["--seeds", *seeds, "--output_dir", str(tmp_path / "out")])
+        synthetic.main(["--seeds", *seeds, "--adult_probe", "probe.json", "--output_dir", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
 
 
@@ -122,7 +122,7 @@ def run(folder: Path, inspector: synthetic.FaceInspector, count: int, monkeypatc
     monkeypatch.setattr(synthetic, "FaceGenerator", lambda *_: generator)
     monkeypatch.setattr(synthetic, "FaceInspector", lambda _: inspector)
     arguments = ["--seeds", "0", str(count), "--resolution", "64", "--network_dir", str(folder)]
-    synthetic.main([*arguments, "--output_dir", str(folder)])
+    synthetic.main([*arguments, "--adult_probe", "probe.json", "--output_dir", str(folder)])
     return generator
 
 

@@ -50,9 +50,9 @@ def autoencoder(faces, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("autoencoder")
     for steps in (2, 3):
         run(
-            "train_autoencoder.py", "--train_data_dir", faces, "--output_dir", output, "--resolution", 64, "--crop_size", 32,
-            "--block_out_channels", 8, 16, 16, "--train_batch_size", 2, "--max_train_steps", steps, "--num_validation", 2,
-            "--checkpointing_steps", 2,
+            "train_autoencoder.py", "--train_data_dir", faces, "--output_dir", output, "--resolution", 64,
+            "--crop_size", 32, "--block_out_channels", 8, 16, 16, "--train_batch_size", 2, "--num_validation", 2,
+            "--max_train_steps", steps, "--checkpointing_steps", 2,
         )  # fmt: skip
         assert saved_steps(output) == [steps]
     return output / "vae"
@@ -68,9 +68,9 @@ def image_encoder(faces, measurements, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("image_encoder")
     for steps in (2, 3):
         run(
-            "train_image_encoder.py", "--train_data_dir", faces, "--measurements", measurements, "--output_dir", output,
-            "--resolution", 64, "--image_size", 32, "--train_batch_size", 4, "--num_validation", 4,
-            "--max_train_steps", steps, "--checkpointing_steps", 2,
+            "train_image_encoder.py", "--train_data_dir", faces, "--measurements", measurements,
+            "--output_dir", output, "--resolution", 64, "--image_size", 32, "--train_batch_size", 4,
+            "--num_validation", 4, "--max_train_steps", steps, "--checkpointing_steps", 2,
         )  # fmt: skip
         assert saved_steps(output) == [steps]
     return output

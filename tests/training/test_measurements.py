@@ -42,7 +42,9 @@ def test_the_mirror_tables_name_what_is_found_in_the_mirrored_picture(measured):
     straight, mirrored = measured["landmarks"]
     flipped = straight[MIRRORED_DLIB68] * torch.tensor([-1.0, 1.0]) + torch.tensor([127.0, 0.0])
     assert (flipped - mirrored).norm(dim=1).mean() < 1.5  # pixels; a wrong table is off by tens
-    torch.testing.assert_close(measured["head_pose"][0] * torch.tensor([-1, 1, -1]), measured["head_pose"][1], atol=3, rtol=0)
+    torch.testing.assert_close(
+        measured["head_pose"][0] * torch.tensor([-1, 1, -1]), measured["head_pose"][1], atol=3, rtol=0
+    )
 
 
 def test_masks_cover_the_face_and_the_head_reaches_further(measured):
