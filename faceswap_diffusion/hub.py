@@ -5,6 +5,7 @@ Diffusers refuses a Hub id whose `model_index.json` names a component class of a
 with `custom_pipeline`. Both only re-export the installed package. The folder `pipelines/faceswap_inpaint` shows them.
 """
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -74,6 +75,18 @@ def write_hub_files(folder: str | os.PathLike) -> None:
             path.write_text(text, encoding="utf-8")
 
 
+def remove_origins(folder: str | os.PathLike) -> None:
+    """Removes from a saved pipeline's configurations where its parts were loaded from, which is nobody's business.
+
+    Args:
+        folder (`str` or `os.PathLike`): Where `save_pretrained` wrote to.
+    """
+    for path in Path(folder).rglob("*.json"):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if config.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def push_folder(
     folder: str | os.PathLike,
     repo_id: str,
@@ -125,7 +138,7 @@ class HubPipeline(DiffusionPipeline):
         try:
             if not os.path.isdir(folder):
                 folder = cls.download(folder, **kwargs)
-            index: dict[str, Any] = dict(cls.load_config(folder))
+            index: Any = cls.load_config(folder)
             if "conditioner" not in kwargs and index.get("conditioner", [None])[0] is not None:
                 kwargs["conditioner"] = cls._load_conditioner(folder, **kwargs)
             pipeline = super().from_pretrained(folder, **kwargs)
@@ -177,6 +190,7 @@ class HubPipeline(DiffusionPipeline):
         if not safe_serialization:
             logger.warning("safe_serialization=False is not followed: weights are saved as safetensors only.")
         super().save_pretrained(save_directory, **kwargs)
+        remove_origins(save_directory)
         write_hub_files(save_directory)
 
     def push_to_hub(self, repo_id: str, variant: str | None = None, **kwargs: Any) -> str:

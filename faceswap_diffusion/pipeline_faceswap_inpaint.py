@@ -12,7 +12,7 @@ from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
-from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import logging
 from diffusers.utils.torch_utils import randn_tensor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -147,7 +147,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         image_encoder: CLIPVisionModelWithProjection | None,
         feature_extractor: CLIPImageProcessorPil | None,
         conditioner: FaceConditioner | None,
-        scheduler: KarrasDiffusionSchedulers,
+        scheduler: SchedulerMixin,
         channel_order: str = "latents,masked_image_latents,keep_mask",
         masked_latents: str = "sample",
         crop_size: int = 512,
@@ -324,7 +324,9 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
                 source_mask_image, source_image, crop_size, crop_size, "source_mask_image", "source_image"
             )
             view = preprocess_identity_image(view, size, self._encoder_statistics()[0], mask)
-        return self.conditioner.encode_identity(resize(view, size, size).to(self._execution_device))
+        return self.conditioner.encode_identity(
+            resize(view, size, size).to(self._execution_device, self.conditioner.dtype)
+        )
 
     def encode_clip(
         self,
@@ -348,8 +350,9 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         if self.image_encoder is None:
             raise ValueError("this pipeline has no image encoder: pass `source_clip_embeds` and `target_clip_embeds`")
         height, width = self._setting(height, "crop_size"), self._setting(width, "crop_size")
-        pixel_values = self.preprocess(image, height, width)
-        mask = self.preprocess_mask(mask_image, image, height, width)
+        name, mask_name = ("image", "mask_image") if mask_image is None else ("source_image", "source_mask_image")
+        pixel_values = self.preprocess(image, height, width, name)
+        mask = self.preprocess_mask(mask_image, image, height, width, mask_name, name)
         size = self.image_encoder.config.image_size
         view = preprocess_encoder_image(pixel_values, size, *self._encoder_statistics(), mask)
         return self.image_encoder(view.to(self._execution_device, self.image_encoder.dtype)).image_embeds

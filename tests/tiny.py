@@ -1,5 +1,7 @@
 """Tiny components with the classes of a real checkpoint, random weights from a seed: a swap takes milliseconds."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -18,14 +20,15 @@ CLIP_DIM = 12
 
 def tiny_vae(seed: int = 0) -> AutoencoderKL:
     torch.manual_seed(seed)
-    return AutoencoderKL(
-        block_out_channels=(8, 16),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=4,
-        norm_num_groups=4,
-        sample_size=CROP_SIZE,
-    ).eval()
+    config: dict[str, Any] = {
+        "block_out_channels": (8, 16),
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2,
+        "latent_channels": 4,
+        "norm_num_groups": 4,
+        "sample_size": CROP_SIZE,
+    }
+    return AutoencoderKL(**config).eval()
 
 
 def tiny_unet(seed: int = 0) -> UNet2DConditionModel:
@@ -62,9 +65,9 @@ def tiny_feature_extractor() -> CLIPImageProcessorPil:
     return CLIPImageProcessorPil(size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24})
 
 
-def tiny_conditioner(seed: int = 0, **config) -> FaceConditioner:
+def tiny_conditioner(seed: int = 0, **config: Any) -> FaceConditioner:
     torch.manual_seed(seed)
-    small = {
+    small: dict[str, Any] = {
         "identity_network": "sface",
         "clip_embed_dim": CLIP_DIM,
         "cross_attention_dim": CROSS_ATTENTION_DIM,
@@ -84,7 +87,7 @@ def tiny_scheduler() -> DDIMScheduler:
     )
 
 
-def tiny_components(seed: int = 0) -> dict:
+def tiny_components(seed: int = 0) -> dict[str, Any]:
     """All six components of a pipeline."""
     return {
         "vae": tiny_vae(seed),
@@ -96,7 +99,7 @@ def tiny_components(seed: int = 0) -> dict:
     }
 
 
-def tiny_pipeline(seed: int = 0, **config) -> FaceSwapInpaintPipeline:
+def tiny_pipeline(seed: int = 0, **config: Any) -> FaceSwapInpaintPipeline:
     """A pipeline of tiny components, for crops of `CROP_SIZE` pixels, 2 steps unless told otherwise."""
     pipeline = FaceSwapInpaintPipeline(
         **tiny_components(seed), **{"crop_size": CROP_SIZE, "default_num_inference_steps": 2, **config}
@@ -123,7 +126,7 @@ def tiny_landmarks(batch_size: int = 1, size: int = CROP_SIZE) -> torch.Tensor:
     return torch.rand(batch_size, 68, 2, generator=torch.Generator().manual_seed(0)) * size
 
 
-def tiny_inputs(seed: int = 0) -> dict:
+def tiny_inputs(seed: int = 0) -> dict[str, Any]:
     """Arguments for one swap, with a generator."""
     return {
         "image": tiny_picture(1),

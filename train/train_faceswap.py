@@ -154,7 +154,7 @@ class Objective:
         )
         dropped = torch.rand(len(context), 1, 1, device=context.device) < self.args.unconditional_probability
         dropped[: batch.num_cross] = False
-        return torch.where(dropped, conditioner.unconditional_embeds.expand_as(context), context)
+        return torch.where(dropped, conditioner.unconditional(len(context)), context)
 
     def draw_timesteps(self, batch: SwapBatch) -> torch.Tensor:
         """As likely as they are late: where the noise is strong a face takes shape, and that is what is hard to learn.

@@ -11,8 +11,8 @@ from faceswap_diffusion.conditioning.identity import IDENTITY_NETWORKS
 class SingleTokenAttention(nn.Module):
     """Self-attention over sequences of length one, with REFace's parameters.
 
-    Softmax over one key is 1, so that the value passes unchanged. Query and key are not computed, but kept, since a
-    published checkpoint holds them.
+    Softmax over one key is 1, so that the value passes unchanged and query and key are of no account; a published
+    checkpoint holds them all the same.
     """
 
     def __init__(self, dim: int):
@@ -22,9 +22,8 @@ class SingleTokenAttention(nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Attends: (B, dim) to (B, dim), a sequence of one token a row."""
-        _, _, value_weight = self.c_qkv.weight.chunk(3)
-        _, _, value_bias = self.c_qkv.bias.chunk(3)
-        return self.c_proj(nn.functional.linear(hidden, value_weight, value_bias))
+        _, _, value = self.c_qkv(hidden).chunk(3, dim=-1)
+        return self.c_proj(value)
 
 
 class MapperBlock(nn.Module):
@@ -41,6 +40,18 @@ class MapperBlock(nn.Module):
         """Maps (B, dim) to (B, dim)."""
         hidden = hidden + self.attn(self.ln_1(hidden))
         return hidden + self.mlp["c_proj"](nn.functional.gelu(self.mlp["c_fc"](self.ln_2(hidden))))
+
+
+class UnconditionalContext(nn.Module):
+    """The learned context of no condition at all: a module of its own, so that offloading brings it along."""
+
+    def __init__(self, num_tokens: int, dim: int):
+        super().__init__()
+        self.embeds = nn.Parameter(torch.randn(1, num_tokens, dim) * dim**-0.5)
+
+    def forward(self, batch_size: int) -> torch.Tensor:
+        """The context (batch_size, num_tokens, dim)."""
+        return self.embeds.expand(batch_size, -1, -1)
 
 
 def build_projection(in_features: int, num_tokens: int, dim: int, hidden_dim: int | None) -> nn.Module:
@@ -96,6 +107,7 @@ class FaceConditioner(ModelMixin, ConfigMixin):
             raise ValueError(f'combine is {combine!r}: choose "sum" or "concat"')
         if combine == "sum" and (identity_tokens, clip_tokens, landmark_tokens) != (1, 1, 1):
             raise ValueError('combine="sum" adds single tokens: set every number of tokens to 1, or use "concat"')
+        self.unconditional = UnconditionalContext(self.num_tokens, cross_attention_dim)
         self.identity_encoder = IDENTITY_NETWORKS[identity_network]()
         self.mapper = nn.Sequential(*(MapperBlock(clip_embed_dim) for _ in range(mapper_layers)))
         self.mapper_norm = nn.LayerNorm(clip_embed_dim) if mapper_layers else nn.Identity()
@@ -104,7 +116,6 @@ class FaceConditioner(ModelMixin, ConfigMixin):
         self.source_projection = build_projection(clip_embed_dim, clip_tokens, dim, hidden_dim)
         self.target_projection = build_projection(clip_embed_dim, clip_tokens, dim, hidden_dim)
         self.landmark_projection = build_projection(num_landmarks * 2, landmark_tokens, dim, hidden_dim)
-        self.unconditional_embeds = nn.Parameter(torch.randn(1, self.num_tokens, dim) * dim**-0.5)
         # Standardises landmarks whose spread is a few pixels; REFace's raw pixels are mean 0, deviation 1.
         self.register_buffer("landmark_mean", torch.zeros(num_landmarks * 2))
         self.register_buffer("landmark_std", torch.ones(num_landmarks * 2))
@@ -112,7 +123,7 @@ class FaceConditioner(ModelMixin, ConfigMixin):
     @property
     def identity_dim(self) -> int:
         """Width of an identity embedding: 128 for SFace, 512 for IR-SE50."""
-        return self.identity_encoder.embedding_dim
+        return IDENTITY_NETWORKS[self.config["identity_network"]].embedding_dim
 
     @property
     def num_tokens(self) -> int:
@@ -168,10 +179,6 @@ class FaceConditioner(ModelMixin, ConfigMixin):
             return torch.cat([identity, source, target, landmark], dim=1)
         total_weight = config["identity_weight"] + config["clip_weight"] + config["landmark_weight"]
         return (identity + source + target + landmark) / total_weight
-
-    def unconditional(self, batch_size: int) -> torch.Tensor:
-        """The learned unconditional context, (batch_size, num_tokens, cross_attention_dim)."""
-        return self.unconditional_embeds.expand(batch_size, -1, -1)
 
     def _tokens(self, projected: torch.Tensor) -> torch.Tensor:
         return projected.view(len(projected), -1, self.config["cross_attention_dim"])  # (B, tokens, D)

@@ -82,7 +82,7 @@ class SFace(nn.Module):
         Returns:
             `torch.Tensor`: (B, 128), of unit length.
         """
-        hidden = pixel_values * (127.5 / 128)
+        hidden = pixel_values.to(self.conv_1_weight.dtype) * (127.5 / 128)
         for name, stride in SFACE_LAYERS:
             weight = getattr(self, f"{name}_weight")
             padding, groups = weight.shape[-1] // 2, hidden.shape[1] // weight.shape[1]
@@ -156,7 +156,8 @@ class IRSE50(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Embeds faces: (B, 3, 112, 112), RGB in [-1, 1], to (B, 512) of unit length."""
-        return F.normalize(self.output_layer(self.body(self.input_layer(pixel_values))))
+        hidden = self.input_layer(pixel_values.to(self.input_layer[0].weight.dtype))
+        return F.normalize(self.output_layer(self.body(hidden)))
 
 
 IDENTITY_NETWORKS = {"sface": SFace, "ir_se50": IRSE50}

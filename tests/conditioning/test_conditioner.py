@@ -78,7 +78,7 @@ def test_unconditional_context_is_a_trained_parameter(conditions):
     model = conditioner()
     assert model.unconditional(3).shape == model(**conditions)[:1].expand(3, -1, -1).shape
     model.unconditional(3).sum().backward()
-    assert (model.unconditional_embeds.grad == 3).all()
+    assert (model.unconditional.embeds.grad == 3).all()
 
 
 def test_save_and_load_is_bit_equal_and_brings_the_recognizer_along(conditions, tmp_path):

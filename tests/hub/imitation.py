@@ -103,7 +103,7 @@ class HubHandler(BaseHTTPRequestHandler):
         if rest not in files:
             return self.missing("EntryNotFound")
         etag = hashlib.sha1(files[rest]).hexdigest()
-        return self.reply(files[rest], **{"ETag": f'"{etag}"', "X-Repo-Commit": self.hub.commit(name)})
+        return self.reply(files[rest], 200, **{"ETag": f'"{etag}"', "X-Repo-Commit": self.hub.commit(name)})
 
     def do_preupload(self, name: str, rest: str | None, body: bytes) -> None:
         wanted = json.loads(body)["files"]

@@ -22,7 +22,7 @@ CONDITIONER_KEYS = {
     "proj_out_source.": "source_projection.",
     "proj_out_target.": "target_projection.",
     "landmark_proj_out.": "landmark_projection.",
-    "learnable_vector": "unconditional_embeds",
+    "learnable_vector": "unconditional.embeds",
 }
 ENCODER_KEYS = {
     "cond_stage_model.model.vision_model.": "vision_model.",

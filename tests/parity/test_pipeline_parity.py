@@ -1,6 +1,7 @@
 """A whole swap through the pipeline's `__call__` against golden tensors of the original REFace implementation."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,15 +32,16 @@ def load_unet() -> UNet2DConditionModel:
 
 
 def load_vae() -> AutoencoderKL:
-    vae = AutoencoderKL(
-        block_out_channels=(32, 64, 128, 128),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=2,
-        latent_channels=4,
-        sample_size=256,
-        scaling_factor=0.18215,
-    )
+    config: dict[str, Any] = {
+        "block_out_channels": (32, 64, 128, 128),
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "layers_per_block": 2,
+        "latent_channels": 4,
+        "sample_size": 256,
+        "scaling_factor": 0.18215,
+    }
+    vae = AutoencoderKL(**config)
     checkpoint = weights({"first_stage_model.": "first_stage_model."})
     vae.load_state_dict(convert_ldm_vae_checkpoint(checkpoint, vae.config))
     return vae.eval()
@@ -92,7 +94,7 @@ def pipe() -> FaceSwapInpaintPipeline:
 
 
 @pytest.fixture(scope="module")
-def arguments(pipe, golden) -> dict[str, torch.Tensor]:
+def arguments(pipe, golden) -> dict[str, Any]:
     """What a call takes for the golden inputs; the source was stored as the view of its encoder."""
     mean, std = (
         torch.tensor(values).view(1, 3, 1, 1)

@@ -1,6 +1,7 @@
 """LoRA layers for the UNet, through peft."""
 
 import logging
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,8 @@ def lora_folder(tmp_path):
     unet = tiny_pipeline().unet
     torch.manual_seed(0)
     unet.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
-    FaceSwapInpaintPipeline.save_lora_weights(tmp_path, unet_lora_layers=get_peft_model_state_dict(unet))
+    layers: Any = get_peft_model_state_dict(unet)
+    FaceSwapInpaintPipeline.save_lora_weights(tmp_path, unet_lora_layers=layers)
     assert [path.name for path in tmp_path.iterdir()] == ["pytorch_lora_weights.safetensors"]
     return tmp_path
 

@@ -95,6 +95,7 @@ def test_hidden_pixels_are_zero_after_normalisation_and_the_mask_stays_soft():
 def test_encoder_view_is_differentiable():
     pixels = torch.rand(1, 3, 6, 6, requires_grad=True)
     preprocess_encoder_image(pixels, 6, mean=(0.5,) * 3, std=(0.5,) * 3).sum().backward()
+    assert pixels.grad is not None
     assert torch.allclose(pixels.grad, torch.ones_like(pixels))
 
 

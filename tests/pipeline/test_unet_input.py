@@ -7,27 +7,25 @@ from faceswap_diffusion.pipeline_faceswap_inpaint import assemble_unet_input
 from tests.tiny import tiny_pipeline
 
 
-@pytest.fixture
-def parts():
-    latents = torch.full((2, 4, 3, 3), 1.0)
-    masked_image_latents = torch.full((2, 4, 3, 3), 2.0)
-    mask = torch.full((2, 1, 3, 3), 0.25)
-    return latents, masked_image_latents, mask
+def assemble(channel_order: str) -> torch.Tensor:
+    """Latents of 1, masked latents of 2 and a mask of 0.25, put together."""
+    parts = (torch.full((2, channels, 3, 3), value) for channels, value in ((4, 1.0), (4, 2.0), (1, 0.25)))
+    return assemble_unet_input(next(parts), next(parts), next(parts), channel_order)
 
 
-def test_reface_order_ends_with_the_keep_mask(parts):
-    joined = assemble_unet_input(*parts, "latents,masked_image_latents,keep_mask")
+def test_reface_order_ends_with_the_keep_mask():
+    joined = assemble("latents,masked_image_latents,keep_mask")
     assert joined[0, :, 0, 0].tolist() == [1, 1, 1, 1, 2, 2, 2, 2, 0.75]
 
 
-def test_diffusers_order_has_the_repaint_mask_after_the_latents(parts):
-    joined = assemble_unet_input(*parts, "latents,mask,masked_image_latents")
+def test_diffusers_order_has_the_repaint_mask_after_the_latents():
+    joined = assemble("latents,mask,masked_image_latents")
     assert joined[1, :, 2, 2].tolist() == [1, 1, 1, 1, 0.25, 2, 2, 2, 2]
 
 
-def test_an_unknown_order_is_refused(parts):
+def test_an_unknown_order_is_refused():
     with pytest.raises(ValueError, match="channel_order is 'mask,latents'"):
-        assemble_unet_input(*parts, "mask,latents")
+        assemble("mask,latents")
     with pytest.raises(ValueError, match="channel_order is 'mask,latents'"):
         tiny_pipeline(channel_order="mask,latents")
 
