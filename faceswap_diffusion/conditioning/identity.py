@@ -42,6 +42,12 @@ class SFace(nn.Module):
 
     embedding_dim = 128
 
+    conv_1_weight: torch.Tensor
+    norm_scale: torch.Tensor
+    norm_bias: torch.Tensor
+    head_weight: torch.Tensor
+    head_bias: torch.Tensor
+
     def __init__(self):
         super().__init__()
         stored = load_file(model_path("sface"))
@@ -156,7 +162,7 @@ class IRSE50(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Embeds faces: (B, 3, 112, 112), RGB in [-1, 1], to (B, 512) of unit length."""
-        hidden = self.input_layer(pixel_values.to(self.input_layer[0].weight.dtype))
+        hidden = self.input_layer(pixel_values.to(next(self.input_layer.parameters()).dtype))
         return F.normalize(self.output_layer(self.body(hidden)))
 
 
