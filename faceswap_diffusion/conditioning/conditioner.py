@@ -3,6 +3,7 @@
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import nn
 
 from faceswap_diffusion.conditioning.identity import IDENTITY_NETWORKS
@@ -133,6 +134,7 @@ class FaceConditioner(ModelMixin, ConfigMixin):
             return 1
         return config["identity_tokens"] + 2 * config["clip_tokens"] + config["landmark_tokens"]
 
+    @apply_forward_hook
     def encode_identity(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Embeds the identity of FFHQ-aligned crops; differentiable.
 
