@@ -55,7 +55,7 @@ From photo to photo:
 ```py
 from faceswap_diffusion import FaceSwapper
 
-FaceSwapper.from_pretrained("owner/name").swap("source.jpg", "target.jpg").image.save("swapped.png")
+FaceSwapper.from_pretrained("owner/name").swap("source.jpg", "target.jpg").save("swapped.png")
 ```
 
 Swap faces only of people who agreed to it, and leave in place the metadata that says a picture was made with AI.

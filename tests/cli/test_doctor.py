@@ -1,6 +1,7 @@
 """What the doctor finds in this very installation, and in ones with something wrong."""
 
 import json
+from importlib import metadata
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,7 @@ from faceswap_diffusion.model_files import MODEL_FILES
 def test_it_describes_this_installation(capsys):
     status = cli.main(["doctor", "--json"])
     report = json.loads(capsys.readouterr().out)
-    assert report["versions"]["torch"] == torch.__version__
+    assert report["versions"]["torch"] == metadata.version("torch")
     assert report["device"] == ("cuda" if torch.cuda.is_available() else "cpu")
     assert report["dtype"] == ("float16" if torch.cuda.is_available() else "float32")
     assert "math" in report["attention"]
