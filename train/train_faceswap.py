@@ -8,8 +8,8 @@
 
 The recipe is REFace's (arXiv 2409.07269): a face is hidden and painted again from its own identity (self-supervised),
 with warped masks, augmented sources and a learned unconditional context. Some samples of each batch get the source of
-another person; nobody knows their true pixels, so they are taught by the identity loss through the recogniser alone,
-and by the target's coarse colours.
+another person, and start from a state that the model itself has denoised so far; nobody knows their true pixels, so
+they are taught by the identity loss through the recogniser alone, and by the target's coarse colours.
 
 Stop it at any time: run the same command again and it goes on from the last saved state.
 """
@@ -33,10 +33,12 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from faceswap_diffusion.conditioning.conditioner import FaceConditioner
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline, assemble_unet_input
 from faceswap_diffusion.pipeline_inputs import preprocess_encoder_image, resize
+from faceswap_diffusion.training.augmentation import jitter_views
 from faceswap_diffusion.training.batches import SwapBatch, SwapSampler
 from faceswap_diffusion.training.dataset import find_images
 from faceswap_diffusion.training.losses import coarse_loss, identity_loss, masked_mse, predict_x0
 from faceswap_diffusion.training.measurements import measure_faces
+from faceswap_diffusion.training.sampling import roll_out
 from faceswap_diffusion.training.states import resume, save_state
 from faceswap_diffusion.training.validation import validate
 
@@ -56,6 +58,7 @@ def parse_args() -> argparse.Namespace:
     model.add_argument(
         "--image_encoder", type=Path, help="with --vae: folder of image_encoder/ and feature_extractor/"
     )
+    model.add_argument("--new_vae", type=Path, help="with a checkpoint: exchange its autoencoder for a finished one")
     model.add_argument("--block_out_channels", type=int, nargs=4, default=[32, 64, 128, 192])
     run = parser.add_argument_group("run")
     run.add_argument("--output_dir", type=Path, required=True, help="receives states, validation swaps, the pipeline")
@@ -64,6 +67,7 @@ def parse_args() -> argparse.Namespace:
     run.add_argument("--learning_rate", type=float, default=8e-4)
     run.add_argument("--lr_warmup_steps", type=int, default=200)
     run.add_argument("--ema_decay", type=float, default=0.997)
+    run.add_argument("--mixed_precision", choices=["no", "fp16", "bf16"], default="no")
     run.add_argument("--checkpointing_steps", type=int, default=250)
     run.add_argument("--seed", type=int, default=0)
     objective = parser.add_argument_group("objective")
@@ -73,7 +77,10 @@ def parse_args() -> argparse.Namespace:
     objective.add_argument(
         "--num_cross", type=int, default=4, help="samples a batch with the source of another person"
     )
-    objective.add_argument("--identity_weight", type=float, default=0.3)
+    objective.add_argument(
+        "--num_rollout_steps", type=int, default=5, help="DDIM steps that such a sample goes through"
+    )
+    objective.add_argument("--identity_weight", type=float, default=1.0)
     objective.add_argument("--coarse_weight", type=float, default=0.5)
     objective.add_argument("--identity_start", type=int, default=600, help="step at which the identity loss sets in")
     args = parser.parse_args()
@@ -156,43 +163,56 @@ class Objective:
         dropped[: batch.num_cross] = False
         return torch.where(dropped, conditioner.unconditional(len(context)), context)
 
-    def draw_timesteps(self, batch: SwapBatch) -> torch.Tensor:
-        """As likely as they are late: where the noise is strong a face takes shape, and that is what is hard to learn.
+    def draw_timesteps(self, batch_size: int) -> torch.Tensor:
+        """As likely as they are late: where the noise is strong a face takes shape, and that is what is hard to learn."""
+        timesteps = len(self.alphas_cumprod) * torch.rand(batch_size).sqrt()
+        return timesteps.long().to(self.alphas_cumprod.device)
 
-        For the samples of another person's source, only where the noise hides the target's own face.
-        """
-        num_train_timesteps = len(self.alphas_cumprod)
-        timesteps = (num_train_timesteps * torch.rand(len(batch.pixels)).sqrt()).long()
-        low, high = int(0.45 * num_train_timesteps), int(0.95 * num_train_timesteps)
-        timesteps[: batch.num_cross] = torch.randint(low, high, (batch.num_cross,))
-        return timesteps.to(self.alphas_cumprod.device)
+    def roll_out_cross(self, unet, noise, masked, mask, context) -> tuple[torch.Tensor, torch.Tensor]:
+        """States and timesteps of swaps at a step of DDIM that is drawn for the batch."""
+        num_train_timesteps, num_steps = len(self.alphas_cumprod), self.args.num_rollout_steps
+        visited = num_train_timesteps - 1 - torch.arange(num_steps) * (num_train_timesteps // num_steps)
+        timesteps = visited[: int(torch.randint(1, num_steps + 1, ()))].to(self.alphas_cumprod.device)
+
+        def predict(noisy: torch.Tensor, batch_timesteps: torch.Tensor) -> torch.Tensor:
+            unet_input = assemble_unet_input(noisy, masked, mask, self.config["channel_order"])
+            return unet(unet_input, batch_timesteps, context).sample
+
+        states = roll_out(predict, noise, timesteps, self.alphas_cumprod, self.prediction_type)
+        return states, timesteps[-1].expand(len(noise))
 
     def cross_losses(self, x0: torch.Tensor, batch: SwapBatch) -> tuple[torch.Tensor, torch.Tensor]:
         cross = slice(batch.num_cross)
         mask, target = batch.mask[cross], batch.pixels[cross]
         decoded = self.vae.decode(x0[cross] / self.vae.config["scaling_factor"]).sample
         swapped = decoded * mask + target * (1 - mask)
-        embeds = self.recognizer(self.recognizer.prepare(swapped))
+        embeds = self.recognizer(self.recognizer.prepare(jitter_views(swapped)))
         return identity_loss(embeds, batch.identity_embeds[cross]).mean(), coarse_loss(swapped, target, mask).mean()
 
-    def __call__(self, unet, conditioner, batch: SwapBatch, with_identity: bool) -> dict[str, torch.Tensor]:
+    def __call__(self, unet, conditioner, batch: SwapBatch) -> dict[str, torch.Tensor]:
         scaling_factor = self.vae.config["scaling_factor"]
         latents = batch.latents * scaling_factor
         with torch.no_grad():
             masked = self.vae.encode(batch.pixels * (1 - batch.mask)).latent_dist.sample() * scaling_factor
         mask = resize(batch.mask, *latents.shape[-2:])
-        noise, timesteps = torch.randn_like(latents), self.draw_timesteps(batch)
-        alphas_cumprod = self.alphas_cumprod[timesteps]
+        noise, timesteps = torch.randn_like(latents), self.draw_timesteps(len(latents))
         noisy = self.scheduler.add_noise(latents, noise, timesteps)
+        context = self.context(conditioner, batch)
+        cross = slice(batch.num_cross)
+        if batch.num_cross:
+            noisy[cross], timesteps[cross] = self.roll_out_cross(
+                unet, noise[cross], masked[cross], mask[cross], context[cross].detach()
+            )
+        alphas_cumprod = self.alphas_cumprod[timesteps]
         unet_input = assemble_unet_input(noisy, masked, mask, self.config["channel_order"])
-        output = unet(unet_input, timesteps, self.context(conditioner, batch)).sample
+        output = unet(unet_input, timesteps, context).sample
         wanted = noise
         if self.prediction_type == "v_prediction":
             wanted = self.scheduler.get_velocity(latents, noise, timesteps)
         # Unweighted: a swap takes shape where the noise is strong, and min-SNR weights all but mute that.
         errors = masked_mse(output, wanted, mask, outside=0.1)
         losses = {"denoising": errors[batch.num_cross :].mean()}
-        if with_identity:
+        if batch.num_cross:
             x0 = predict_x0(output, noisy, alphas_cumprod, self.prediction_type)
             losses["identity"], losses["coarse"] = self.cross_losses(x0, batch)
         return losses
@@ -201,6 +221,8 @@ class Objective:
 def load_pipeline(args: argparse.Namespace) -> FaceSwapInpaintPipeline:
     """The checkpoint to go on from, in float32, with everything frozen but UNet and conditioner."""
     pipeline = FaceSwapInpaintPipeline.from_pretrained(args.pretrained_model_name_or_path, dtype=torch.float32)
+    if args.new_vae:
+        pipeline.register_modules(vae=AutoencoderKL.from_pretrained(args.new_vae))
     for frozen in (pipeline.vae, pipeline.image_encoder):
         frozen.requires_grad_(False).eval()
     return pipeline
@@ -230,7 +252,7 @@ def build_pipeline(args: argparse.Namespace, measured: dict[str, torch.Tensor]) 
 
 def main() -> None:
     args = parse_args()
-    accelerator = Accelerator()
+    accelerator = Accelerator(mixed_precision=args.mixed_precision)
     set_seed(args.seed)
     measured = measure_faces(find_images(args.train_data_dir), args.measurements, args.resolution)
     pipeline = build_pipeline(args, measured) if args.vae else load_pipeline(args)
@@ -247,7 +269,7 @@ def main() -> None:
         validation = measure_faces(validation_paths, args.output_dir / "validation.safetensors", args.resolution)
 
     trained = [*pipeline.unet.parameters(), *pipeline.conditioner.parameters()]
-    optimizer = torch.optim.AdamW(trained, lr=args.learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(trained, lr=args.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     lr_scheduler = get_scheduler(
         "cosine", optimizer, num_warmup_steps=args.lr_warmup_steps, num_training_steps=args.max_train_steps
     )
@@ -262,7 +284,8 @@ def main() -> None:
         rows = torch.randperm(len(sampler))[: args.train_batch_size]
         with_identity = step >= args.identity_start
         batch = sampler.draw(rows, args.num_cross if with_identity else 0)
-        losses = objective(unet, conditioner, batch, with_identity)
+        with accelerator.autocast():
+            losses = objective(unet, conditioner, batch)
         loss = losses["denoising"]
         if with_identity:
             loss = loss + args.identity_weight * losses["identity"] + args.coarse_weight * losses["coarse"]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from faceswap_diffusion.training.augmentation import augment_sources, soften, thin_plate_basis, warp_masks
+from faceswap_diffusion.training.geometry import exchange_geometry, identity_geometry
 from faceswap_diffusion.training.measurements import MIRRORED_DLIB68
 
 
@@ -43,6 +44,8 @@ class SwapSampler:
         identity_noise (`float`): Standard deviation added to each coordinate of an identity embedding: two photos of
             one person lie about that far apart.
         landmark_noise (`float`): Standard deviation in pixels: what detectors disagree by.
+        geometry_share (`float`): Up to which share somebody else's geometry replaces the own in the landmarks of a
+            target that is its own source.
     """
 
     def __init__(
@@ -52,12 +55,15 @@ class SwapSampler:
         head_share: float = 0.35,
         identity_noise: float = 0.025,
         landmark_noise: float = 0.4,
+        geometry_share: float = 0.8,
     ):
         self.measured = measured
         self.latents = latents
         self.head_share = head_share
         self.identity_noise = identity_noise
         self.landmark_noise = landmark_noise
+        self.geometry_share = geometry_share
+        self.geometry = identity_geometry(measured["landmarks"], measured["head_pose"], measured["blendshapes"])
         self.size = measured["pixels"].shape[1]
         self.basis = thin_plate_basis(self.size)
 
@@ -71,15 +77,16 @@ class SwapSampler:
         sources[:num_cross] = rows[:num_cross].roll(1)
         mirrored = torch.rand(len(rows)) < 0.5
         source_mirrored = torch.rand(len(rows)) < 0.5
-        shown = torch.cat(
-            [self._pixels(sources, source_mirrored), self._mask("face_mask", sources, source_mirrored)], 1
-        )
+        head = torch.rand(len(rows)) < self.head_share
+        shown = torch.cat([self._pixels(sources, source_mirrored), self._region(sources, source_mirrored, head)], 1)
         augmented = augment_sources(shown)
+        share = self.geometry_share * torch.rand(len(rows))
+        share[:num_cross] = 0
         return SwapBatch(
             pixels=self._pixels(rows, mirrored),
             latents=self.latents[rows, mirrored.long()].float(),
-            mask=self._hidden(rows, mirrored),
-            landmarks=self._landmarks(rows, mirrored),
+            mask=self._hidden(rows, mirrored, head),
+            landmarks=self._landmarks(rows, mirrored, share),
             source_pixels=augmented[:, :3],
             source_mask=augmented[:, 3:],
             identity_embeds=self._identity(sources, source_mirrored),
@@ -95,13 +102,20 @@ class SwapSampler:
     def _flip(self, images: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
         return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
 
-    def _hidden(self, rows: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
-        head = (torch.rand(len(rows)) < self.head_share)[:, None, None, None]
-        masks = torch.where(head, self._mask("head_mask", rows, mirrored), self._mask("face_mask", rows, mirrored))
+    def _region(self, rows: torch.Tensor, mirrored: torch.Tensor, head: torch.Tensor) -> torch.Tensor:
+        """Masks (B, 1, S, S) of the head where `head` (B,) says so, of the face elsewhere."""
+        return torch.where(
+            head[:, None, None, None], self._mask("head_mask", rows, mirrored), self._mask("face_mask", rows, mirrored)
+        )
+
+    def _hidden(self, rows: torch.Tensor, mirrored: torch.Tensor, head: torch.Tensor) -> torch.Tensor:
+        masks = self._region(rows, mirrored, head)
         return soften(torch.maximum(masks, warp_masks(masks, self.basis)), max_sigma=2.0)
 
-    def _landmarks(self, rows: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
+    def _landmarks(self, rows: torch.Tensor, mirrored: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+        others = torch.randint(len(self), (len(rows),))
         landmarks = self.measured["landmarks"][rows]
+        landmarks = exchange_geometry(landmarks, self.geometry[rows], self.geometry[others], share)
         flipped = landmarks[:, MIRRORED_DLIB68] * torch.tensor([-1.0, 1.0]) + torch.tensor([self.size - 1.0, 0.0])
         chosen = torch.where(mirrored[:, None, None], flipped, landmarks)
         return chosen + self.landmark_noise * torch.randn_like(chosen)

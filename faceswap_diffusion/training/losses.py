@@ -54,3 +54,25 @@ def coarse_loss(images: torch.Tensor, wanted: torch.Tensor, mask: torch.Tensor, 
     small_mask = F.avg_pool2d(mask, factor)
     difference = (F.avg_pool2d(images, factor) - F.avg_pool2d(wanted, factor)).abs().mean(1, keepdim=True)
     return (difference * small_mask).sum(dim=(1, 2, 3)) / small_mask.sum(dim=(1, 2, 3)).clamp(min=1)
+
+
+def image_gradients(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Differences of neighbouring pixels of (B, C, H, W) along x and y."""
+    return images[..., :, 1:] - images[..., :, :-1], images[..., 1:, :] - images[..., :-1, :]
+
+
+def reconstruction_loss(
+    reconstruction: torch.Tensor, images: torch.Tensor, gradient_weight: float, color_weight: float
+) -> torch.Tensor:
+    """L1 of pixels, of their gradients (edges), and of 8 x 8 means (colours), averaged over everything.
+
+    Args:
+        reconstruction (`torch.Tensor`): (B, 3, H, W), H and W at least 8.
+        images (`torch.Tensor`): (B, 3, H, W).
+        gradient_weight (`float`): Weight of the gradients' L1.
+        color_weight (`float`): Weight of the means' L1.
+    """
+    loss = F.l1_loss(reconstruction, images)
+    for got, wanted in zip(image_gradients(reconstruction), image_gradients(images), strict=True):
+        loss = loss + gradient_weight * F.l1_loss(got, wanted)
+    return loss + color_weight * F.l1_loss(F.avg_pool2d(reconstruction, 8), F.avg_pool2d(images, 8))

@@ -10,8 +10,7 @@ from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
 from faceswap_diffusion.conditioning.identity import SFace
-from faceswap_diffusion.faces.alignment import arcface_matrix, crop
-from faceswap_diffusion.faces.analyzer import Face, MeshFaceAnalyzer
+from faceswap_diffusion.faces.analyzer import MeshFaceAnalyzer
 from faceswap_diffusion.faces.landmarks import BLENDSHAPE_NAMES
 from faceswap_diffusion.faces.selection import select_face
 from faceswap_diffusion.masks.parsing import load_face_parser
@@ -70,11 +69,10 @@ class FaceMeasurer:
         self.identity_network = SFace().eval()
 
     @torch.no_grad()
-    def embed(self, image: np.ndarray, face: Face) -> torch.Tensor:
-        """SFace embeddings (2, 128) of a face and of its mirror image, aligned to the 112 px template."""
-        aligned = crop(image, arcface_matrix(face.keypoints), 112)
-        both = np.stack([aligned, aligned[:, ::-1]])
-        return self.identity_network(torch.from_numpy(both).permute(0, 3, 1, 2).float() / 127.5 - 1)
+    def embed(self, small: np.ndarray) -> torch.Tensor:
+        """SFace embeddings (2, 128) of a crop and of its mirror image, through the same window as in a swap."""
+        both = torch.from_numpy(np.stack([small, small[:, ::-1]])).permute(0, 3, 1, 2).float() / 127.5 - 1
+        return self.identity_network(self.identity_network.prepare(both))
 
     def measure(self, path: Path) -> dict[str, np.ndarray]:
         """Measures the largest face of a crop.
@@ -96,7 +94,7 @@ class FaceMeasurer:
             "blendshapes": np.asarray(face.blendshapes, np.float32),
             "head_pose": np.asarray(face.head_pose, np.float32),
             "light": light_samples(small, landmarks),
-            "identity_embeds": self.embed(image, face).numpy(),
+            "identity_embeds": self.embed(small).numpy(),
             "face_mask": (repaint_mask(labels, landmarks, "face") * 255).astype(np.uint8),
             "head_mask": (repaint_mask(labels, landmarks, "head") * 255).astype(np.uint8),
         }
