@@ -19,9 +19,11 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.clip.modeling_clip import CLIPVisionModelWithProjection
 
 from faceswap_diffusion.conditioning.conditioner import FaceConditioner
+from faceswap_diffusion.conditioning.landmark_drawing import draw_landmarks as drawing_of
 from faceswap_diffusion.hub import HubPipeline
 from faceswap_diffusion.pipeline_inputs import (
     ImageInput,
+    hide,
     images_to_tensors,
     preprocess_encoder_image,
     preprocess_identity_image,
@@ -73,6 +75,12 @@ def assemble_unet_input(
     return torch.cat([parts[name] for name in channel_order.split(",")], dim=1)
 
 
+def as_batch(landmarks: torch.Tensor | np.ndarray) -> torch.Tensor:
+    """Landmarks `(N, 2)` or `(B, N, 2)` as a float tensor `(B, N, 2)`."""
+    landmarks = torch.as_tensor(landmarks).float()
+    return landmarks[None] if landmarks.ndim == 2 else landmarks
+
+
 class UNetLoraLoaderMixin(StableDiffusionLoraLoaderMixin):
     """LoRA as in Stable Diffusion, for the UNet alone: conditions come from pictures, there is no text encoder."""
 
@@ -118,6 +126,8 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         landmark_scale (`float`): Factor on landmarks in pixels of a `crop_size` crop before the conditioner gets them.
         identity_size (`int`, *optional*): Side length of the identity network's view of the source; `crop_size` if
             left out.
+        draw_landmarks (`bool`): Whether the hidden part of the target shows the 68 landmarks, drawn as lines, not
+            plain grey; the autoencoder carries them to the UNet.
         mask_identity (`bool`): Whether the identity network, too, sees the shown part of the source only.
         default_num_inference_steps (`int`): Steps if a call names none.
         default_guidance_scale (`float`): Guidance if a call names none.
@@ -155,6 +165,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         shown_regions: str = "face",
         landmark_set: str = "dlib68",
         landmark_scale: float = 1.0,
+        draw_landmarks: bool = False,
         identity_size: int | None = None,
         mask_identity: bool = False,
         default_num_inference_steps: int = 50,
@@ -187,6 +198,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
             shown_regions=shown_regions,
             landmark_set=landmark_set,
             landmark_scale=landmark_scale,
+            draw_landmarks=draw_landmarks,
             identity_size=identity_size,
             mask_identity=mask_identity,
             default_num_inference_steps=default_num_inference_steps,
@@ -380,8 +392,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         num_landmarks = self.conditioner.config["num_landmarks"]
         if landmarks is None:
             return torch.zeros(1, num_landmarks, 2)
-        landmarks = torch.as_tensor(landmarks).float()
-        landmarks = landmarks[None] if landmarks.ndim == 2 else landmarks
+        landmarks = as_batch(landmarks)
         if landmarks.ndim != 3 or tuple(landmarks.shape[1:]) != (num_landmarks, 2):
             raise ValueError(f"`landmarks` has shape {tuple(landmarks.shape)}: (B, {num_landmarks}, 2) is needed")
         size = landmarks.new_tensor([width, height])
@@ -389,6 +400,16 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         if not ((landmarks >= -size / 4) & (landmarks <= size * 5 / 4)).all():
             raise ValueError(f"`landmarks` lie outside the crop of {width} x {height} pixels: pass crop pixels, x, y")
         return landmarks * (self.config["landmark_scale"] * self.config["crop_size"] / size)
+
+    def draw(self, landmarks: torch.Tensor | np.ndarray | None, height: int, width: int) -> torch.Tensor | None:
+        """What hidden pixels of the target show: its landmarks, if the config says `draw_landmarks`.
+
+        Returns:
+            `torch.Tensor` of shape `(B, 3, height, width)`, RGB in [-1, 1], or `None` for plain grey.
+        """
+        if not self.config["draw_landmarks"] or landmarks is None:
+            return None
+        return drawing_of(as_batch(landmarks), height, width)
 
     def encode_condition(
         self,
@@ -468,24 +489,28 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         dtype: torch.dtype,
         device: torch.device,
         generator: torch.Generator | list[torch.Generator] | None,
+        drawing: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Brings the mask to latent size and encodes the target without the face.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`, *optional*): The target, RGB in [-1, 1]; not needed
                 with `masked_image_latents`.
-            mask (`torch.Tensor` of shape `(B, 1, H, W)`): 1 = repaint. Hidden pixels become grey.
+            mask (`torch.Tensor` of shape `(B, 1, H, W)`): 1 = repaint.
             masked_image_latents (`torch.Tensor` of shape `(B, 4, h, w)`, *optional*): Ready latents, scaled.
             dtype (`torch.dtype`): Of the result.
             device (`torch.device`): Of the result.
             generator (`torch.Generator` or `list[torch.Generator]`, *optional*): For sampling from the posterior.
+            drawing (`torch.Tensor` of shape `(B, 3, H, W)`, *optional*): What hidden pixels show, RGB in [-1, 1]; grey
+                if left out.
 
         Returns:
             `tuple[torch.Tensor, torch.Tensor]`: The mask `(B, 1, h, w)` and the latents `(B, 4, h, w)`.
         """
         height, width = (side // self.vae_scale_factor for side in mask.shape[-2:])
         if masked_image_latents is None:
-            masked_image = pixel_values * (1 - mask)  # pyright: ignore[reportOptionalOperand] - check_inputs saw to it
+            assert pixel_values is not None
+            masked_image = hide(pixel_values, mask, drawing)
             masked_image_latents = self.encode_vae_image(masked_image.to(device, self.vae.dtype), generator)
         return resize(mask, height, width).to(device, dtype), masked_image_latents.to(device, dtype)
 
@@ -593,7 +618,8 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
             source_clip_embeds (`torch.Tensor` of shape `(B, C)`, *optional*): In place of encoding `source_image`.
             target_clip_embeds (`torch.Tensor` of shape `(B, C)`, *optional*): In place of encoding `image`.
             masked_image_latents (`torch.Tensor` of shape `(B, 4, h, w)`, *optional*): In place of encoding `image`
-                without its face, scaled by the autoencoder's scaling factor.
+                without its face (and with the drawn landmarks, if the config says so), scaled by the autoencoder's
+                scaling factor.
             height (`int`, *optional*): In pixels; the config's `crop_size` if left out.
             width (`int`, *optional*): In pixels; the config's `crop_size` if left out.
             num_inference_steps (`int`, *optional*): Denoising steps; the config's default if left out.
@@ -679,6 +705,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
             "image": None if image is None else self.preprocess(image, height, width),
             "mask_image": self.preprocess_mask(mask_image, image, height, width),
             "masked_image_latents": masked_image_latents,
+            "drawing": self.draw(landmarks, height, width),
             "condition_embeds": condition_embeds,
             "negative_condition_embeds": negative_condition_embeds,
         }
@@ -692,7 +719,13 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         timesteps = self.scheduler.timesteps
         latents = self.prepare_latents(batch_size, height, width, dtype, device, generator, latents)
         mask_latents, masked_image_latents = self.prepare_mask_latents(
-            batch.get("image"), batch["mask_image"], batch.get("masked_image_latents"), dtype, device, generator
+            batch.get("image"),
+            batch["mask_image"],
+            batch.get("masked_image_latents"),
+            dtype,
+            device,
+            generator,
+            batch.get("drawing"),
         )
         tensors = {
             "latents": latents,

@@ -20,6 +20,21 @@ def resize(pixels: torch.Tensor, height: int, width: int, antialias: bool = Fals
     return F.interpolate(pixels, size=(height, width), mode="bilinear", align_corners=False, antialias=antialias)
 
 
+def hide(pixel_values: torch.Tensor, mask: torch.Tensor, drawing: torch.Tensor | None = None) -> torch.Tensor:
+    """The target without its face.
+
+    Args:
+        pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`): RGB in [-1, 1].
+        mask (`torch.Tensor` of shape `(B, 1, H, W)`): 1 = hidden, 0 = shown.
+        drawing (`torch.Tensor` of shape `(B, 3, H, W)`, *optional*): What hidden pixels show; grey (0) if left out.
+
+    Returns:
+        `torch.Tensor` of shape `(B, 3, H, W)`.
+    """
+    shown = pixel_values * (1 - mask)
+    return shown if drawing is None else shown + drawing * mask
+
+
 def preprocess_encoder_image(
     pixel_values: torch.Tensor,
     size: int,

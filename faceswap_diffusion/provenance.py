@@ -12,8 +12,11 @@ from PIL.PngImagePlugin import PngInfo
 
 from faceswap_diffusion import __version__
 
-DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+DIGITAL_SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+COMPOSITE = DIGITAL_SOURCE_TYPES + "compositeWithTrainedAlgorithmicMedia"
 """IPTC's term for a photo into which generated pixels were composited."""
+GENERATED = DIGITAL_SOURCE_TYPES + "trainedAlgorithmicMedia"
+"""IPTC's term for a picture that a model made altogether."""
 
 SOFTWARE = f"faceswap-diffusion {__version__}"
 
@@ -51,7 +54,12 @@ def check_output(path: str | os.PathLike) -> Path:
 
 
 def save_image(
-    image: Image.Image, path: str | os.PathLike, *, provenance: dict[str, Any] | None, quality: int = 95
+    image: Image.Image,
+    path: str | os.PathLike,
+    *,
+    provenance: dict[str, Any] | None,
+    digital_source_type: str = COMPOSITE,
+    quality: int = 95,
 ) -> None:
     """Saves a picture whole or not at all, with its colour profile, its EXIF, and word that a model painted in it.
 
@@ -62,6 +70,7 @@ def save_image(
         path (`str | os.PathLike`): The file; its suffix (.png, .jpg, .jpeg, .webp) tells the format.
         provenance (`dict[str, Any]`, *optional*): JSON-serialisable facts to keep (model, seed, ...); `None` for a
             picture that no model painted in, which gets no AI metadata.
+        digital_source_type (`str`): `COMPOSITE` or `GENERATED`.
         quality (`int`): Of JPEG and WebP, 1 to 100.
 
     Raises:
@@ -71,9 +80,10 @@ def save_image(
     file_format = FORMATS[path.suffix.lower()]
     if file_format == "JPEG" and image.mode == "RGBA":
         image = _without_alpha(image, path)
+    packet = None if provenance is None else _xmp_packet(provenance, digital_source_type)
     partial = path.with_name(f".{path.name[:100]}.{os.getpid()}.partial")
     try:
-        image.save(partial, format=file_format, **_options(image, file_format, provenance, quality))
+        image.save(partial, format=file_format, **_options(image, file_format, packet, quality))
         os.replace(partial, path)
     except OSError as error:
         raise ValueError(f"cannot save {path}: {error.strerror or error}; choose another place") from None
@@ -118,7 +128,7 @@ def _without_alpha(image: Image.Image, path: Path) -> Image.Image:
     return opaque
 
 
-def _options(image: Image.Image, file_format: str, provenance: dict[str, Any] | None, quality: int) -> dict[str, Any]:
+def _options(image: Image.Image, file_format: str, packet: bytes | None, quality: int) -> dict[str, Any]:
     """Keyword arguments of Pillow's writers: quality, colour profile, EXIF and XMP."""
     options: dict[str, Any] = {"icc_profile": image.info.get("icc_profile")}
     if file_format != "PNG":
@@ -126,9 +136,9 @@ def _options(image: Image.Image, file_format: str, provenance: dict[str, Any] | 
     if file_format == "JPEG":
         options["subsampling"] = "4:4:4"
     exif = image.getexif()
-    if provenance is not None:
+    if packet is not None:
         exif[ExifTags.Base.Software] = SOFTWARE
-        options.update(_xmp_options(file_format, _xmp_packet(provenance)))
+        options.update(_xmp_options(file_format, packet))
     if len(exif):
         options["exif"] = exif.tobytes()
     return options
@@ -143,12 +153,12 @@ def _xmp_options(file_format: str, packet: bytes) -> dict[str, Any]:
     return {"pnginfo": text}
 
 
-def _xmp_packet(provenance: dict[str, Any]) -> bytes:
+def _xmp_packet(provenance: dict[str, Any], digital_source_type: str) -> bytes:
     """An XMP packet (ISO 16684-1, section 7) that holds the source type, the tool and the facts."""
     declarations = " ".join(f'xmlns:{prefix}="{uri}"' for prefix, uri in NAMESPACES.items())
     attributes = {
         "xmp:CreatorTool": SOFTWARE,
-        "Iptc4xmpExt:DigitalSourceType": DIGITAL_SOURCE_TYPE,
+        "Iptc4xmpExt:DigitalSourceType": digital_source_type,
         "fsd:facts": json.dumps(provenance, sort_keys=True),
     }
     values = " ".join(f"{name}={quoteattr(value)}" for name, value in attributes.items())

@@ -30,7 +30,7 @@ SAME_PERSON = 0.363  # cosine above which SFace's authors call two faces one per
 FACES_PER_BATCH = 4  # bounds the memory that a group photo takes
 FEATHER = 0.015  # standard deviation of the seam, as a share of the crop's side
 
-SourceLike = PhotoLike | list[PhotoLike]
+SourceLike = PhotoLike | Sequence[PhotoLike]
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class FaceSwapper:
     @torch.no_grad()
     def swap(
         self,
-        source: SourceLike | list[SourceLike],
+        source: SourceLike | Sequence[SourceLike],
         target: PhotoLike,
         *,
         region: str = "face",

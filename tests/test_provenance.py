@@ -6,7 +6,7 @@ from PIL import ExifTags, Image, ImageCms
 
 from faceswap_diffusion import __version__
 from faceswap_diffusion.photos import load_photo
-from faceswap_diffusion.provenance import DIGITAL_SOURCE_TYPE, check_output, read_provenance, save_image
+from faceswap_diffusion.provenance import COMPOSITE, GENERATED, check_output, read_provenance, save_image
 
 FACTS = {"model": "small <default> & 'more'", "seed": 3, "faces": [0, 2], "note": 'é\n"quoted"'}
 
@@ -23,7 +23,7 @@ def test_facts_come_back_and_the_file_says_that_a_model_painted(tmp_path, suffix
     read = read_provenance(path)
     assert read == {
         **FACTS,
-        "digital_source_type": DIGITAL_SOURCE_TYPE,
+        "digital_source_type": COMPOSITE,
         "software": f"faceswap-diffusion {__version__}",
     }
     content = path.read_bytes()
@@ -32,6 +32,13 @@ def test_facts_come_back_and_the_file_says_that_a_model_painted(tmp_path, suffix
     with Image.open(path) as stored:
         assert stored.getexif()[ExifTags.Base.Software] == f"faceswap-diffusion {__version__}"
         assert stored.size == (32, 24)
+
+
+def test_a_picture_that_a_model_made_altogether_says_so(tmp_path):
+    save_image(picture(), tmp_path / "out.jpg", provenance=FACTS, digital_source_type=GENERATED)
+    read = read_provenance(tmp_path / "out.jpg")
+    assert read is not None
+    assert read["digital_source_type"].endswith("/trainedAlgorithmicMedia")
 
 
 def test_png_pixels_and_alpha_are_exact(tmp_path):

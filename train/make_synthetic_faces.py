@@ -18,7 +18,6 @@ import csv
 import hashlib
 import importlib.util
 import json
-import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from faceswap_diffusion.conditioning.identity import SFace
 from faceswap_diffusion.faces.alignment import arcface_matrix, crop
 from faceswap_diffusion.faces.detection import FaceDetector
 from faceswap_diffusion.faces.landmarks import FaceMesh
+from faceswap_diffusion.provenance import GENERATED, save_image
 
 FIRST_RESERVED_SEED = 900_000
 NETWORK_SHA256 = {
@@ -252,12 +252,11 @@ class Records:
         self._append(self.rejected, rejected)
 
 
-def save_picture(picture: np.ndarray, path: Path, resolution: int, quality: int) -> None:
-    """Writes a JPEG under a temporary name, then renames it."""
-    side = (resolution, resolution)
-    temporary = path.with_suffix(".part")
-    Image.fromarray(picture).resize(side, Image.Resampling.LANCZOS).save(temporary, "JPEG", quality=quality)
-    os.replace(temporary, path)
+def save_picture(picture: np.ndarray, path: Path, resolution: int, quality: int, seed: int) -> None:
+    """Writes a JPEG that says in its metadata that a model drew it."""
+    resized = Image.fromarray(picture).resize((resolution, resolution), Image.Resampling.LANCZOS)
+    provenance = {"network": "random-face 2021.7.21.1", "seed": seed}
+    save_image(resized, path, provenance=provenance, digital_source_type=GENERATED, quality=quality)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -274,7 +273,7 @@ def main(arguments: list[str] | None = None) -> None:
     for seed in progress:
         kept, rejected = draw_person(generator, inspector, seed, args.looks)
         for measurement, picture in kept:
-            save_picture(picture, args.output_dir / measurement.file, args.resolution, args.quality)
+            save_picture(picture, args.output_dir / measurement.file, args.resolution, args.quality, seed)
         records.add([measurement for measurement, _ in kept], [[seed, look, reason] for look, reason in rejected])
         num_kept += len(kept)
         progress.set_postfix(kept=num_kept, refresh=False)

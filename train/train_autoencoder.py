@@ -105,7 +105,7 @@ def split_validation(paths: list[Path], num_validation: int) -> tuple[list[Path]
 
 @torch.no_grad()
 def validate(vae: AutoencoderKL, images: torch.Tensor) -> tuple[float, float, float]:
-    """Of held-out crops: mean PSNR in dB, gradient energy of the reconstruction over theirs, spread of their latents."""
+    """Of held-out crops: PSNR in dB, gradient energy of the reconstruction over theirs, spread of the latents."""
     latents, errors, energies = [], [], []
     for batch in images.split(8):
         posterior = vae.encode(batch).latent_dist

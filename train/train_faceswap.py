@@ -31,8 +31,9 @@ from transformers import CLIPVisionModelWithProjection
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from faceswap_diffusion.conditioning.conditioner import FaceConditioner
+from faceswap_diffusion.conditioning.landmark_drawing import draw_landmarks
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline, assemble_unet_input
-from faceswap_diffusion.pipeline_inputs import preprocess_encoder_image, resize
+from faceswap_diffusion.pipeline_inputs import hide, preprocess_encoder_image, resize
 from faceswap_diffusion.training.augmentation import jitter_views
 from faceswap_diffusion.training.batches import SwapBatch, SwapSampler
 from faceswap_diffusion.training.dataset import find_images
@@ -57,6 +58,9 @@ def parse_args() -> argparse.Namespace:
     start.add_argument("--vae", type=Path, help="folder of a finished autoencoder: starts a new model")
     model.add_argument(
         "--image_encoder", type=Path, help="with --vae: folder of image_encoder/ and feature_extractor/"
+    )
+    model.add_argument(
+        "--draw_landmarks", action="store_true", help="draw the landmarks where the face is hidden, from now on"
     )
     model.add_argument("--new_vae", type=Path, help="with a checkpoint: exchange its autoencoder for a finished one")
     model.add_argument("--block_out_channels", type=int, nargs=4, default=[32, 64, 128, 192])
@@ -135,6 +139,20 @@ def encode_targets(vae: AutoencoderKL, pixels: torch.Tensor, cache: Path) -> tor
     return load_file(cache)["latents"]
 
 
+class SwapModel(torch.nn.Module):
+    """What is trained, as one module, so that gradients of several processes are averaged in one go."""
+
+    def __init__(self, unet: UNet2DConditionModel, conditioner: FaceConditioner):
+        super().__init__()
+        self.unet, self.conditioner = unet, conditioner
+
+    def forward(self, unet_input, timesteps, conditions: tuple[torch.Tensor, ...], dropped: torch.Tensor):
+        """Prediction (B, 4, h, w); where `dropped` (B,) is set, of the unconditional context."""
+        context = self.conditioner(*conditions)
+        context = torch.where(dropped[:, None, None], self.conditioner.unconditional(len(context)), context)
+        return self.unet(unet_input, timesteps, context).sample
+
+
 class Objective:
     """The loss of a batch. Holds what is frozen: autoencoder, image encoder, recogniser, noise schedule."""
 
@@ -152,31 +170,46 @@ class Objective:
     def clip_embeds(self, pixels: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         return self.image_encoder(preprocess_encoder_image(pixels, *self.view, mask)).image_embeds
 
-    def context(self, conditioner: FaceConditioner, batch: SwapBatch) -> torch.Tensor:
-        context = conditioner(
+    def conditions(self, batch: SwapBatch) -> tuple[torch.Tensor, ...]:
+        """What the conditioner takes."""
+        return (
             batch.identity_embeds,
             self.clip_embeds(batch.source_pixels, batch.source_mask),
             self.clip_embeds(batch.pixels),
             batch.landmarks * self.config["landmark_scale"],
         )
-        dropped = torch.rand(len(context), 1, 1, device=context.device) < self.args.unconditional_probability
+
+    def draw_dropped(self, batch: SwapBatch) -> torch.Tensor:
+        """Samples (B,) that are trained on the unconditional context; none of those with another person's source."""
+        dropped = torch.rand(len(batch.pixels)) < self.args.unconditional_probability
         dropped[: batch.num_cross] = False
-        return torch.where(dropped, conditioner.unconditional(len(context)), context)
+        return dropped.to(batch.pixels.device)
+
+    @torch.no_grad()
+    def encode_masked(self, batch: SwapBatch) -> torch.Tensor:
+        """Scaled latents of the targets without their faces."""
+        drawing = None
+        if self.config["draw_landmarks"]:
+            drawing = draw_landmarks(batch.landmarks, *batch.pixels.shape[-2:]).to(batch.pixels.device)
+        masked = hide(batch.pixels, batch.mask, drawing)
+        return self.vae.encode(masked).latent_dist.sample() * self.vae.config["scaling_factor"]
 
     def draw_timesteps(self, batch_size: int) -> torch.Tensor:
-        """As likely as they are late: where the noise is strong a face takes shape, and that is what is hard to learn."""
+        """As likely as they are late: where the noise is strong a face takes shape, and that is hard to learn."""
         timesteps = len(self.alphas_cumprod) * torch.rand(batch_size).sqrt()
         return timesteps.long().to(self.alphas_cumprod.device)
 
-    def roll_out_cross(self, unet, noise, masked, mask, context) -> tuple[torch.Tensor, torch.Tensor]:
+    @torch.no_grad()
+    def roll_out_cross(self, model: SwapModel, noise, masked, mask, conditions) -> tuple[torch.Tensor, torch.Tensor]:
         """States and timesteps of swaps at a step of DDIM that is drawn for the batch."""
         num_train_timesteps, num_steps = len(self.alphas_cumprod), self.args.num_rollout_steps
         visited = num_train_timesteps - 1 - torch.arange(num_steps) * (num_train_timesteps // num_steps)
         timesteps = visited[: int(torch.randint(1, num_steps + 1, ()))].to(self.alphas_cumprod.device)
+        context = model.conditioner(*conditions)
 
         def predict(noisy: torch.Tensor, batch_timesteps: torch.Tensor) -> torch.Tensor:
             unet_input = assemble_unet_input(noisy, masked, mask, self.config["channel_order"])
-            return unet(unet_input, batch_timesteps, context).sample
+            return model.unet(unet_input, batch_timesteps, context).sample
 
         states = roll_out(predict, noise, timesteps, self.alphas_cumprod, self.prediction_type)
         return states, timesteps[-1].expand(len(noise))
@@ -189,23 +222,18 @@ class Objective:
         embeds = self.recognizer(self.recognizer.prepare(jitter_views(swapped)))
         return identity_loss(embeds, batch.identity_embeds[cross]).mean(), coarse_loss(swapped, target, mask).mean()
 
-    def __call__(self, unet, conditioner, batch: SwapBatch) -> dict[str, torch.Tensor]:
-        scaling_factor = self.vae.config["scaling_factor"]
-        latents = batch.latents * scaling_factor
-        with torch.no_grad():
-            masked = self.vae.encode(batch.pixels * (1 - batch.mask)).latent_dist.sample() * scaling_factor
-        mask = resize(batch.mask, *latents.shape[-2:])
+    def __call__(self, model: torch.nn.Module, unwrapped: SwapModel, batch: SwapBatch) -> dict[str, torch.Tensor]:
+        latents = batch.latents * self.vae.config["scaling_factor"]
+        masked, mask = self.encode_masked(batch), resize(batch.mask, *latents.shape[-2:])
         noise, timesteps = torch.randn_like(latents), self.draw_timesteps(len(latents))
-        noisy = self.scheduler.add_noise(latents, noise, timesteps)
-        context = self.context(conditioner, batch)
+        noisy, conditions = self.scheduler.add_noise(latents, noise, timesteps), self.conditions(batch)
         cross = slice(batch.num_cross)
         if batch.num_cross:
             noisy[cross], timesteps[cross] = self.roll_out_cross(
-                unet, noise[cross], masked[cross], mask[cross], context[cross].detach()
+                unwrapped, noise[cross], masked[cross], mask[cross], [condition[cross] for condition in conditions]
             )
-        alphas_cumprod = self.alphas_cumprod[timesteps]
         unet_input = assemble_unet_input(noisy, masked, mask, self.config["channel_order"])
-        output = unet(unet_input, timesteps, context).sample
+        output = model(unet_input, timesteps, conditions, self.draw_dropped(batch))
         wanted = noise
         if self.prediction_type == "v_prediction":
             wanted = self.scheduler.get_velocity(latents, noise, timesteps)
@@ -213,7 +241,7 @@ class Objective:
         errors = masked_mse(output, wanted, mask, outside=0.1)
         losses = {"denoising": errors[batch.num_cross :].mean()}
         if batch.num_cross:
-            x0 = predict_x0(output, noisy, alphas_cumprod, self.prediction_type)
+            x0 = predict_x0(output, noisy, self.alphas_cumprod[timesteps], self.prediction_type)
             losses["identity"], losses["coarse"] = self.cross_losses(x0, batch)
         return losses
 
@@ -254,38 +282,42 @@ def main() -> None:
     args = parse_args()
     accelerator = Accelerator(mixed_precision=args.mixed_precision)
     set_seed(args.seed)
-    measured = measure_faces(find_images(args.train_data_dir), args.measurements, args.resolution)
+    with accelerator.main_process_first():
+        measured = measure_faces(find_images(args.train_data_dir), args.measurements, args.resolution)
     pipeline = build_pipeline(args, measured) if args.vae else load_pipeline(args)
-    pipeline.unet.train()
-    pipeline.conditioner.train()
+    if args.draw_landmarks:
+        pipeline.register_to_config(draw_landmarks=True)
     pipeline.vae.to(accelerator.device)
     pipeline.image_encoder.to(accelerator.device)
-    latents = encode_targets(pipeline.vae, measured["pixels"], args.output_dir / "latents.safetensors")
+    with accelerator.main_process_first():
+        latents = encode_targets(pipeline.vae, measured["pixels"], args.output_dir / "latents.safetensors")
     sampler = SwapSampler(measured, latents)
     objective = Objective(args, pipeline, accelerator.device)
     validation = None
-    if args.validation_data_dir:
+    if args.validation_data_dir and accelerator.is_main_process:
         validation_paths = find_images(args.validation_data_dir)[: args.num_validation]
         validation = measure_faces(validation_paths, args.output_dir / "validation.safetensors", args.resolution)
 
-    trained = [*pipeline.unet.parameters(), *pipeline.conditioner.parameters()]
+    swap_model = SwapModel(pipeline.unet, pipeline.conditioner).train()
+    trained = [parameter for parameter in swap_model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=args.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     lr_scheduler = get_scheduler(
         "cosine", optimizer, num_warmup_steps=args.lr_warmup_steps, num_training_steps=args.max_train_steps
     )
     ema = EMAModel(trained, decay=args.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=3 / 4)
-    unet, conditioner, optimizer, lr_scheduler = accelerator.prepare(
-        pipeline.unet, pipeline.conditioner, optimizer, lr_scheduler
-    )
-    accelerator.register_for_checkpointing(ema)
+    model, optimizer = accelerator.prepare(swap_model, optimizer)
+    accelerator.register_for_checkpointing(ema, lr_scheduler)
     step = resume(accelerator, args.output_dir)
-    progress = tqdm(total=args.max_train_steps, initial=step, mininterval=10)
+    set_seed(args.seed + step, device_specific=True)
+    progress = tqdm(
+        total=args.max_train_steps, initial=step, mininterval=10, disable=not accelerator.is_local_main_process
+    )
     while step < args.max_train_steps:
         rows = torch.randperm(len(sampler))[: args.train_batch_size]
         with_identity = step >= args.identity_start
         batch = sampler.draw(rows, args.num_cross if with_identity else 0)
         with accelerator.autocast():
-            losses = objective(unet, conditioner, batch)
+            losses = objective(model, swap_model, batch)
         loss = losses["denoising"]
         if with_identity:
             loss = loss + args.identity_weight * losses["identity"] + args.coarse_weight * losses["coarse"]
@@ -305,12 +337,14 @@ def main() -> None:
             save_state(accelerator, args.output_dir, step)
             ema.store(trained)
             ema.copy_to(trained)
-            pipeline.save_pretrained(args.output_dir / "pipeline")
+            if accelerator.is_main_process:
+                pipeline.save_pretrained(args.output_dir / "pipeline")
             if validation is not None:
                 accelerator.print(
                     f"step {step}: " + validate(pipeline, validation, args.output_dir / f"swaps_{step}.png")
                 )
             ema.restore(trained)
+            accelerator.wait_for_everyone()
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def rotations(degrees: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -
 
 
 def jitter_views(images: torch.Tensor) -> torch.Tensor:
-    """Turns, scales, shifts and mirrors pictures (B, C, S, S) a little, so that a recogniser cannot be fooled by a pixel.
+    """Turns, scales, shifts and mirrors pictures (B, C, S, S) a little: a recogniser is harder to fool then.
 
     Up to 5 degrees, 6 % and 3 % of the side; half of them are mirrored. Differentiable.
     """

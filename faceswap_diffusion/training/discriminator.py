@@ -1,5 +1,7 @@
 """A judge of small patches, against which the autoencoder's decoder learns to paint sharply."""
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -16,7 +18,7 @@ class PatchDiscriminator(nn.Module):
         super().__init__()
         widths = (3, channels, 2 * channels, 4 * channels)
         layers: list[nn.Module] = []
-        for index, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+        for index, (before, after) in enumerate(pairwise(widths)):
             stride = 2 if index < 2 else 1
             convolution = nn.utils.parametrizations.spectral_norm(nn.Conv2d(before, after, 4, stride, 1))
             layers += [convolution, nn.LeakyReLU(0.2)]

@@ -1,6 +1,7 @@
 """DDIM inside training: the states that a swap passes through, as the model itself makes them."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 
@@ -46,7 +47,7 @@ def roll_out(
         `torch.Tensor`: (B, C, h, w), the state at the last timestep.
     """
     noisy = noise
-    for timestep, following in zip(timesteps[:-1], timesteps[1:], strict=True):
+    for timestep, following in pairwise(timesteps):
         batch = timestep.expand(len(noisy))
         alphas = alphas_cumprod[batch]
         x0 = predict_x0(predict(noisy, batch), noisy, alphas, prediction_type)

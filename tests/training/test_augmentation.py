@@ -1,7 +1,14 @@
 import pytest
 import torch
 
-from faceswap_diffusion.training.augmentation import augment_sources, gaussian_blur, thin_plate_basis, warp_masks
+from faceswap_diffusion.training.augmentation import (
+    augment_sources,
+    gaussian_blur,
+    jitter_views,
+    rotations,
+    thin_plate_basis,
+    warp_masks,
+)
 
 
 def test_the_basis_moves_the_centre_and_no_other_control_point():
@@ -55,3 +62,24 @@ def test_pixels_and_mask_of_a_source_turn_together():
     torch.testing.assert_close(turned[:, :3], turned[:, 3:].expand(-1, 3, -1, -1))
     assert (turned != picture).flatten(1).any(1).all()
     torch.testing.assert_close(turned.sum((1, 2, 3)), picture.sum((1, 2, 3)), rtol=0.05, atol=0)
+
+
+def test_rotation_by_hand():
+    matrix = rotations(torch.tensor([90.0]), torch.tensor([2.0]), torch.tensor([[0.5, -0.25]]))
+    torch.testing.assert_close(matrix, torch.tensor([[[0.0, -2.0, 0.5], [2.0, 0.0, -0.25]]]), atol=1e-6, rtol=0)
+
+
+def test_jittered_views_differ_a_little_are_mirrored_half_the_time_and_carry_gradients():
+    torch.manual_seed(0)
+    pictures = torch.zeros(64, 1, 65, 65, requires_grad=True)
+    with torch.no_grad():
+        pictures[:, :, 30:35, 42:47] = 1  # right of the centre
+    views = jitter_views(pictures)
+    axis = torch.linspace(-1, 1, 65)
+    centre_x = (views.sum(2) * axis).sum((1, 2)) / views.sum((1, 2, 3))
+    mirrored = (centre_x < 0).float().mean().item()
+    assert 0.25 < mirrored < 0.75
+    assert (centre_x.abs() - 0.375).abs().max() < 0.12
+    views.sum().backward()
+    assert pictures.grad is not None
+    assert pictures.grad.abs().sum() > 0

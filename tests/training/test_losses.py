@@ -2,7 +2,14 @@ import pytest
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
-from faceswap_diffusion.training.losses import coarse_loss, identity_loss, masked_mse, predict_x0
+from faceswap_diffusion.training.losses import (
+    coarse_loss,
+    identity_loss,
+    image_gradients,
+    masked_mse,
+    predict_x0,
+    reconstruction_loss,
+)
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
@@ -41,3 +48,13 @@ def test_coarse_loss_sees_colour_and_not_texture():
     changed = wanted.clone()
     changed[..., :8] = 1
     assert coarse_loss(changed, wanted, half).item() == 0
+
+
+def test_reconstruction_loss_by_hand():
+    images = torch.zeros(1, 3, 8, 8)
+    assert reconstruction_loss(images + 0.1, images, 1.0, 2.0).item() == pytest.approx(0.1 + 0 + 2 * 0.1)
+    stripes = images.clone()
+    stripes[..., ::2] = 0.2
+    along_x, along_y = image_gradients(stripes)
+    assert (along_x.abs().mean().item(), along_y.abs().mean().item()) == (pytest.approx(0.2), 0.0)
+    assert reconstruction_loss(stripes, images, 3.0, 0.0).item() == pytest.approx(0.1 + 3 * 0.2)

@@ -84,7 +84,7 @@ def test_a_batch_gives_the_first_samples_another_persons_source(measured):
 
 def test_a_mirrored_target_has_mirrored_latents_landmarks_and_pixels(measured):
     latents = torch.arange(2 * 2, dtype=torch.float16).view(2, 2, 1, 1, 1).expand(-1, -1, 4, 32, 32)
-    sampler = SwapSampler(measured, latents, landmark_noise=0.0)
+    sampler = SwapSampler(measured, latents, landmark_noise=0.0, geometry_share=0.0)
     straight = measured["pixels"][0].permute(2, 0, 1).float() / 127.5 - 1
     seen = set()
     for seed in range(8):
