@@ -11,6 +11,7 @@ from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepSchedu
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from PIL import Image
 
+from faceswap_diffusion.conditioning.landmark_drawing import draw_landmarks
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.pipeline_output import FaceSwapPipelineOutput
 from tests.tiny import (
@@ -36,6 +37,41 @@ def generators(*seeds):
 
 def largest_difference(one, other):
     return (one - other).abs().max().item()
+
+
+class TestDrawnLandmarks:
+    @staticmethod
+    def encoded_by(pipe: FaceSwapInpaintPipeline, **changes) -> torch.Tensor:
+        """What the autoencoder is shown of the target in a call."""
+        seen = []
+        handle = pipe.vae.encoder.register_forward_pre_hook(lambda _module, arguments: seen.append(arguments[0]))
+        pipe(**{**tiny_inputs(), **changes})
+        handle.remove()
+        (pixels,) = seen
+        return pixels
+
+    def test_they_stand_where_the_face_is_hidden_and_nowhere_else(self):
+        plain = self.encoded_by(tiny_pipeline())
+        drawn = self.encoded_by(tiny_pipeline(draw_landmarks=True))
+        mask = torch.from_numpy(np.array(tiny_mask(), np.float32) / 255)
+        wanted = plain + mask * draw_landmarks(tiny_landmarks(), 32, 32)
+        torch.testing.assert_close(drawn, wanted, atol=1e-6, rtol=0)
+        assert largest_difference(plain * (mask == 0), drawn * (mask == 0)) == 0
+
+    def test_without_landmarks_the_hidden_part_is_grey(self):
+        pipe = tiny_pipeline(draw_landmarks=True)
+        assert torch.equal(self.encoded_by(pipe, landmarks=None), self.encoded_by(tiny_pipeline(), landmarks=None))
+
+    def test_each_face_of_a_batch_gets_its_own(self):
+        pipe = tiny_pipeline(draw_landmarks=True)
+        landmarks = tiny_landmarks(2)
+        together = self.encoded_by(pipe, landmarks=landmarks, generator=generators(0, 1))
+        alone = [self.encoded_by(pipe, landmarks=landmarks[index]) for index in range(2)]
+        torch.testing.assert_close(together, torch.cat(alone))
+
+    def test_the_setting_is_saved(self, tmp_path):
+        tiny_pipeline(draw_landmarks=True).save_pretrained(tmp_path)
+        assert FaceSwapInpaintPipeline.from_pretrained(tmp_path).config["draw_landmarks"] is True
 
 
 class TestOutputs:

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from faceswap_diffusion.pipeline_inputs import (
+    hide,
     image_to_tensor,
     images_to_tensors,
     preprocess_encoder_image,
@@ -121,3 +122,9 @@ def test_copies_of_one_face_lie_side_by_side():
 def test_a_batch_that_fits_no_other_is_refused():
     with pytest.raises(ValueError, match="`mask_image` is a batch of 2, others are of 3: pass 1 or 3"):
         repeat_batch(torch.zeros(2, 1), 3, 1, "mask_image")
+
+
+def test_hidden_pixels_are_grey_or_drawn_and_the_mask_stays_soft():
+    pixels, mask = torch.full((1, 3, 1, 3), 0.8), torch.tensor([[[[0.0, 0.5, 1.0]]]])
+    assert hide(pixels, mask)[0, 0, 0].tolist() == pytest.approx([0.8, 0.4, 0.0])
+    assert hide(pixels, mask, torch.full_like(pixels, -1.0))[0, 0, 0].tolist() == pytest.approx([0.8, -0.1, -1.0])
