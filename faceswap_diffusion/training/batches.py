@@ -44,8 +44,8 @@ class SwapSampler:
         identity_noise (`float`): Standard deviation added to each coordinate of an identity embedding: two photos of
             one person lie about that far apart.
         landmark_noise (`float`): Standard deviation in pixels: what detectors disagree by.
-        geometry_share (`float`): Up to which share somebody else's geometry replaces the own in the landmarks of a
-            target that is its own source.
+        geometry_share (`float`): Up to which share somebody else's geometry replaces the target's in its landmarks:
+            the source's, or that of anybody where source and target are one.
     """
 
     def __init__(
@@ -80,13 +80,13 @@ class SwapSampler:
         head = torch.rand(len(rows)) < self.head_share
         shown = torch.cat([self._pixels(sources, source_mirrored), self._region(sources, source_mirrored, head)], 1)
         augmented = augment_sources(shown)
-        share = self.geometry_share * torch.rand(len(rows))
-        share[:num_cross] = 0
+        others = torch.randint(len(self), (len(rows),))
+        others[:num_cross] = sources[:num_cross]
         return SwapBatch(
             pixels=self._pixels(rows, mirrored),
             latents=self.latents[rows, mirrored.long()].float(),
             mask=self._hidden(rows, mirrored, head),
-            landmarks=self._landmarks(rows, mirrored, share),
+            landmarks=self._landmarks(rows, others, mirrored),
             source_pixels=augmented[:, :3],
             source_mask=augmented[:, 3:],
             identity_embeds=self._identity(sources, source_mirrored),
@@ -112,8 +112,8 @@ class SwapSampler:
         masks = self._region(rows, mirrored, head)
         return soften(torch.maximum(masks, warp_masks(masks, self.basis)), max_sigma=2.0)
 
-    def _landmarks(self, rows: torch.Tensor, mirrored: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-        others = torch.randint(len(self), (len(rows),))
+    def _landmarks(self, rows: torch.Tensor, others: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
+        share = self.geometry_share * torch.rand(len(rows))
         landmarks = self.measured["landmarks"][rows]
         landmarks = exchange_geometry(landmarks, self.geometry[rows], self.geometry[others], share)
         flipped = landmarks[:, MIRRORED_DLIB68] * torch.tensor([-1.0, 1.0]) + torch.tensor([self.size - 1.0, 0.0])

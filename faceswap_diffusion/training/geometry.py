@@ -6,7 +6,9 @@ RIDGE = 1e-2  # of the mean diagonal: keeps rare blendshapes from being fitted t
 
 
 def identity_geometry(landmarks: torch.Tensor, head_pose: torch.Tensor, blendshapes: torch.Tensor) -> torch.Tensor:
-    """Residual of a ridge regression of landmarks on head pose (up to its square) and blendshapes.
+    """Residual of a ridge regression of landmarks on yaw and pitch (up to their squares) and blendshapes.
+
+    Roll is no part of it: aligned crops have none.
 
     In self-supervised training the landmarks of the target are also those of the source, so that a model learns to
     take the shape of the face from them; at swap time that shape is the wrong person's. Exchanging this residual
@@ -14,15 +16,15 @@ def identity_geometry(landmarks: torch.Tensor, head_pose: torch.Tensor, blendsha
 
     Args:
         landmarks (`torch.Tensor`): (N, 68, 2) in pixels of aligned crops.
-        head_pose (`torch.Tensor`): (N, 3) in degrees.
+        head_pose (`torch.Tensor`): (N, 3), yaw, pitch and roll in degrees.
         blendshapes (`torch.Tensor`): (N, 52) in [0, 1].
 
     Returns:
         `torch.Tensor`: (N, 68, 2) in pixels.
     """
-    pose = head_pose / 30
-    squares = (pose[:, :, None] * pose[:, None, :]).flatten(1)
-    explaining = torch.cat([torch.ones(len(pose), 1), pose, squares, blendshapes], 1)
+    yaw, pitch = (head_pose[:, :2] / 30).T
+    pose = torch.stack([torch.ones_like(yaw), yaw, pitch, yaw.square(), yaw * pitch, pitch.square()], 1)
+    explaining = torch.cat([pose, blendshapes], 1)
     gram = explaining.T @ explaining
     ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram)) / len(gram)
     flat = landmarks.flatten(1)
