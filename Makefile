@@ -35,7 +35,7 @@ swap: $(VENV)/.core
 	@echo "The picture is at $(CURDIR)/outputs/swap.png"
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "$(MARKERS)"
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "$(MARKERS)"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

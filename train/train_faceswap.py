@@ -200,11 +200,13 @@ class Objective:
         return timesteps.long().to(self.alphas_cumprod.device)
 
     @torch.no_grad()
-    def roll_out_cross(self, model: SwapModel, noise, masked, mask, conditions) -> tuple[torch.Tensor, torch.Tensor]:
-        """States and timesteps of swaps at a step of DDIM that is drawn for the batch."""
+    def roll_out_cross(
+        self, model: SwapModel, noise, masked, mask, conditions, depth: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """States and timesteps of swaps at the `depth`-th step of DDIM."""
         num_train_timesteps, num_steps = len(self.alphas_cumprod), self.args.num_rollout_steps
         visited = num_train_timesteps - 1 - torch.arange(num_steps) * (num_train_timesteps // num_steps)
-        timesteps = visited[: int(torch.randint(1, num_steps + 1, ()))].to(self.alphas_cumprod.device)
+        timesteps = visited[:depth].to(self.alphas_cumprod.device)
         context = model.conditioner(*conditions)
 
         def predict(noisy: torch.Tensor, batch_timesteps: torch.Tensor) -> torch.Tensor:
@@ -222,15 +224,19 @@ class Objective:
         embeds = self.recognizer(self.recognizer.prepare(jitter_views(swapped)))
         return identity_loss(embeds, batch.identity_embeds[cross]).mean(), coarse_loss(swapped, target, mask).mean()
 
-    def __call__(self, model: torch.nn.Module, unwrapped: SwapModel, batch: SwapBatch) -> dict[str, torch.Tensor]:
+    def __call__(
+        self, model: torch.nn.Module, unwrapped: SwapModel, batch: SwapBatch, step: int
+    ) -> dict[str, torch.Tensor]:
         latents = batch.latents * self.vae.config["scaling_factor"]
         masked, mask = self.encode_masked(batch), resize(batch.mask, *latents.shape[-2:])
         noise, timesteps = torch.randn_like(latents), self.draw_timesteps(len(latents))
         noisy, conditions = self.scheduler.add_noise(latents, noise, timesteps), self.conditions(batch)
         cross = slice(batch.num_cross)
         if batch.num_cross:
+            depth = step % self.args.num_rollout_steps + 1  # the same in all processes, which wait for one another
+            cross_conditions = [condition[cross] for condition in conditions]
             noisy[cross], timesteps[cross] = self.roll_out_cross(
-                unwrapped, noise[cross], masked[cross], mask[cross], [condition[cross] for condition in conditions]
+                unwrapped, noise[cross], masked[cross], mask[cross], cross_conditions, depth
             )
         unet_input = assemble_unet_input(noisy, masked, mask, self.config["channel_order"])
         output = model(unet_input, timesteps, conditions, self.draw_dropped(batch))
@@ -317,7 +323,7 @@ def main() -> None:
         with_identity = step >= args.identity_start
         batch = sampler.draw(rows, args.num_cross if with_identity else 0)
         with accelerator.autocast():
-            losses = objective(model, swap_model, batch)
+            losses = objective(model, swap_model, batch, step)
         loss = losses["denoising"]
         if with_identity:
             loss = loss + args.identity_weight * losses["identity"] + args.coarse_weight * losses["coarse"]
