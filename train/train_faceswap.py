@@ -9,7 +9,8 @@
 The recipe is REFace's (arXiv 2409.07269): a face is hidden and painted again from its own identity (self-supervised),
 with warped masks, augmented sources and a learned unconditional context. Some samples of each batch get the source of
 another person, and start from a state that the model itself has denoised so far; nobody knows their true pixels, so
-they are taught by the identity loss through the recogniser alone, and by the target's coarse colours.
+they are taught by the identity loss through the recogniser, by the target's coarse colours, and by a discriminator
+that knows what faces look like.
 
 Stop it at any time: run the same command again and it goes on from the last saved state.
 """
@@ -37,6 +38,7 @@ from faceswap_diffusion.pipeline_inputs import hide, preprocess_encoder_image, r
 from faceswap_diffusion.training.augmentation import jitter_views
 from faceswap_diffusion.training.batches import SwapBatch, SwapSampler
 from faceswap_diffusion.training.dataset import find_images
+from faceswap_diffusion.training.discriminator import PatchDiscriminator, discriminator_loss, painter_loss
 from faceswap_diffusion.training.losses import coarse_loss, identity_loss, masked_mse, predict_x0
 from faceswap_diffusion.training.measurements import measure_faces
 from faceswap_diffusion.training.sampling import roll_out
@@ -85,6 +87,9 @@ def parse_args() -> argparse.Namespace:
         "--num_rollout_steps", type=int, default=5, help="DDIM steps that such a sample goes through"
     )
     objective.add_argument("--identity_weight", type=float, default=1.0)
+    objective.add_argument(
+        "--adversarial_weight", type=float, default=0.1, help="of a discriminator's verdict on such samples"
+    )
     objective.add_argument("--coarse_weight", type=float, default=0.5)
     objective.add_argument("--identity_start", type=int, default=600, help="step at which the identity loss sets in")
     args = parser.parse_args()
@@ -156,8 +161,16 @@ class SwapModel(torch.nn.Module):
 class Objective:
     """The loss of a batch. Holds what is frozen: autoencoder, image encoder, recogniser, noise schedule."""
 
-    def __init__(self, args: argparse.Namespace, pipeline: FaceSwapInpaintPipeline, device: torch.device):
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        pipeline: FaceSwapInpaintPipeline,
+        discriminator: torch.nn.Module,
+        judge: PatchDiscriminator,
+        device: torch.device,
+    ):
         self.args = args
+        self.discriminator, self.judge = discriminator, judge  # for its own training, and without
         self.config = pipeline.config
         self.vae, self.image_encoder, self.scheduler = pipeline.vae, pipeline.image_encoder, pipeline.scheduler
         self.recognizer = pipeline.conditioner.identity_encoder
@@ -216,13 +229,31 @@ class Objective:
         states = roll_out(predict, noise, timesteps, self.alphas_cumprod, self.prediction_type)
         return states, timesteps[-1].expand(len(noise))
 
-    def cross_losses(self, x0: torch.Tensor, batch: SwapBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    def cross_losses(self, x0: torch.Tensor, batch: SwapBatch) -> dict[str, torch.Tensor]:
         cross = slice(batch.num_cross)
         mask, target = batch.mask[cross], batch.pixels[cross]
         decoded = self.vae.decode(x0[cross] / self.vae.config["scaling_factor"]).sample
         swapped = decoded * mask + target * (1 - mask)
         embeds = self.recognizer(self.recognizer.prepare(jitter_views(swapped)))
-        return identity_loss(embeds, batch.identity_embeds[cross]).mean(), coarse_loss(swapped, target, mask).mean()
+        return {
+            "identity": identity_loss(embeds, batch.identity_embeds[cross]).mean(),
+            "coarse": coarse_loss(swapped, target, mask).mean(),
+            **self.adversarial_losses(swapped, target, mask),
+        }
+
+    def adversarial_losses(
+        self, swapped: torch.Tensor, target: torch.Tensor, mask: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """The model's loss, and the discriminator's, which says nothing about the model (arXiv 2311.17042, eq. 1)."""
+        self.judge.requires_grad_(False)
+        verdict = self.judge(swapped)
+        self.judge.requires_grad_(True)
+        weights = resize(mask, *verdict.shape[-2:])
+        real, fake = self.discriminator(torch.cat([target, swapped.detach()])).chunk(2)
+        return {
+            "adversarial": painter_loss(verdict, weights),
+            "discriminator": discriminator_loss(real, fake, weights),
+        }
 
     def __call__(
         self, model: torch.nn.Module, unwrapped: SwapModel, batch: SwapBatch, step: int
@@ -248,7 +279,7 @@ class Objective:
         losses = {"denoising": errors[batch.num_cross :].mean()}
         if batch.num_cross:
             x0 = predict_x0(output, noisy, self.alphas_cumprod[timesteps], self.prediction_type)
-            losses["identity"], losses["coarse"] = self.cross_losses(x0, batch)
+            losses |= self.cross_losses(x0, batch)
         return losses
 
 
@@ -298,7 +329,6 @@ def main() -> None:
     with accelerator.main_process_first():
         latents = encode_targets(pipeline.vae, measured["pixels"], args.output_dir / "latents.safetensors")
     sampler = SwapSampler(measured, latents)
-    objective = Objective(args, pipeline, accelerator.device)
     validation = None
     if args.validation_data_dir and accelerator.is_main_process:
         validation_paths = find_images(args.validation_data_dir)[: args.num_validation]
@@ -310,8 +340,13 @@ def main() -> None:
     lr_scheduler = get_scheduler(
         "cosine", optimizer, num_warmup_steps=args.lr_warmup_steps, num_training_steps=args.max_train_steps
     )
+    judge = PatchDiscriminator(num_halvings=3)
+    judge_optimizer = torch.optim.AdamW(judge.parameters(), lr=4e-4, weight_decay=0.0, betas=(0.5, 0.99))
     ema = EMAModel(trained, decay=args.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=3 / 4)
-    model, optimizer = accelerator.prepare(swap_model, optimizer)
+    model, discriminator, optimizer, judge_optimizer = accelerator.prepare(
+        swap_model, judge, optimizer, judge_optimizer
+    )
+    objective = Objective(args, pipeline, discriminator, judge, accelerator.device)
     accelerator.register_for_checkpointing(ema, lr_scheduler)
     step = resume(accelerator, args.output_dir)
     set_seed(args.seed + step, device_specific=True)
@@ -326,12 +361,17 @@ def main() -> None:
             losses = objective(model, swap_model, batch, step)
         loss = losses["denoising"]
         if with_identity:
-            loss = loss + args.identity_weight * losses["identity"] + args.coarse_weight * losses["coarse"]
+            for name in ("identity", "coarse", "adversarial"):
+                loss = loss + getattr(args, f"{name}_weight") * losses[name]
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         lr_scheduler.step()
         optimizer.zero_grad()
+        if with_identity:
+            accelerator.backward(losses["discriminator"])
+            judge_optimizer.step()
+            judge_optimizer.zero_grad()
         ema.step(trained)
         step += 1
         progress.update()

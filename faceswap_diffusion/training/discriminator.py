@@ -1,4 +1,4 @@
-"""A judge of small patches, against which the autoencoder's decoder learns to paint sharply."""
+"""A judge of patches, against which a painter learns to paint what looks real."""
 
 from itertools import pairwise
 
@@ -8,18 +8,19 @@ from torch import nn
 
 
 class PatchDiscriminator(nn.Module):
-    """Says of each overlapping patch (22 px wide) whether it looks real (PatchGAN, arXiv 1611.07004, section 3.2).
+    """Says of each overlapping patch whether it looks real (PatchGAN, arXiv 1611.07004, section 3.2).
 
     Args:
-        channels (`int`): Of the first layer; each of the two further layers has twice as many.
+        channels (`int`): Of the first layer; each further layer has twice as many, up to four times.
+        num_halvings (`int`): Layers that halve the resolution. With 2 a patch is 30 pixels wide, with 3 it is 62.
     """
 
-    def __init__(self, channels: int = 32):
+    def __init__(self, channels: int = 32, num_halvings: int = 2):
         super().__init__()
-        widths = (3, channels, 2 * channels, 4 * channels)
+        widths = [3, *(channels * min(2**layer, 4) for layer in range(num_halvings + 1))]
         layers: list[nn.Module] = []
         for index, (before, after) in enumerate(pairwise(widths)):
-            stride = 2 if index < 2 else 1
+            stride = 2 if index < num_halvings else 1
             convolution = nn.utils.parametrizations.spectral_norm(nn.Conv2d(before, after, 4, stride, 1))
             layers += [convolution, nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 3, padding=1))
@@ -29,6 +30,18 @@ class PatchDiscriminator(nn.Module):
         return self.layers(images)
 
 
-def discriminator_loss(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
-    """Hinge loss of verdicts on real and on painted patches (arXiv 1705.02894, eq. 3)."""
-    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+def discriminator_loss(real: torch.Tensor, fake: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+    """Hinge loss of verdicts on real and on painted patches (arXiv 1705.02894, eq. 3), a weighted mean over patches.
+
+    Args:
+        real (`torch.Tensor`): (B, 1, h, w).
+        fake (`torch.Tensor`): (B, 1, h, w).
+        weights (`torch.Tensor`, *optional*): (B, 1, h, w), of each patch; all alike if left out.
+    """
+    losses = F.relu(1 - real) + F.relu(1 + fake)
+    return losses.mean() if weights is None else (losses * weights).sum() / weights.sum()
+
+
+def painter_loss(fake: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """What the painter is to lower: minus the verdict, a mean over patches weighted like `discriminator_loss`."""
+    return -(fake * weights).sum() / weights.sum()

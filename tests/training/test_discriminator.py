@@ -1,11 +1,29 @@
+import pytest
 import torch
 
-from faceswap_diffusion.training.discriminator import PatchDiscriminator, discriminator_loss
+from faceswap_diffusion.training.discriminator import PatchDiscriminator, discriminator_loss, painter_loss
 
 
 def test_hinge_loss_by_hand():
     real, fake = torch.tensor([2.0, 0.5]), torch.tensor([-3.0, 0.0])
     assert discriminator_loss(real, fake).item() == (0 + 0.5) / 2 + (0 + 1) / 2
+
+
+def test_weights_count_patches_by_hand():
+    real, fake = torch.tensor([2.0, 0.5]), torch.tensor([-3.0, 0.0])
+    weights = torch.tensor([1.0, 3.0])
+    assert discriminator_loss(real, fake, weights).item() == (1 * 0 + 3 * (0.5 + 1)) / 4
+    assert painter_loss(fake, weights).item() == (1 * 3 - 3 * 0) / 4
+
+
+@pytest.mark.parametrize(("num_halvings", "width"), [(2, 30), (3, 62)])
+def test_a_patch_is_as_wide_as_the_docstring_says(num_halvings, width):
+    images = torch.zeros(1, 3, 128, 128, requires_grad=True)
+    verdicts = PatchDiscriminator(8, num_halvings)(images)
+    verdicts[0, 0, verdicts.shape[2] // 2, verdicts.shape[3] // 2].backward()
+    assert images.grad is not None
+    seen = images.grad[0].abs().sum(0).sum(0).nonzero()
+    assert (seen.max() - seen.min() + 1).item() == width
 
 
 def test_a_verdict_depends_on_its_patch_alone():
