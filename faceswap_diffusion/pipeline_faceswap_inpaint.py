@@ -128,6 +128,8 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
             left out.
         draw_landmarks (`bool`): Whether the hidden part of the target shows the 68 landmarks, drawn as lines, not
             plain grey; the autoencoder carries them to the UNet.
+        geometry_share (`float`): How much of the target's facial shape in its landmarks is replaced by the source's,
+            in [0, 1]; needs a conditioner with `identity_geometry`; for `FaceSwapper`.
         mask_identity (`bool`): Whether the identity network, too, sees the shown part of the source only.
         default_num_inference_steps (`int`): Steps if a call names none.
         default_guidance_scale (`float`): Guidance if a call names none.
@@ -166,6 +168,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         landmark_set: str = "dlib68",
         landmark_scale: float = 1.0,
         draw_landmarks: bool = False,
+        geometry_share: float = 0.0,
         identity_size: int | None = None,
         mask_identity: bool = False,
         default_num_inference_steps: int = 50,
@@ -199,6 +202,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
             landmark_set=landmark_set,
             landmark_scale=landmark_scale,
             draw_landmarks=draw_landmarks,
+            geometry_share=geometry_share,
             identity_size=identity_size,
             mask_identity=mask_identity,
             default_num_inference_steps=default_num_inference_steps,

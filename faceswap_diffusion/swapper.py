@@ -15,6 +15,7 @@ from torch.nn.functional import normalize
 
 from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT, load_pipeline
 from faceswap_diffusion.compositing import match_color, paste_back
+from faceswap_diffusion.conditioning.geometry import exchange_geometry, identity_geometry
 from faceswap_diffusion.devices import resolve_device, resolve_dtype
 from faceswap_diffusion.faces.alignment import crop, ffhq_matrix, transform_points
 from faceswap_diffusion.faces.analyzer import Face, FaceAnalyzer, MeshFaceAnalyzer
@@ -43,6 +44,8 @@ class AlignedFace:
         labels (`np.ndarray`): (S, S) uint8, what the face parser sees.
         landmarks (`np.ndarray`): (478, 2) or (68, 2), x, y in crop pixels.
         landmarks68 (`np.ndarray`): (68, 2) in dlib's order, x, y in crop pixels.
+        geometry (`torch.Tensor`, *optional*): (1, 68, 2), the part of `landmarks68` that is the person's own; `None`
+            if the checkpoint has no use for it, or the analyzer tells no pose and expression.
     """
 
     pixels: np.ndarray
@@ -50,6 +53,7 @@ class AlignedFace:
     labels: np.ndarray
     landmarks: np.ndarray
     landmarks68: np.ndarray
+    geometry: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -59,10 +63,12 @@ class Person:
     Args:
         identity_embeds (`torch.Tensor`): (1, D), of unit length.
         source_clip_embeds (`torch.Tensor`): (1, C).
+        geometry (`torch.Tensor`, *optional*): (1, 68, 2), see [`AlignedFace`].
     """
 
     identity_embeds: torch.Tensor
     source_clip_embeds: torch.Tensor
+    geometry: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -272,13 +278,26 @@ class FaceSwapper:
         matrix = ffhq_matrix(face.landmarks68, size)
         pixels = crop(rgb, matrix, size)
         landmarks = face.landmarks if len(face.landmarks) == 478 else face.landmarks68
+        landmarks68 = transform_points(face.landmarks68, matrix)
         return AlignedFace(
             pixels=pixels,
             matrix=matrix,
             labels=load_face_parser().parse(pixels),
             landmarks=transform_points(landmarks, matrix),
-            landmarks68=transform_points(face.landmarks68, matrix),
+            landmarks68=landmarks68,
+            geometry=self._geometry(face, landmarks68),
         )
+
+    def _geometry(self, face: Face, landmarks68: np.ndarray) -> torch.Tensor | None:
+        """The person's own part of landmarks in crop pixels, (1, 68, 2)."""
+        if not self.pipeline.config["geometry_share"] or face.head_pose is None or face.blendshapes is None:
+            return None
+        landmarks, head_pose, blendshapes = (
+            torch.from_numpy(np.asarray(value, np.float32))[None]
+            for value in (landmarks68, face.head_pose, face.blendshapes)
+        )
+        coefficients = self.pipeline.conditioner.geometry_coefficients.float().cpu()
+        return identity_geometry(landmarks, head_pose, blendshapes, coefficients)
 
     @torch.no_grad()
     def encode_person(self, photos: Sequence[Photo], which: str | int = "largest", region: str = "face") -> Person:
@@ -301,7 +320,9 @@ class FaceSwapper:
         masks = [repaint_mask(face.labels, face.landmarks, shown) for face in faces]
         identity_embeds = self.pipeline.encode_identity(crops, masks).mean(0, keepdim=True)
         source_clip_embeds = self.pipeline.encode_clip(crops, masks).mean(0, keepdim=True)
-        return Person(normalize(identity_embeds), source_clip_embeds)
+        shapes = [face.geometry for face in faces if face.geometry is not None]
+        geometry = torch.stack(shapes).mean(0) if len(shapes) == len(faces) else None
+        return Person(normalize(identity_embeds), source_clip_embeds, geometry)
 
     def repaint(
         self,
@@ -329,7 +350,9 @@ class FaceSwapper:
             (images,) = self.pipeline(
                 image=[face.pixels for face in faces[batch]],
                 mask_image=list(masks[batch]),
-                landmarks=np.stack([face.landmarks68 for face in faces[batch]]),
+                landmarks=torch.cat(
+                    [self._landmarks(*pair) for pair in zip(faces[batch], people[batch], strict=True)]
+                ),
                 identity_embeds=torch.cat([person.identity_embeds for person in people[batch]]),
                 source_clip_embeds=torch.cat([person.source_clip_embeds for person in people[batch]]),
                 generator=[torch.Generator().manual_seed(seed) for _ in faces[batch]],
@@ -339,6 +362,13 @@ class FaceSwapper:
             )
             crops += list(np.round(np.asarray(images) * 255).astype(np.uint8))
         return crops
+
+    def _landmarks(self, face: AlignedFace, person: Person) -> torch.Tensor:
+        """The target's landmarks (1, 68, 2), given the shape of the source as far as the checkpoint says."""
+        landmarks = torch.from_numpy(np.asarray(face.landmarks68, np.float32))[None]
+        if face.geometry is None or person.geometry is None:
+            return landmarks
+        return exchange_geometry(landmarks, face.geometry, person.geometry, self.pipeline.config["geometry_share"])
 
 
 def paste_faces(

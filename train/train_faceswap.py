@@ -32,6 +32,7 @@ from transformers import CLIPVisionModelWithProjection
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from faceswap_diffusion.conditioning.conditioner import FaceConditioner
+from faceswap_diffusion.conditioning.geometry import fit_geometry
 from faceswap_diffusion.conditioning.landmark_drawing import draw_landmarks
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline, assemble_unet_input
 from faceswap_diffusion.pipeline_inputs import hide, preprocess_encoder_image, resize
@@ -117,16 +118,18 @@ def build_unet(args: argparse.Namespace, cross_attention_dim: int, sample_size: 
     )
 
 
-def build_conditioner(clip_embed_dim: int, landmarks: torch.Tensor) -> FaceConditioner:
+def build_conditioner(clip_embed_dim: int, measured: dict[str, torch.Tensor]) -> FaceConditioner:
     conditioner = FaceConditioner(
         identity_network="sface", clip_embed_dim=clip_embed_dim, cross_attention_dim=192, mapper_layers=0,
         identity_tokens=4, clip_tokens=1, landmark_tokens=4, combine="concat",
-        identity_weight=2.0, clip_weight=0.5, landmark_weight=1.0, hidden_dim=192,
+        identity_weight=2.0, clip_weight=0.5, landmark_weight=1.0, hidden_dim=192, identity_geometry=True,
     )  # fmt: skip
     # An embedding of unit length through weights of unit variance gives activations of unit variance.
     torch.nn.init.normal_(conditioner.identity_projection[0].weight, std=1.0)
+    landmarks = measured["landmarks"]
     conditioner.landmark_mean.copy_(landmarks.flatten(1).mean(0))
     conditioner.landmark_std.copy_(landmarks.flatten(1).std(0))
+    conditioner.geometry_coefficients.copy_(fit_geometry(landmarks, measured["head_pose"], measured["blendshapes"]))
     return conditioner
 
 
@@ -296,7 +299,7 @@ def load_pipeline(args: argparse.Namespace) -> FaceSwapInpaintPipeline:
 def build_pipeline(args: argparse.Namespace, measured: dict[str, torch.Tensor]) -> FaceSwapInpaintPipeline:
     vae = AutoencoderKL.from_pretrained(args.vae)
     image_encoder = CLIPVisionModelWithProjection.from_pretrained(args.image_encoder / "image_encoder")
-    conditioner = build_conditioner(image_encoder.config.projection_dim, measured["landmarks"])
+    conditioner = build_conditioner(image_encoder.config.projection_dim, measured)
     num_levels = len(vae.config["block_out_channels"])
     unet = build_unet(args, conditioner.config["cross_attention_dim"], args.resolution // 2 ** (num_levels - 1))
     return FaceSwapInpaintPipeline(
@@ -307,11 +310,12 @@ def build_pipeline(args: argparse.Namespace, measured: dict[str, torch.Tensor]) 
         conditioner=conditioner,
         scheduler=DDIMScheduler(
             beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, steps_offset=1, clip_sample=False,
-            set_alpha_to_one=False, prediction_type="v_prediction",
+            set_alpha_to_one=False, prediction_type="v_prediction", timestep_spacing="trailing",
         ),
         crop_size=args.resolution,
-        default_num_inference_steps=20,
-        default_guidance_scale=2.0,
+        geometry_share=1.0,
+        default_num_inference_steps=args.num_rollout_steps,
+        default_guidance_scale=1.5,
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import nn
 
+from faceswap_diffusion.conditioning.geometry import NUM_FEATURES
 from faceswap_diffusion.conditioning.identity import IDENTITY_NETWORKS
 
 
@@ -79,6 +80,8 @@ class FaceConditioner(ModelMixin, ConfigMixin):
         combine (`str`): `"sum"` into one token, or `"concat"`.
         identity_weight, clip_weight, landmark_weight (`float`): Scales of the conditions.
         hidden_dim (`int`, *optional*): Width of the hidden layer of each projection; none: plain linear layers.
+        identity_geometry (`bool`): Whether it knows how pose and expression move landmarks: the coefficients of
+            `conditioning.geometry.fit_geometry`, (58, 2N), in `geometry_coefficients`.
 
     Raises:
         ValueError: For an unknown `identity_network` or `combine`, or several tokens with `"sum"`.
@@ -100,6 +103,7 @@ class FaceConditioner(ModelMixin, ConfigMixin):
         clip_weight: float = 1.0,
         landmark_weight: float = 0.05,
         hidden_dim: int | None = None,
+        identity_geometry: bool = False,
     ):
         super().__init__()
         if identity_network not in IDENTITY_NETWORKS:
@@ -120,6 +124,8 @@ class FaceConditioner(ModelMixin, ConfigMixin):
         # Standardises landmarks whose spread is a few pixels; REFace's raw pixels are mean 0, deviation 1.
         self.register_buffer("landmark_mean", torch.zeros(num_landmarks * 2))
         self.register_buffer("landmark_std", torch.ones(num_landmarks * 2))
+        if identity_geometry:
+            self.register_buffer("geometry_coefficients", torch.zeros(NUM_FEATURES, num_landmarks * 2))
 
     @property
     def identity_dim(self) -> int:

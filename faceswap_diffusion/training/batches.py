@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
+from faceswap_diffusion.conditioning.geometry import exchange_geometry, fit_geometry, identity_geometry
 from faceswap_diffusion.training.augmentation import augment_sources, soften, thin_plate_basis, warp_masks
-from faceswap_diffusion.training.geometry import exchange_geometry, identity_geometry
 from faceswap_diffusion.training.measurements import MIRRORED_DLIB68
 
 
@@ -63,7 +63,8 @@ class SwapSampler:
         self.identity_noise = identity_noise
         self.landmark_noise = landmark_noise
         self.geometry_share = geometry_share
-        self.geometry = identity_geometry(measured["landmarks"], measured["head_pose"], measured["blendshapes"])
+        explained = measured["landmarks"], measured["head_pose"], measured["blendshapes"]
+        self.geometry = identity_geometry(*explained, fit_geometry(*explained))
         self.size = measured["pixels"].shape[1]
         self.basis = thin_plate_basis(self.size)
 
@@ -113,7 +114,7 @@ class SwapSampler:
         return soften(torch.maximum(masks, warp_masks(masks, self.basis)), max_sigma=2.0)
 
     def _landmarks(self, rows: torch.Tensor, others: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
-        share = self.geometry_share * torch.rand(len(rows))
+        share = self.geometry_share * torch.rand(len(rows), 1, 1)
         landmarks = self.measured["landmarks"][rows]
         landmarks = exchange_geometry(landmarks, self.geometry[rows], self.geometry[others], share)
         flipped = landmarks[:, MIRRORED_DLIB68] * torch.tensor([-1.0, 1.0]) + torch.tensor([self.size - 1.0, 0.0])

@@ -1,0 +1,78 @@
+"""What of a face's landmarks is its owner's: the part that pose and expression do not explain.
+
+In self-supervised training the landmarks of the target are also those of the source, so that a model learns to take
+the shape of the face from them; at swap time that shape is the wrong person's. Exchanging the owner's part between
+people leaves pose and expression in the landmarks: in training it makes their owner unknowable, in a swap it gives the
+target the shape of the source.
+"""
+
+import torch
+
+NUM_FEATURES = 6 + 52
+RIDGE = 1e-2  # of the mean diagonal: keeps rare blendshapes from being fitted to noise
+
+
+def explaining_features(head_pose: torch.Tensor, blendshapes: torch.Tensor) -> torch.Tensor:
+    """What explains landmarks that is not their owner's: yaw and pitch up to their squares, and blendshapes.
+
+    Roll is no part of it: aligned crops have none.
+
+    Args:
+        head_pose (`torch.Tensor`): (N, 3), yaw, pitch and roll in degrees.
+        blendshapes (`torch.Tensor`): (N, 52) in [0, 1].
+
+    Returns:
+        `torch.Tensor`: (N, 58), the first a constant 1.
+    """
+    yaw, pitch = (head_pose[:, :2] / 30).T
+    pose = torch.stack([torch.ones_like(yaw), yaw, pitch, yaw.square(), yaw * pitch, pitch.square()], 1)
+    return torch.cat([pose, blendshapes], 1)
+
+
+def fit_geometry(landmarks: torch.Tensor, head_pose: torch.Tensor, blendshapes: torch.Tensor) -> torch.Tensor:
+    """Ridge regression of landmarks on pose and expression.
+
+    Args:
+        landmarks (`torch.Tensor`): (N, 68, 2) in pixels of aligned crops.
+        head_pose (`torch.Tensor`): (N, 3) in degrees.
+        blendshapes (`torch.Tensor`): (N, 52) in [0, 1].
+
+    Returns:
+        `torch.Tensor`: (58, 136), coefficients for `identity_geometry`.
+    """
+    explaining = explaining_features(head_pose, blendshapes)
+    gram = explaining.T @ explaining
+    ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram)) / len(gram)
+    return torch.linalg.solve(gram + ridge, explaining.T @ landmarks.flatten(1))
+
+
+def identity_geometry(
+    landmarks: torch.Tensor, head_pose: torch.Tensor, blendshapes: torch.Tensor, coefficients: torch.Tensor
+) -> torch.Tensor:
+    """The owner's part of landmarks.
+
+    Args:
+        landmarks (`torch.Tensor`): (N, 68, 2) in pixels of aligned crops as large as those that were fitted.
+        head_pose (`torch.Tensor`): (N, 3) in degrees.
+        blendshapes (`torch.Tensor`): (N, 52) in [0, 1].
+        coefficients (`torch.Tensor`): (58, 136), from `fit_geometry`.
+
+    Returns:
+        `torch.Tensor`: (N, 68, 2) in pixels.
+    """
+    explained = explaining_features(head_pose, blendshapes) @ coefficients
+    return landmarks - explained.view_as(landmarks)
+
+
+def exchange_geometry(
+    landmarks: torch.Tensor, own: torch.Tensor, other: torch.Tensor, share: torch.Tensor | float
+) -> torch.Tensor:
+    """Replaces the owner's part of landmarks by somebody else's.
+
+    Args:
+        landmarks (`torch.Tensor`): (B, 68, 2) in pixels.
+        own (`torch.Tensor`): (B, 68, 2), their own part, from `identity_geometry`.
+        other (`torch.Tensor`): (B, 68, 2), somebody else's.
+        share (`torch.Tensor` or `float`): (B, 1, 1) or one for all, how much of it is replaced, in [0, 1].
+    """
+    return landmarks + share * (other - own)
