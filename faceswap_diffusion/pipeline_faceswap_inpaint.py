@@ -179,6 +179,11 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
             raise ValueError(f"channel_order is {channel_order!r}, but has to be one of {CHANNEL_ORDERS}")
         if masked_latents not in MASKED_LATENTS:
             raise ValueError(f"masked_latents is {masked_latents!r}, but has to be one of {MASKED_LATENTS}")
+        if geometry_share and conditioner is not None and not conditioner.config["identity_geometry"]:
+            raise ValueError(
+                f"geometry_share is {geometry_share}, but the conditioner knows no geometry: set geometry_share to 0, "
+                "or train a conditioner with identity_geometry"
+            )
         num_channels = 2 * vae.config["latent_channels"] + 1
         if unet.config["in_channels"] != num_channels:
             raise ValueError(

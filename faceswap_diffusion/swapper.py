@@ -363,8 +363,16 @@ class FaceSwapper:
             crops += list(np.round(np.asarray(images) * 255).astype(np.uint8))
         return crops
 
-    def _landmarks(self, face: AlignedFace, person: Person) -> torch.Tensor:
-        """The target's landmarks (1, 68, 2), given the shape of the source as far as the checkpoint says."""
+    def lend_shape(self, face: AlignedFace, person: Person) -> torch.Tensor:
+        """Gives a target's landmarks the facial shape of the source, as far as the checkpoint says.
+
+        Args:
+            face ([`AlignedFace`]): Of the target.
+            person ([`Person`]): Who it becomes.
+
+        Returns:
+            `torch.Tensor`: (1, 68, 2), x, y in crop pixels.
+        """
         landmarks = torch.from_numpy(np.asarray(face.landmarks68, np.float32))[None]
         if face.geometry is None or person.geometry is None:
             return landmarks

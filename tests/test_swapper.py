@@ -1,6 +1,7 @@
 """Photo to photo, with a pipeline of random weights: what it paints is noise, where and for whom is what counts."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ from PIL import Image, ImageDraw
 
 from faceswap_diffusion.faces.selection import NoFaceFoundError
 from faceswap_diffusion.photos import load_photo
+from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.provenance import read_provenance
-from faceswap_diffusion.swapper import FaceSwapper
-from tests.tiny import tiny_pipeline
+from faceswap_diffusion.swapper import AlignedFace, FaceSwapper
+from tests.tiny import tiny_components, tiny_conditioner, tiny_pipeline
 
 IMAGES = Path(__file__).parents[1] / "examples" / "images"
 WOMAN, MAN, SELFIE, GROUP = (
@@ -87,6 +89,50 @@ def test_photos_of_one_person_are_averaged(swapper: FaceSwapper):
     twice = swapper.swap([WOMAN, WOMAN], SELFIE)
     once = swapper.swap(WOMAN, SELFIE)
     assert np.abs(np.asarray(twice.image).astype(int) - np.asarray(once.image)).max() <= 1
+
+
+class TestLentShape:
+    """With coefficients of zero all of the landmarks are their owner's: lending everything gives the source's own."""
+
+    @staticmethod
+    def swapper(share: float) -> FaceSwapper:
+        components = {**tiny_components(), "conditioner": tiny_conditioner(identity_geometry=True)}
+        return FaceSwapper(FaceSwapInpaintPipeline(**components, crop_size=64, geometry_share=share))
+
+    @staticmethod
+    def aligned(swapper: FaceSwapper, path: Path) -> AlignedFace:
+        rgb = load_photo(path).rgb
+        (face,) = swapper.analyzer.analyze(rgb)
+        return swapper.align(rgb, face)
+
+    @pytest.mark.parametrize("share", [1.0, 0.25])
+    def test_the_targets_landmarks_move_towards_the_sources(self, share: float):
+        swapper = self.swapper(share)
+        source, target = self.aligned(swapper, WOMAN), self.aligned(swapper, SELFIE)
+        lent = swapper.lend_shape(target, swapper.encode_person([load_photo(WOMAN)]))[0].numpy()
+        wanted = target.landmarks68 + share * (source.landmarks68 - target.landmarks68)
+        assert np.abs(source.landmarks68 - target.landmarks68).max() > 1  # pixels: they differ
+        np.testing.assert_allclose(lent, wanted, atol=1e-3)
+
+    def test_what_pose_and_expression_explain_stays(self):
+        swapper = self.swapper(1.0)
+        source, target = self.aligned(swapper, WOMAN), self.aligned(swapper, SELFIE)
+        # The first feature is constant: these coefficients explain a mean face, which both share.
+        swapper.pipeline.conditioner.geometry_coefficients[0] = torch.from_numpy(source.landmarks68).flatten()
+        person = swapper.encode_person([load_photo(WOMAN)])
+        assert person.geometry is not None
+        assert person.geometry.abs().max() < 1e-3
+        lent = swapper.lend_shape(self.aligned(swapper, SELFIE), person)
+        np.testing.assert_allclose(lent[0].numpy(), source.landmarks68, atol=1e-3)
+        assert target.geometry is not None
+
+    def test_without_a_share_or_an_expression_nothing_moves(self, swapper: FaceSwapper):
+        target, person = self.aligned(swapper, SELFIE), swapper.encode_person([load_photo(WOMAN)])
+        np.testing.assert_allclose(swapper.lend_shape(target, person)[0].numpy(), target.landmarks68, atol=1e-4)
+        lending = self.swapper(1.0)
+        blank = replace(self.aligned(lending, SELFIE), geometry=None)
+        moved = lending.lend_shape(blank, lending.encode_person([load_photo(WOMAN)]))
+        np.testing.assert_allclose(moved[0].numpy(), blank.landmarks68, atol=1e-4)
 
 
 def test_mapping_takes_several_photos_for_a_person(swapper: FaceSwapper):

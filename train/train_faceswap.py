@@ -7,10 +7,10 @@
         --vae runs/vae/vae --image_encoder runs/image_encoder --output_dir runs/faceswap
 
 The recipe is REFace's (arXiv 2409.07269): a face is hidden and painted again from its own identity (self-supervised),
-with warped masks, augmented sources and a learned unconditional context. Some samples of each batch get the source of
-another person, and start from a state that the model itself has denoised so far; nobody knows their true pixels, so
-they are taught by the identity loss through the recogniser, by the target's coarse colours, and by a discriminator
-that knows what faces look like.
+with warped masks, augmented sources and a learned unconditional context. Some samples of each batch start from a state
+that the model itself has denoised so far, as in a swap. A part of them has its own source, and is to come out as it
+was. The others get the source of another person; nobody knows their true pixels, so they are taught by the identity
+loss through the recogniser, by the target's coarse colours, and by a discriminator that knows what faces look like.
 
 Stop it at any time: run the same command again and it goes on from the last saved state.
 """
@@ -84,6 +84,7 @@ def parse_args() -> argparse.Namespace:
     objective.add_argument(
         "--num_cross", type=int, default=4, help="samples a batch with the source of another person"
     )
+    objective.add_argument("--num_own", type=int, default=4, help="samples a batch rolled out with their own source")
     objective.add_argument(
         "--num_rollout_steps", type=int, default=5, help="DDIM steps that such a sample goes through"
     )
@@ -196,10 +197,13 @@ class Objective:
         )
 
     def draw_dropped(self, batch: SwapBatch) -> torch.Tensor:
-        """Samples (B,) that are trained on the unconditional context; none of those with another person's source."""
+        """Samples (B,) that are trained on the unconditional context; none of those that are rolled out."""
         dropped = torch.rand(len(batch.pixels)) < self.args.unconditional_probability
-        dropped[: batch.num_cross] = False
+        dropped[: self.num_rolled_out(batch)] = False
         return dropped.to(batch.pixels.device)
+
+    def num_rolled_out(self, batch: SwapBatch) -> int:
+        return batch.num_cross + self.args.num_own if batch.num_cross else 0
 
     @torch.no_grad()
     def encode_masked(self, batch: SwapBatch) -> torch.Tensor:
@@ -216,7 +220,7 @@ class Objective:
         return timesteps.long().to(self.alphas_cumprod.device)
 
     @torch.no_grad()
-    def roll_out_cross(
+    def roll_out(
         self, model: SwapModel, noise, masked, mask, conditions, depth: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """States and timesteps of swaps at the `depth`-th step of DDIM."""
@@ -265,12 +269,12 @@ class Objective:
         masked, mask = self.encode_masked(batch), resize(batch.mask, *latents.shape[-2:])
         noise, timesteps = torch.randn_like(latents), self.draw_timesteps(len(latents))
         noisy, conditions = self.scheduler.add_noise(latents, noise, timesteps), self.conditions(batch)
-        cross = slice(batch.num_cross)
+        rolled_out = slice(self.num_rolled_out(batch))
         if batch.num_cross:
             depth = step % self.args.num_rollout_steps + 1  # the same in all processes, which wait for one another
-            cross_conditions = [condition[cross] for condition in conditions]
-            noisy[cross], timesteps[cross] = self.roll_out_cross(
-                unwrapped, noise[cross], masked[cross], mask[cross], cross_conditions, depth
+            own_conditions = [condition[rolled_out] for condition in conditions]
+            noisy[rolled_out], timesteps[rolled_out] = self.roll_out(
+                unwrapped, noise[rolled_out], masked[rolled_out], mask[rolled_out], own_conditions, depth
             )
         unet_input = assemble_unet_input(noisy, masked, mask, self.config["channel_order"])
         output = model(unet_input, timesteps, conditions, self.draw_dropped(batch))
@@ -279,9 +283,11 @@ class Objective:
             wanted = self.scheduler.get_velocity(latents, noise, timesteps)
         # Unweighted: a swap takes shape where the noise is strong, and min-SNR weights all but mute that.
         errors = masked_mse(output, wanted, mask, outside=0.1)
-        losses = {"denoising": errors[batch.num_cross :].mean()}
+        losses = {"denoising": errors[rolled_out.stop :].mean()}
         if batch.num_cross:
             x0 = predict_x0(output, noisy, self.alphas_cumprod[timesteps], self.prediction_type)
+            own = slice(batch.num_cross, rolled_out.stop)
+            losses["own"] = masked_mse(x0[own], latents[own], mask[own], outside=0.1).mean()
             losses |= self.cross_losses(x0, batch)
         return losses
 
@@ -345,7 +351,7 @@ def main() -> None:
         "cosine", optimizer, num_warmup_steps=args.lr_warmup_steps, num_training_steps=args.max_train_steps
     )
     judge = PatchDiscriminator(num_halvings=3)
-    judge_optimizer = torch.optim.AdamW(judge.parameters(), lr=4e-4, weight_decay=0.0, betas=(0.5, 0.99))
+    judge_optimizer = torch.optim.AdamW(judge.parameters(), lr=1e-3, weight_decay=0.0, betas=(0.5, 0.99))
     ema = EMAModel(trained, decay=args.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=3 / 4)
     model, discriminator, optimizer, judge_optimizer = accelerator.prepare(
         swap_model, judge, optimizer, judge_optimizer
@@ -365,6 +371,7 @@ def main() -> None:
             losses = objective(model, swap_model, batch, step)
         loss = losses["denoising"]
         if with_identity:
+            loss = loss + losses["own"]
             for name in ("identity", "coarse", "adversarial"):
                 loss = loss + getattr(args, f"{name}_weight") * losses[name]
         accelerator.backward(loss)

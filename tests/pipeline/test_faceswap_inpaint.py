@@ -69,6 +69,10 @@ class TestDrawnLandmarks:
         alone = [self.encoded_by(pipe, landmarks=landmarks[index]) for index in range(2)]
         torch.testing.assert_close(together, torch.cat(alone))
 
+    def test_a_shape_cannot_be_lent_without_knowing_shapes(self):
+        with pytest.raises(ValueError, match=r"geometry_share is 0\.5, but the conditioner knows no geometry"):
+            tiny_pipeline(geometry_share=0.5)
+
     def test_the_setting_is_saved(self, tmp_path):
         tiny_pipeline(draw_landmarks=True).save_pretrained(tmp_path)
         assert FaceSwapInpaintPipeline.from_pretrained(tmp_path).config["draw_landmarks"] is True
