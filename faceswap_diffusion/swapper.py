@@ -350,9 +350,7 @@ class FaceSwapper:
             (images,) = self.pipeline(
                 image=[face.pixels for face in faces[batch]],
                 mask_image=list(masks[batch]),
-                landmarks=torch.cat(
-                    [self._landmarks(*pair) for pair in zip(faces[batch], people[batch], strict=True)]
-                ),
+                landmarks=torch.cat([*map(self.lend_shape, faces[batch], people[batch])]),
                 identity_embeds=torch.cat([person.identity_embeds for person in people[batch]]),
                 source_clip_embeds=torch.cat([person.source_clip_embeds for person in people[batch]]),
                 generator=[torch.Generator().manual_seed(seed) for _ in faces[batch]],

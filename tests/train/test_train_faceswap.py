@@ -119,8 +119,8 @@ def test_swap_training_resumes_moves_what_it_should_and_saves_a_pipeline(
             "train_faceswap.py", "--train_data_dir", faces, "--measurements", measurements, "--vae", autoencoder,
             "--image_encoder", image_encoder, "--output_dir", tmp_path, "--resolution", 64,
             "--block_out_channels", 32, 32, 32, 32, "--train_batch_size", 4, "--num_cross", 2, "--num_own", 1,
-            "--identity_start", 1, "--max_train_steps", steps, "--lr_warmup_steps", 0, "--checkpointing_steps", 2, "--ema_decay", 0.0,
-            "--draw_landmarks", "--num_rollout_steps", 2,
+            "--identity_start", 1, "--max_train_steps", steps, "--lr_warmup_steps", 0,
+            "--checkpointing_steps", 2, "--ema_decay", 0.0, "--draw_landmarks", "--num_rollout_steps", 2,
             "--validation_data_dir", faces, "--num_validation", 2,
         )  # fmt: skip
         assert saved_steps(tmp_path) == [steps]
