@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from faceswap_diffusion.conversion.torch_files import read_checkpoint
-from faceswap_diffusion.conversion.weights import check_weights, fill
+from faceswap_diffusion.conversion.weights import check_weights, fill, shapes_of
 from faceswap_diffusion.masks.bisenet import BiSeNet
 
 LEFT_OUT = {
@@ -27,7 +27,7 @@ def convert_bisenet(checkpoint: str | Path, folder: str | Path) -> None:
     source = read_checkpoint(checkpoint)
     with torch.device("meta"):
         parser = BiSeNet()
-    shapes = {name: tuple(weight.shape) for name, weight in parser.state_dict().items()}
+    shapes = shapes_of(parser)
     check_weights(source, "the face parser 79999_iter.pth", shapes, LEFT_OUT)
     fill(parser, {name: name for name in shapes}, source.weights, dtype=None)
     parser.save_pretrained(folder)

@@ -1,7 +1,7 @@
-"""Names of weights in CompVis' layout, that of the first Stable Diffusion, for those of Diffusers' UNet and autoencoder.
+"""The weights of Diffusers' UNet and autoencoder by their names in CompVis' layout, that of the first Stable Diffusion.
 
-The maps go from Diffusers' names to CompVis'. With a network at hand, which knows all of its own names, that serves both
-ways. The tests hold the maps to Diffusers' own conversion, which goes one way only.
+The maps go from Diffusers' names to CompVis'. With a network at hand, which knows all of its own names, that serves
+both ways. The tests hold the maps to Diffusers' own conversion, which goes one way only.
 """
 
 from collections.abc import Mapping

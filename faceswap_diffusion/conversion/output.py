@@ -1,7 +1,6 @@
 """Where a conversion writes: beside the place that is meant, and there only when all of it is well."""
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager

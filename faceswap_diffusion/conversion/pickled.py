@@ -1,8 +1,8 @@
 """Reads pickles as data: nothing that a pickle names is imported, and nothing is ever called.
 
 A pickle is a program for a small stack machine. This one has the part of the instructions that lays out containers,
-numbers and text; where a pickle asks for a class or a function it gets a name, and where it calls one, an inert object.
-What PyTorch writes for a tensor becomes a `TensorRecord`, a description of where the tensor's values are.
+numbers and text; where a pickle asks for a class or a function it gets a name, and where it calls one, an inert
+object. What PyTorch writes for a tensor becomes a `TensorRecord`, a description of where the tensor's values are.
 """
 
 import pickletools

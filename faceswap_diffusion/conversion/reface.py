@@ -1,7 +1,7 @@
 """REFace's published checkpoint (arXiv 2409.07269) into a Diffusers folder, and back.
 
-A Lightning file in CompVis' layout holds all networks. Each weight of ours has one there, by the maps below; a checkpoint
-of another size is converted by describing it as an [`Architecture`].
+A Lightning file in CompVis' layout holds all networks. Each weight of ours has one there, by the maps below; a
+checkpoint of another size is converted by describing it as an [`Architecture`].
 """
 
 from collections.abc import Mapping
@@ -18,12 +18,13 @@ from transformers import CLIPVisionConfig
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.clip.modeling_clip import CLIPVisionModelWithProjection
 
+from faceswap_diffusion.checkpoint_files import PARSER_FOLDER
 from faceswap_diffusion.conditioning.conditioner import FaceConditioner
 from faceswap_diffusion.conversion.bisenet import convert_bisenet
 from faceswap_diffusion.conversion.compvis import compvis_shape, unet_keys, vae_keys
 from faceswap_diffusion.conversion.output import check_output, written
 from faceswap_diffusion.conversion.torch_files import Checkpoint, read_checkpoint
-from faceswap_diffusion.conversion.weights import ConversionReport, check_weights, fill, reason_to_leave_out
+from faceswap_diffusion.conversion.weights import ConversionReport, check_weights, fill, left_out, shapes_of
 from faceswap_diffusion.hub import write_hub_files
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 
@@ -71,7 +72,6 @@ LEFT_OUT = {
     "cond_stage_model.projection_back.": "never used by REFace",
     "lpips_loss.": "a network of the training's loss",
 }  # fmt: skip
-TRAINING_STATE = "state of the training"
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,8 @@ tags:
 
 # REFace, converted for Diffusers
 
-Weights of [REFace](https://arxiv.org/abs/2409.07269), converted by the package `faceswap-diffusion`; `conversion.json` says
-what became of every key. Their terms are those of the original: they were trained on CelebAMask-HQ and began as
+Weights of [REFace](https://arxiv.org/abs/2409.07269), converted by the package `faceswap-diffusion`; `conversion.json`
+says what became of every key. Their terms are those of the original: they were trained on CelebAMask-HQ and began as
 Paint-by-Example's, for non-commercial use.
 
 ```py
@@ -201,9 +201,9 @@ def _prefixed(names: list[str], prefixes: Mapping[str, str]) -> dict[str, str]:
 
 def reface_shapes(pipeline: FaceSwapInpaintPipeline) -> dict[str, tuple[int, ...]]:
     """The shape of every weight that REFace's checkpoint has for a pipeline's networks."""
-    states = {part: getattr(pipeline, part).state_dict() for part in NETWORKS}
+    shapes = {part: shapes_of(getattr(pipeline, part)) for part in NETWORKS}
     return {
-        key: compvis_shape(key, tuple(states[part][name].shape))
+        key: compvis_shape(key, shapes[part][name])
         for part, keys in reface_keys(pipeline).items()
         for name, key in keys.items()
     }
@@ -227,7 +227,7 @@ def convert_reface(
         checkpoint (`str` or `Path`): REFace's `last.ckpt`.
         folder (`str` or `Path`): To write; it appears when all of it is done.
         dtype (`torch.dtype`, *optional*): Precision to save in; as the checkpoint has it if left out.
-        parser (`str` or `Path`, *optional*): `79999_iter.pth`, the face parser that REFace uses, to go into the folder.
+        parser (`str` or `Path`, *optional*): `79999_iter.pth`, REFace's face parser, to go into the folder.
         arcface (`str` or `Path`, *optional*): `model_ir_se50.pth`, in place of the checkpoint's identity network.
         overwrite (`bool`): Whether an older folder is replaced.
         architecture ([`Architecture`]): Sizes of the networks.
@@ -247,7 +247,7 @@ def convert_reface(
     with written(folder, overwrite) as target:
         save_networks(pipeline, reface_keys(pipeline), source.weights, target, dtype)
         if parser is not None:
-            convert_bisenet(parser, target / "face_parser")
+            convert_bisenet(parser, target / PARSER_FOLDER)
         report = report_of(source, reface_keys(pipeline))
         report.save(target)
     return report
@@ -281,10 +281,8 @@ def check_reface(source: Checkpoint, pipeline: FaceSwapInpaintPipeline) -> None:
 def report_of(source: Checkpoint, keys: Mapping[str, Mapping[str, str]]) -> ConversionReport:
     """Says what became of each key of REFace's checkpoint."""
     became = {key: f"{part}/{name}" for part, names in keys.items() for name, key in names.items()}
-    unused = {key: reason_to_leave_out(key, LEFT_OUT) for key in source.weights if key not in became}
-    state = dict.fromkeys(source.training_state, TRAINING_STATE)
     added = {f"conditioner/{name}": "REFace takes landmarks in raw pixels" for name in RAW_LANDMARKS}
-    return ConversionReport(became, {key: why for key, why in unused.items() if why is not None} | state, added)
+    return ConversionReport(became, left_out(source, LEFT_OUT), added)
 
 
 def save_networks(
@@ -317,4 +315,3 @@ def save_networks(
     pipeline.save_config(folder)
     (folder / "README.md").write_text(MODEL_CARD, encoding="utf-8")
     write_hub_files(folder)
-

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import CLIPVisionConfig
 
 from faceswap_diffusion.checkpoint_files import checkpoint_folder
 from faceswap_diffusion.conversion.compvis import compvis_shape
@@ -35,8 +34,8 @@ FIXED_IN_REFACE = {
 def convert_to_reface(checkpoint: str | Path, file: str | Path, *, overwrite: bool = False) -> ConversionReport:
     """Writes the weights of a folder into a file that REFace loads, under the keys and in the shapes it has them.
 
-    Weights are copied to the bit. What REFace's file holds beside them (CLIP's text tower, networks that it never uses,
-    the loss) is not in a folder; REFace loads without it (`strict=False`).
+    Weights are copied to the bit. What REFace's file holds beside them (CLIP's text tower, networks that it never
+    uses, the loss) is not in a folder; REFace loads without it (`strict=False`).
 
     Args:
         checkpoint (`str` or `Path`): Folder in Diffusers' layout, or Hub id.
@@ -77,8 +76,7 @@ def read_architecture(folder: Path) -> Architecture:
     except OSError as error:
         raise ValueError(f"checkpoint {folder} lacks {error.filename}") from error
     settings = {name: value for name, value in pipeline.items() if name in PUBLISHED.pipeline}
-    known = CLIPVisionConfig().to_dict()
-    encoder = {name: value for name, value in networks.pop("image_encoder").items() if name in known}
+    encoder = {name: value for name, value in networks.pop("image_encoder").items() if name in PUBLISHED.image_encoder}
     return Architecture(**networks, image_encoder=encoder, pipeline=settings)
 
 

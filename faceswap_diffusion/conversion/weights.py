@@ -1,7 +1,7 @@
 """From names and tensors to networks: what fits, what is left out, and what is written."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -42,13 +42,28 @@ class ConversionReport:
         return lines
 
 
-def reason_to_leave_out(key: str, reasons: Mapping[str, str]) -> str | None:
+def shapes_of(network: torch.nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shape of each weight of a network."""
+    return {name: tuple(weight.shape) for name, weight in network.state_dict().items()}
+
+
+def reason_for(key: str, reasons: Mapping[str, str]) -> str | None:
     """The reason that is given for a key, or for a prefix of it that ends in a dot."""
-    return next((why for name, why in reasons.items() if key == name or (name[-1] == "." and key.startswith(name))), None)
+    for name, reason in reasons.items():
+        if key == name or (name.endswith(".") and key.startswith(name)):
+            return reason
+    return None
+
+
+def left_out(source: Checkpoint, reasons: Mapping[str, str]) -> dict[str, str]:
+    """What of a checkpoint is left out, with the reasons, see `reason_for`."""
+    found = {key: reason_for(key, reasons) for key in source.weights}
+    state = dict.fromkeys(source.training_state, "state of the training")
+    return {key: reason for key, reason in found.items() if reason is not None} | state
 
 
 def check_weights(
-    checkpoint: Checkpoint, kind: str, shapes: Mapping[str, tuple[int, ...]], left_out: Mapping[str, str]
+    checkpoint: Checkpoint, kind: str, shapes: Mapping[str, tuple[int, ...]], reasons: Mapping[str, str]
 ) -> None:
     """Compares a checkpoint with what a kind of checkpoint has to hold.
 
@@ -56,14 +71,14 @@ def check_weights(
         checkpoint ([`Checkpoint`]): What there is.
         kind (`str`): What it should be, for the error.
         shapes (`Mapping[str, tuple[int, ...]]`): Of every key that is needed.
-        left_out (`Mapping[str, str]`): What else may be there, see `reason_to_leave_out`.
+        reasons (`Mapping[str, str]`): Of what else may be there, why it is left out, see `reason_for`.
 
     Raises:
         ValueError: Naming the keys that are missing, unknown or of the wrong shape.
     """
     weights = checkpoint.weights
     missing = [key for key in shapes if key not in weights]
-    unknown = [key for key in weights if key not in shapes and reason_to_leave_out(key, left_out) is None]
+    unknown = [key for key in weights if key not in shapes and reason_for(key, reasons) is None]
     misshapen = [
         f"{key} (is {tuple(weights[key].shape)}, has to be {shape})"
         for key, shape in shapes.items()
@@ -76,8 +91,9 @@ def check_weights(
 
 
 def _named(what: str, keys: list[str]) -> str:
+    count = "1 key is" if len(keys) == 1 else f"{len(keys)} keys are"
     more = f" and {len(keys) - NAMES_IN_AN_ERROR} more" if len(keys) > NAMES_IN_AN_ERROR else ""
-    return f"{len(keys)} {'key is' if len(keys) == 1 else 'keys are'} {what}, {', '.join(keys[:NAMES_IN_AN_ERROR])}{more}"
+    return f"{count} {what}, {', '.join(keys[:NAMES_IN_AN_ERROR])}{more}"
 
 
 def cast(key: str, weight: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
@@ -105,6 +121,6 @@ def fill(
         weights (`Mapping[str, torch.Tensor]`): Of as many values each as the network's own.
         dtype (`torch.dtype`, *optional*): Precision to give them; as they are if left out.
     """
-    shapes = {name: weight.shape for name, weight in network.state_dict().items()}
+    shapes = shapes_of(network)
     state = {name: cast(key, weights[key], dtype).reshape(shapes[name]) for name, key in keys.items()}
     network.load_state_dict(state, strict=False, assign=True)

@@ -1,7 +1,7 @@
 """BiSeNet, the face parser that REFace was trained with: 19 labels, reduced to REFace's 12.
 
-The weights (`79999_iter.pth`) were trained on CelebAMask-HQ, which is for non-commercial research only: they are brought
-by the user and put into a checkpoint by `faceswap-diffusion convert reface --parser`.
+The weights (`79999_iter.pth`) were trained on CelebAMask-HQ, which is for non-commercial research only: they are
+brought by the user and put into a checkpoint by `faceswap-diffusion convert reface --parser`.
 """
 
 import cv2
