@@ -117,7 +117,7 @@ def _add_swap_arguments(swap: argparse.ArgumentParser) -> None:
     swap.set_defaults(run=run_swap)
 
 
-def _add_convert_commands(convert: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+def _add_convert_commands(convert: argparse.ArgumentParser, common: OneLineParser) -> None:
     commands = convert.add_subparsers(required=True, metavar="COMMAND", parser_class=OneLineParser)
     output = OneLineParser(add_help=False)
     output.add_argument("-o", "--output", required=True, metavar="OUT", help="folder or file to write")

@@ -1,4 +1,4 @@
-"""The weights of Diffusers' UNet and autoencoder by their names in CompVis' layout, that of the first Stable Diffusion.
+"""Diffusers' UNet and autoencoder by their weights' names in CompVis' layout, that of the first Stable Diffusion.
 
 The maps go from Diffusers' names to CompVis'. With a network at hand, which knows all of its own names, that serves
 both ways. The tests hold the maps to Diffusers' own conversion, which goes one way only.

@@ -8,7 +8,7 @@ object. What PyTorch writes for a tensor becomes a `TensorRecord`, a description
 import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 
@@ -102,11 +102,11 @@ class PickleReader:
         self.below: list[Stack] = []  # what lies under each mark
         self.memo: dict[int, Any] = {}
 
-    def read(self, stream: BinaryIO | bytes) -> Any:
+    def read(self, stream: Any) -> Any:
         """Reads one pickle from where a stream stands, and leaves the stream behind it.
 
         Args:
-            stream (`BinaryIO` or `bytes`): The pickle.
+            stream (`BinaryIO`, `mmap.mmap` or `bytes`): The pickle.
 
         Returns:
             `Any`: Containers, numbers, text, `TensorRecord`, `Name` and `Inert`.

@@ -173,7 +173,7 @@ def build_empty_pipeline(architecture: Architecture) -> FaceSwapInpaintPipeline:
         setattr(networks["conditioner"], name, torch.full((2 * architecture.conditioner["num_landmarks"],), value))
     return FaceSwapInpaintPipeline(
         **networks,
-        feature_extractor=clip_feature_extractor(encoder_config.image_size),
+        feature_extractor=clip_feature_extractor(architecture.image_encoder["image_size"]),
         scheduler=stable_diffusion_scheduler(),
         **architecture.pipeline,
     )
@@ -201,11 +201,11 @@ def _prefixed(names: list[str], prefixes: Mapping[str, str]) -> dict[str, str]:
 
 def reface_shapes(pipeline: FaceSwapInpaintPipeline) -> dict[str, tuple[int, ...]]:
     """The shape of every weight that REFace's checkpoint has for a pipeline's networks."""
-    shapes = {part: shapes_of(getattr(pipeline, part)) for part in NETWORKS}
     return {
-        key: compvis_shape(key, shapes[part][name])
+        keys[name]: compvis_shape(keys[name], shape)
         for part, keys in reface_keys(pipeline).items()
-        for name, key in keys.items()
+        for name, shape in shapes_of(getattr(pipeline, part)).items()
+        if name in keys
     }
 
 
@@ -272,8 +272,8 @@ def check_reface(source: Checkpoint, pipeline: FaceSwapInpaintPipeline) -> None:
             "network and learnable_vector: to begin a training with it use `convert sd-inpaint-init`"
         )
     check_weights(source, "REFace's checkpoint", reface_shapes(pipeline), LEFT_OUT)
-    schedule = pipeline.scheduler.alphas_cumprod
-    stored = weights.get("alphas_cumprod", schedule)
+    schedule: torch.Tensor = pipeline.scheduler.alphas_cumprod
+    stored: torch.Tensor = weights.get("alphas_cumprod", schedule)
     if stored.shape != schedule.shape or not torch.allclose(stored.float(), schedule, rtol=1e-4):
         raise ValueError(f"{source.path} has another noise schedule than REFace's (alphas_cumprod)")
 

@@ -106,9 +106,9 @@ def _load_file(path: Path, architecture: Architecture) -> tuple[UNet2DConditionM
         "vae": (vae, vae_keys(list(vae.state_dict()), vae.config)),
     }
     shapes = {
-        key: compvis_shape(key, shapes_of(network)[name])
+        keys[name]: compvis_shape(keys[name], shape)
         for network, keys in parts.values()
-        for name, key in keys.items()
+        for name, shape in shapes_of(network).items()
     }
     check_weights(source, "a checkpoint of Stable Diffusion 1.x", shapes, LEFT_OUT_OF_STABLE_DIFFUSION)
     report = ConversionReport(left_out=left_out(source, LEFT_OUT_OF_STABLE_DIFFUSION))
@@ -150,7 +150,8 @@ def widen_input(unet: UNet2DConditionModel, source: Path) -> None:
             f"the UNet of {source} takes {narrow.in_channels} channels: give one of Stable Diffusion 1.x that makes "
             f"pictures from text, which takes {num_latents}"
         )
-    wide = torch.nn.Conv2d(2 * num_latents + 1, narrow.out_channels, narrow.kernel_size, padding=narrow.padding)
+    side = narrow.weight.shape[-1]
+    wide = torch.nn.Conv2d(2 * num_latents + 1, narrow.out_channels, side, padding=side // 2)
     wide = wide.to(narrow.weight.dtype).requires_grad_(False)
     wide.weight.zero_()
     wide.weight[:, :num_latents] = narrow.weight
@@ -174,11 +175,12 @@ def load_image_encoder(
         encoder = CLIPVisionModelWithProjection.from_pretrained(EMBEDDED_CHECKPOINT / "image_encoder")
         return encoder, CLIPImageProcessorPil.from_pretrained(EMBEDDED_CHECKPOINT / "feature_extractor")
     try:
-        encoder, info = CLIPVisionModelWithProjection.from_pretrained(
+        loaded: Any = CLIPVisionModelWithProjection.from_pretrained(
             folder, use_safetensors=True, output_loading_info=True
         )
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise ValueError(f"no CLIP model with safetensors can be read in {folder}: {error}") from error
+    encoder, info = loaded
     if missing := sorted(info["missing_keys"]):
         raise ValueError(f"{folder} is no CLIP model with a vision tower: it lacks {missing[0]}")
     return encoder, clip_feature_extractor(encoder.config.image_size)
