@@ -35,6 +35,11 @@ class StorageRecord:
     dtype: torch.dtype
     num_elements: int
 
+    @property
+    def num_bytes(self) -> int:
+        """Size of the values."""
+        return self.num_elements * self.dtype.itemsize
+
 
 @dataclass(frozen=True)
 class TensorRecord:
@@ -57,6 +62,8 @@ STORAGE_DTYPES = {
     "torch.CharStorage": torch.int8,
     "torch.ByteStorage": torch.uint8,
     "torch.BoolStorage": torch.bool,
+    "torch.ComplexFloatStorage": torch.complex64,
+    "torch.ComplexDoubleStorage": torch.complex128,
 }
 """The types of storage that are read; tensors in others stay inert."""
 
@@ -74,13 +81,6 @@ CALLS: dict[str, Callable[..., Any]] = {
 """What takes the place of the only calls that are understood; each lays out data, and none does more."""
 
 
-def _storage_record(persistent_id: Any) -> Any:
-    """PyTorch's reference to a storage: ("storage", type, key, location, number of elements, ...)."""
-    _, kind, key, _, num_elements, *_ = persistent_id
-    dtype = STORAGE_DTYPES.get(kind.name)
-    return Inert(kind) if dtype is None else StorageRecord(key, dtype, num_elements)
-
-
 LITERALS = {
     "BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1", "LONG4", "BINFLOAT", "FLOAT",
     "BINUNICODE", "BINUNICODE8", "SHORT_BINUNICODE", "UNICODE", "BINSTRING", "SHORT_BINSTRING", "STRING",
@@ -95,12 +95,13 @@ Stack: TypeAlias = list[Any]
 
 
 class PickleReader:
-    """Runs one pickle on a stack of plain data."""
+    """Runs one pickle on a stack of plain data; `storages` are all that it mentions."""
 
     def __init__(self):
         self.stack: Stack = []
         self.below: list[Stack] = []  # what lies under each mark
         self.memo: dict[int, Any] = {}
+        self.storages: dict[str, StorageRecord] = {}
 
     def read(self, stream: Any) -> Any:
         """Reads one pickle from where a stream stands, and leaves the stream behind it.
@@ -245,4 +246,7 @@ class PickleReader:
         self.stack.pop()  # an object's attributes, of which plain data has none
 
     def _binpersid(self, _: Any) -> None:
-        self._push(_storage_record(self.stack.pop()))
+        _, kind, key, _, num_elements, *_ = self.stack.pop()  # "storage", type, key, location, number of elements
+        if kind.name in STORAGE_DTYPES:
+            self.storages[key] = StorageRecord(key, STORAGE_DTYPES[kind.name], num_elements)
+        self._push(self.storages.get(key, Inert(kind)))

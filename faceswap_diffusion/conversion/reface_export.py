@@ -19,7 +19,7 @@ from faceswap_diffusion.conversion.reface import (
     build_empty_pipeline,
     reface_keys,
 )
-from faceswap_diffusion.conversion.weights import ConversionReport
+from faceswap_diffusion.conversion.weights import ConversionReport, shapes_of
 
 FIXED_IN_REFACE = {
     "conditioner": (
@@ -53,15 +53,23 @@ def convert_to_reface(checkpoint: str | Path, file: str | Path, *, overwrite: bo
     architecture = read_architecture(folder)
     check_design(folder, architecture)
     state_dict, report = {}, ConversionReport()
-    for part, keys in reface_keys(build_empty_pipeline(architecture)).items():
-        weights = _read_part(folder / part, set(keys))
+    pipeline = build_empty_pipeline(architecture)
+    for part, keys in reface_keys(pipeline).items():
+        weights = _read_part(folder / part, shapes_of(getattr(pipeline, part)))
         for name, key in keys.items():
             state_dict[key] = weights[name].reshape(compvis_shape(key, tuple(weights[name].shape)))
             report.became[f"{part}/{name}"] = f"REFace's checkpoint/{key}"
     report.left_out = {f"conditioner/{name}": "REFace takes landmarks in raw pixels" for name in RAW_LANDMARKS}
     with written(file, overwrite) as target:
-        torch.save({"state_dict": state_dict}, target)
+        _save(state_dict, target)
     return report
+
+
+def _save(state_dict: dict[str, torch.Tensor], path: Path) -> None:
+    try:
+        torch.save({"state_dict": state_dict}, path)
+    except RuntimeError as error:
+        raise OSError(f"PyTorch failed, the disk may be full ({error})") from error
 
 
 def read_architecture(folder: Path) -> Architecture:
@@ -103,8 +111,8 @@ def check_design(folder: Path, architecture: Architecture) -> None:
         raise ValueError(f"checkpoint {folder} is not of REFace's design: its projections have a hidden layer")
 
 
-def _read_part(folder: Path, names: set[str]) -> dict[str, torch.Tensor]:
-    """Maps the weights of one network from its safetensors files.
+def _read_part(folder: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
+    """Maps the weights of one network, which have to have these shapes, from its safetensors files.
 
     Raises:
         ValueError: If they cannot be read, or are not those of the network.
@@ -115,8 +123,9 @@ def _read_part(folder: Path, names: set[str]) -> dict[str, torch.Tensor]:
     except (OSError, SafetensorError) as error:
         raise ValueError(f"the weights in {folder} cannot be read: {error}") from error
     for name, value in RAW_LANDMARKS.items():
-        if (weights.pop(name, torch.tensor(value)) != value).any():
+        if (weights.get(name, torch.tensor(value)) != value).any():
             raise ValueError(f"the weights in {folder} standardise landmarks ({name}), which REFace does not")
-    if differing := sorted(names ^ weights.keys()):
-        raise ValueError(f"the weights in {folder} do not fit its configuration: {differing[0]} is missing or unknown")
+    stored = {name: tuple(weight.shape) for name, weight in weights.items()}
+    if differing := sorted(name for name, _ in stored.items() ^ shapes.items()):
+        raise ValueError(f"the weights in {folder} do not fit its configuration: {differing[0]} is one that does not")
     return weights

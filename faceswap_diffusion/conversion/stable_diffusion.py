@@ -84,13 +84,15 @@ def init_from_stable_diffusion(
         scheduler=stable_diffusion_scheduler(),
         **{**architecture.pipeline, "crop_size": crop_size},
     )
+    if dtype is not None:
+        pipeline.to(dtype)
     report.added = {
         "unet/conv_in.weight": "input channels for the masked target and the mask: zeros",
         **{f"conditioner/{name}": "fresh, or of a file given" for name in conditioner.state_dict()},
         **{f"image_encoder/{name}": "of the image encoder" for name in encoder.state_dict()},
     }
     with written(folder, overwrite) as target:
-        pipeline.to(dtype or torch.float32).save_pretrained(target)
+        pipeline.save_pretrained(target)
         report.save(target)
     return report
 
@@ -113,7 +115,7 @@ def _load_file(path: Path, architecture: Architecture) -> tuple[UNet2DConditionM
     check_weights(source, "a checkpoint of Stable Diffusion 1.x", shapes, LEFT_OUT_OF_STABLE_DIFFUSION)
     report = ConversionReport(left_out=left_out(source, LEFT_OUT_OF_STABLE_DIFFUSION))
     for part, (network, keys) in parts.items():
-        fill(network, keys, source.weights, dtype=None)
+        fill(network, keys, source.weights, torch.float32)
         report.became |= {key: f"{part}/{name}" for name, key in keys.items()}
     return unet, vae, report
 
@@ -123,7 +125,9 @@ def _load_folder(folder: Path) -> tuple[UNet2DConditionModel, AutoencoderKL, Con
     networks: dict[str, Any] = {}
     for part, network_class in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL)):
         try:
-            networks[part] = network_class.from_pretrained(folder / part, use_safetensors=True, local_files_only=True)
+            networks[part] = network_class.from_pretrained(
+                folder / part, dtype=torch.float32, use_safetensors=True, local_files_only=True
+            )
         except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             raise ValueError(
                 f"no {part} of Stable Diffusion with safetensors can be read in {folder}: {error}"
@@ -144,20 +148,16 @@ def widen_input(unet: UNet2DConditionModel, source: Path) -> None:
     Raises:
         ValueError: If it has other input channels already.
     """
-    num_latents, narrow = unet.config["out_channels"], unet.conv_in
-    if narrow.in_channels != num_latents:
+    num_latents, conv_in = unet.config["out_channels"], unet.conv_in
+    if conv_in.in_channels != num_latents:
         raise ValueError(
-            f"the UNet of {source} takes {narrow.in_channels} channels: give one of Stable Diffusion 1.x that makes "
+            f"the UNet of {source} takes {conv_in.in_channels} channels: give one of Stable Diffusion 1.x that makes "
             f"pictures from text, which takes {num_latents}"
         )
-    side = narrow.weight.shape[-1]
-    wide = torch.nn.Conv2d(2 * num_latents + 1, narrow.out_channels, side, padding=side // 2)
-    wide = wide.to(narrow.weight.dtype).requires_grad_(False)
-    wide.weight.zero_()
-    wide.weight[:, :num_latents] = narrow.weight
-    wide.bias = narrow.bias
-    unet.conv_in = wide.requires_grad_(True)
-    unet.register_to_config(in_channels=wide.in_channels)
+    zeros = torch.zeros_like(conv_in.weight).repeat(1, 2, 1, 1)[:, : num_latents + 1]  # masked target and mask
+    conv_in.weight = torch.nn.Parameter(torch.cat([conv_in.weight.detach(), zeros], dim=1))
+    conv_in.in_channels = 2 * num_latents + 1
+    unet.register_to_config(in_channels=conv_in.in_channels)
 
 
 def load_image_encoder(
@@ -172,11 +172,13 @@ def load_image_encoder(
         ValueError: If there is none.
     """
     if folder is None:
-        encoder = CLIPVisionModelWithProjection.from_pretrained(EMBEDDED_CHECKPOINT / "image_encoder")
+        encoder = CLIPVisionModelWithProjection.from_pretrained(
+            EMBEDDED_CHECKPOINT / "image_encoder", dtype=torch.float32
+        )
         return encoder, CLIPImageProcessorPil.from_pretrained(EMBEDDED_CHECKPOINT / "feature_extractor")
     try:
         loaded: Any = CLIPVisionModelWithProjection.from_pretrained(
-            folder, use_safetensors=True, output_loading_info=True
+            folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise ValueError(f"no CLIP model with safetensors can be read in {folder}: {error}") from error

@@ -96,25 +96,15 @@ def _read_legacy(mapped: mmap.mmap) -> tuple[Any, dict[str, int]]:
     """Reads the pickles of a file from before PyTorch 1.6, and where each storage starts."""
     if PickleReader().read(mapped) != LEGACY_MAGIC_NUMBER:
         raise ValueError("it is a pickle, but not one of PyTorch's")
-    _protocol, _system, root, keys = (PickleReader().read(mapped) for _ in range(4))
+    _protocol, _system = PickleReader().read(mapped), PickleReader().read(mapped)
+    reader = PickleReader()
+    root, keys = reader.read(mapped), PickleReader().read(mapped)
     starts = {}
-    sizes = _storage_sizes(root)
     position = mapped.tell()
     for key in keys:
         starts[key] = position + 8  # after the number of elements
-        position = starts[key] + sizes[key]
+        position = starts[key] + reader.storages[key].num_bytes
     return root, starts
-
-
-def _storage_sizes(root: Any) -> dict[str, int]:
-    """Bytes of each storage that is mentioned in nested containers."""
-    if isinstance(root, TensorRecord):
-        return {root.storage.key: root.storage.num_elements * root.storage.dtype.itemsize}
-    sizes = {}
-    items = root.values() if isinstance(root, dict) else root if isinstance(root, list | tuple) else ()
-    for item in items:
-        sizes |= _storage_sizes(item)
-    return sizes
 
 
 def _tensor(key: Any, record: Any, values: torch.Tensor, starts: dict[str, int]) -> torch.Tensor:
@@ -130,8 +120,8 @@ def _tensor(key: Any, record: Any, values: torch.Tensor, starts: dict[str, int])
 
 def _storage(record: StorageRecord, values: torch.Tensor, starts: dict[str, int]) -> torch.Tensor:
     start = starts[record.key]
-    stored = values[start : start + record.num_elements * record.dtype.itemsize]
-    if len(stored) < record.num_elements * record.dtype.itemsize:
+    stored = values[start : start + record.num_bytes]
+    if len(stored) < record.num_bytes:
         raise ValueError("it ends before its values do")
     if start % record.dtype.itemsize:
         stored = stored.clone()  # a view of numbers has to start at a multiple of their size
