@@ -1,4 +1,4 @@
-"""REFace's face parser: the network against the original's output, its labels, and real faces where its file is at hand."""
+"""REFace's face parser against the original's output, its labels, and real faces where its file is at hand."""
 
 import os
 from pathlib import Path
