@@ -52,7 +52,7 @@ def written(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
             yield Path(folder, path.name)
             if path.exists():
-                os.replace(path, Path(folder, "replaced"))
+                os.replace(path, Path(folder, f"{path.name}.older"))
             os.replace(Path(folder, path.name), path)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error

@@ -245,9 +245,9 @@ def convert_reface(
     pipeline = build_empty_pipeline(architecture)
     check_reface(source, pipeline)
     with written(folder, overwrite) as target:
-        save_networks(pipeline, reface_keys(pipeline), source.weights, target, dtype)
         if parser is not None:
             convert_bisenet(parser, target / PARSER_FOLDER)
+        save_networks(pipeline, reface_keys(pipeline), source.weights, target, dtype)
         report = report_of(source, reface_keys(pipeline))
         report.save(target)
     return report

@@ -6,6 +6,7 @@ Both of PyTorch's formats are read: a zip archive of a pickle and a file for eac
 
 import mmap
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,11 @@ from faceswap_diffusion.conversion.pickled import PickleReader, StorageRecord, T
 
 ZIP_SIGNATURE = b"PK\x03\x04"
 LEGACY_MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
+# What reading damaged data may come to.
+UNREADABLE = (
+    SafetensorError, zipfile.BadZipFile, zlib.error, OSError, EOFError, LookupError, OverflowError, RuntimeError,
+    TypeError, ValueError,
+)  # fmt: skip
 LOCAL_HEADER = 30  # bytes before the name in an entry of a zip archive
 
 
@@ -55,7 +61,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         if path.suffix == ".safetensors":
             return Checkpoint(path, load_file(path), [])
         return _read_torch_file(path)
-    except (SafetensorError, zipfile.BadZipFile, ValueError, LookupError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"{path} cannot be read as a checkpoint, it may be truncated: {error}") from error
 
 

@@ -1,6 +1,7 @@
 """Weights of PyTorch's files: the same as PyTorch reads, without running what is pickled."""
 
 import os
+import random
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -135,3 +136,21 @@ def test_tensors_cannot_reach_beyond_their_values(tmp_path: Path):
     path.write_bytes(content.replace(b"K\x10\x85", b"K\x7f\x85"))
     with pytest.raises(ValueError, match="a reaches beyond its values"):
         read_checkpoint(path)
+
+
+@pytest.mark.parametrize("as_zip", [True, False], ids=["zip", "legacy"])
+def test_damaged_bytes_are_value_errors_or_nothing(tmp_path: Path, as_zip: bool):
+    path = tmp_path / "last.ckpt"
+    torch.save(lightning_file({"a": torch.randn(3, 4)[:, :2]}), path, _use_new_zipfile_serialization=as_zip)
+    content = path.read_bytes()
+    generator = random.Random(0)
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(content)
+        damaged[generator.randrange(min(len(content), 1500))] = generator.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            read_checkpoint(path)
+        except ValueError:
+            refused += 1
+    assert refused > 100
