@@ -26,6 +26,7 @@ from faceswap_diffusion.conversion.torch_files import read_checkpoint
 from faceswap_diffusion.conversion.weights import ConversionReport, check_weights, fill, left_out, shapes_of
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 
+FRESH = "fresh layers of the conditioner"
 NO_TEXT = "the text encoder: conditions come from pictures"
 LEFT_OUT_OF_STABLE_DIFFUSION = {
     **{name: reason for name, reason in LEFT_OUT.items() if reason == SCHEDULE},
@@ -86,15 +87,23 @@ def init_from_stable_diffusion(
     )
     if dtype is not None:
         pipeline.to(dtype)
-    report.added = {
-        "unet/conv_in.weight": "input channels for the masked target and the mask: zeros",
-        **{f"conditioner/{name}": "fresh, or of a file given" for name in conditioner.state_dict()},
-        **{f"image_encoder/{name}": "of the image encoder" for name in encoder.state_dict()},
-    }
+    report.added = _added(pipeline, arcface, image_encoder)
     with written(folder, overwrite) as target:
         pipeline.save_pretrained(target)
         report.save(target)
     return report
+
+
+def _added(
+    pipeline: FaceSwapInpaintPipeline, arcface: str | Path | None, image_encoder: str | Path | None
+) -> dict[str, str]:
+    """Says where the weights come from that Stable Diffusion has not."""
+    encoder = f"the image encoder of {image_encoder or 'the package'}"
+    added = {"unet/conv_in.weight": "input channels for the masked target and the mask: zeros"}
+    for name in pipeline.conditioner.state_dict():
+        is_identity = name.startswith("identity_encoder.")
+        added[f"conditioner/{name}"] = f"the identity network of {arcface}" if is_identity else FRESH
+    return added | {f"image_encoder/{name}": encoder for name in pipeline.image_encoder.state_dict()}
 
 
 def _load_file(path: Path, architecture: Architecture) -> tuple[UNet2DConditionModel, AutoencoderKL, ConversionReport]:
@@ -130,12 +139,17 @@ def _load_folder(folder: Path) -> tuple[UNet2DConditionModel, AutoencoderKL, Con
             )
         except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             raise ValueError(
-                f"no {part} of Stable Diffusion with safetensors can be read in {folder}: {error}"
+                f"no {part} of Stable Diffusion with safetensors can be read in {folder}: {one_line(error)}"
             ) from error
     report = ConversionReport(left_out={"text_encoder": NO_TEXT, "tokenizer": NO_TEXT})
     for part, network in networks.items():
         report.became |= {f"{part}/{name}": f"{part}/{name}" for name in network.state_dict()}
     return networks["unet"], networks["vae"], report
+
+
+def one_line(error: Exception) -> str:
+    """The text of an error of the libraries, which may have many lines."""
+    return " ".join(str(error).split())
 
 
 def widen_input(unet: UNet2DConditionModel, source: Path) -> None:
@@ -181,7 +195,7 @@ def load_image_encoder(
             folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise ValueError(f"no CLIP model with safetensors can be read in {folder}: {error}") from error
+        raise ValueError(f"no CLIP model with safetensors can be read in {folder}: {one_line(error)}") from error
     encoder, info = loaded
     if missing := sorted(info["missing_keys"]):
         raise ValueError(f"{folder} is no CLIP model with a vision tower: it lacks {missing[0]}")

@@ -110,6 +110,9 @@ def test_a_file_in_compvis_layout_with_arcface_and_clip(stable_diffusion, weight
     assert pipeline.feature_extractor.crop_size == {"height": 24, "width": 24}
     assert set(report.became) | set(report.left_out) == set(stable_diffusion)
     assert report.left_out["model_ema.decay"] == "moving averages of the weights"
+    assert report.added["conditioner/identity_encoder.input_layer.0.weight"].endswith("model_ir_se50.pth")
+    assert report.added["conditioner/source_projection.bias"] == "fresh layers of the conditioner"
+    assert report.added["image_encoder/visual_projection.weight"] == f"the image encoder of {tmp_path / 'clip'}"
     assert json.loads((tmp_path / "start" / "conversion.json").read_text())["became"] == report.became
 
 

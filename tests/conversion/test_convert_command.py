@@ -14,7 +14,6 @@ from faceswap_diffusion.conversion import reface
 from faceswap_diffusion.masks.bisenet import BiSeNet
 from faceswap_diffusion.photos import load_photo
 from faceswap_diffusion.provenance import read_provenance
-from tests.conversion.conftest import checkpoint, full_disk, weights  # noqa: F401 - fixtures
 from tests.conversion.test_pickled import Call
 from tests.masks.test_bisenet import synthetic_file
 from tests.parity.reduced import REDUCED
@@ -38,7 +37,7 @@ def convert(monkeypatch: pytest.MonkeyPatch):
     return run
 
 
-def test_a_converted_checkpoint_swaps_with_its_own_parser(convert, checkpoint, tmp_path: Path, capsys):  # noqa: F811
+def test_a_converted_checkpoint_swaps_with_its_own_parser(convert, checkpoint, tmp_path: Path, capsys):
     parser = synthetic_file(tmp_path / "79999_iter.pth")
     out = tmp_path / "reface"
     assert convert("reface", checkpoint, "-o", out, "--dtype", "fp16", "--parser", parser) == 0
@@ -64,7 +63,7 @@ def test_a_converted_checkpoint_swaps_with_its_own_parser(convert, checkpoint, t
     assert (load_photo(swapped).rgb != load_photo(TARGET).rgb).any()
 
 
-def test_there_and_back(convert, checkpoint, weights, tmp_path: Path, capsys):  # noqa: F811
+def test_there_and_back(convert, checkpoint, weights, tmp_path: Path, capsys):
     assert convert("reface", checkpoint, "-o", tmp_path / "there", "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert report["output"] == str(tmp_path / "there")
@@ -85,7 +84,7 @@ def test_a_training_begins_with_stable_diffusion(convert, tmp_path: Path, capsys
     assert load_pipeline(tmp_path / "start").unet.config["in_channels"] == 9
 
 
-def bad_checkpoints(folder: Path, weights: dict[str, torch.Tensor]) -> dict[str, Path]:  # noqa: F811
+def bad_checkpoints(folder: Path, weights: dict[str, torch.Tensor]) -> dict[str, Path]:
     prefixes = ("model.diffusion_model.", "first_stage_model.")
     stable_diffusion = {key: weight for key, weight in weights.items() if key.startswith(prefixes)}
     torch.save({"state_dict": stable_diffusion}, folder / "sd.ckpt")
@@ -97,7 +96,7 @@ def bad_checkpoints(folder: Path, weights: dict[str, torch.Tensor]) -> dict[str,
     return {name: folder / f"{name}.ckpt" for name in ("sd", "truncated", "photo", "malicious", "sly", "absent")}
 
 
-def test_bad_checkpoints_are_refused_in_one_line(convert, weights, tmp_path: Path, capsys):  # noqa: F811
+def test_bad_checkpoints_are_refused_in_one_line(convert, weights, tmp_path: Path, capsys):
     (tmp_path / "in").mkdir()
     (tmp_path / "out").mkdir()
     messages = {
@@ -120,7 +119,7 @@ def test_bad_checkpoints_are_refused_in_one_line(convert, weights, tmp_path: Pat
     assert not (tmp_path / "in" / "it ran").exists()
 
 
-def test_a_full_disk_is_told_in_one_line(convert, checkpoint, tmp_path: Path, capsys, full_disk):  # noqa: F811
+def test_a_full_disk_is_told_in_one_line(convert, checkpoint, tmp_path: Path, capsys, full_disk):
     assert convert("reface", checkpoint, "-o", tmp_path / "out") == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
