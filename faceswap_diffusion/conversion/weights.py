@@ -122,5 +122,5 @@ def fill(
         dtype (`torch.dtype`, *optional*): Precision to give them; as they are if left out.
     """
     shapes = shapes_of(network)
-    state = {name: cast(key, weights[key], dtype).reshape(shapes[name]) for name, key in keys.items()}
+    state = {name: cast(key, weights[key], dtype).reshape(shapes[name]).contiguous() for name, key in keys.items()}
     network.load_state_dict(state, strict=False, assign=True)

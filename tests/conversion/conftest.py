@@ -1,6 +1,5 @@
 """REFace's reduced checkpoint, once a session, and a disk that is soon full."""
 
-import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,9 @@ from tests.parity.reduced import lightning_file, reduced_weights
 
 @pytest.fixture(scope="session")
 def weights() -> dict[str, torch.Tensor]:
-    return reduced_weights()
+    weights = reduced_weights()
+    turned = weights["proj_out_source.weight"].t().contiguous().t()  # CLIP's projections were once saved like this
+    return {**weights, "proj_out_source.weight": turned}
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +26,7 @@ def checkpoint(weights, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def full_disk() -> Iterator[None]:
     """No file can become larger than a megabyte."""
+    resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
     yield
