@@ -3,16 +3,20 @@
 import importlib
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 
+from faceswap_diffusion.masks.bisenet import BiSeNet
+from faceswap_diffusion.masks.parsing import FaceParser, load_face_parser
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 
 EMBEDDED_CHECKPOINT = Path(__file__).parent / "checkpoints" / "faceswap-small"
 PICKLED_SUFFIXES = {".bin", ".ckpt", ".pt", ".pth", ".pkl"}
+PARSER_FOLDER = "face_parser"
 COMPONENT_LIBRARIES = {"diffusers", "transformers", "faceswap_diffusion"}
 
 
@@ -75,6 +79,22 @@ def load_pipeline(checkpoint: str | Path | None = None, dtype: torch.dtype = tor
     return FaceSwapInpaintPipeline.from_pretrained(folder, **networks)
 
 
+def load_parser(checkpoint: str | Path | None = None) -> FaceParser | BiSeNet:
+    """Loads the face parser that a checkpoint brings along, or else the package's.
+
+    Args:
+        checkpoint (`str | Path`, *optional*): Folder or Hub id; the embedded checkpoint if left out.
+
+    Returns:
+        [`FaceParser`] or [`BiSeNet`]: In float32, on the CPU.
+
+    Raises:
+        ValueError: If the checkpoint is unknown, or its parser's keys are not those of the network.
+    """
+    folder = checkpoint_folder(checkpoint) / PARSER_FOLDER
+    return _load_weights(folder, BiSeNet, torch.float32).eval() if folder.is_dir() else load_face_parser()
+
+
 def _refuse_pickles(folder: Path) -> None:
     pickled = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICKLED_SUFFIXES)
     if pickled:
@@ -91,6 +111,10 @@ def _load_network(folder: Path, library: str, class_name: str, dtype: torch.dtyp
     network_class = getattr(importlib.import_module(library), class_name, None)
     if network_class is None:
         raise ValueError(f"{folder.name} in checkpoint {folder.parent}: {library} has no {class_name}")
+    return _load_weights(folder, network_class, dtype)
+
+
+def _load_weights(folder: Path, network_class: Any, dtype: torch.dtype) -> Any:
     try:
         network, info = network_class.from_pretrained(
             folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
@@ -99,5 +123,6 @@ def _load_network(folder: Path, library: str, class_name: str, dtype: torch.dtyp
         raise ValueError(f"the weights in {folder} cannot be read: {error}") from error
     for kind in ("missing", "unexpected", "mismatched"):
         if keys := sorted(map(str, info[f"{kind}_keys"])):
+            class_name = network_class.__name__
             raise ValueError(f"the weights in {folder} do not fit {class_name}: {len(keys)} {kind} keys, as {keys[0]}")
     return network

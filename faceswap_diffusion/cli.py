@@ -1,4 +1,4 @@
-"""The command line: swap faces in a photo, list the faces of a photo, and say what the installation would use."""
+"""The command line: swap faces, list the faces of a photo, convert checkpoints, say what an installation would use."""
 
 import argparse
 import json
@@ -9,6 +9,7 @@ import textwrap
 import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from faceswap_diffusion import __version__
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image, ImageDraw
 
+    from faceswap_diffusion.conversion.weights import ConversionReport
     from faceswap_diffusion.faces.analyzer import Face, MeshFaceAnalyzer
 
 PROG = "faceswap-diffusion"
@@ -83,6 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
     faces.add_argument("photo", metavar="PHOTO")
     faces.add_argument("-o", "--output", metavar="OUT", help="also write the photo with the faces drawn into it")
     faces.set_defaults(run=run_faces)
+    _add_convert_commands(commands.add_parser("convert", help="convert checkpoints from and to other layouts"), common)
     doctor = commands.add_parser(
         "doctor", parents=[common], help="say which device, attention kernel, models and OpenCV are used"
     )
@@ -112,6 +115,42 @@ def _add_swap_arguments(swap: argparse.ArgumentParser) -> None:
     add("--device", help="cpu, cuda, cuda:1, mps (default: the fastest there is)")
     add("--dtype", help="float32, float16 or bfloat16 (default: float16 on cuda, else float32)")
     swap.set_defaults(run=run_swap)
+
+
+def _add_convert_commands(convert: argparse.ArgumentParser, common: OneLineParser) -> None:
+    commands = convert.add_subparsers(required=True, metavar="COMMAND", parser_class=OneLineParser)
+    output = OneLineParser(add_help=False)
+    output.add_argument("-o", "--output", required=True, metavar="OUT", help="folder or file to write")
+    output.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    saved = OneLineParser(add_help=False)
+    saved.add_argument("--dtype", choices=("fp32", "fp16", "bf16"), help="precision to save in (default: as it is)")
+    saved.add_argument("--arcface", metavar="FILE", help="model_ir_se50.pth, to be the identity network")
+
+    reface = commands.add_parser(
+        "reface", parents=[common, output, saved], help="REFace's published checkpoint into a folder to swap with"
+    )
+    checkpoint = reface.add_mutually_exclusive_group(required=True)
+    checkpoint.add_argument("checkpoint", nargs="?", metavar="CKPT", help="REFace's last.ckpt")
+    checkpoint.add_argument("--from-hub", metavar="ID", help="fetch it from the Hub, as Sanoojan/REFace")
+    reface.add_argument("--revision", metavar="NAME", help="branch, tag or commit of the Hub repository")
+    reface.add_argument("--parser", metavar="FILE", help="79999_iter.pth, REFace's face parser, to use its masks")
+    reface.set_defaults(run=run_convert_reface)
+
+    back = commands.add_parser(
+        "diffusers-to-reface", parents=[common, output], help="a folder into a checkpoint that REFace's code loads"
+    )
+    back.add_argument("checkpoint", metavar="DIR", help="folder or Hub id of a checkpoint of REFace's design")
+    back.set_defaults(run=run_convert_to_reface)
+
+    start = commands.add_parser(
+        "sd-inpaint-init", parents=[common, output, saved], help="Stable Diffusion 1.x into a checkpoint to train from"
+    )
+    start.add_argument(
+        "checkpoint", metavar="SD", help="folder in Diffusers' layout, or one .safetensors or .ckpt file"
+    )
+    start.add_argument("--image-encoder", metavar="DIR", help="CLIP model (default: the package's small encoder)")
+    start.add_argument("--seed", type=int, default=0, help="of the fresh layers (default: 0)")
+    start.set_defaults(run=run_convert_from_stable_diffusion)
 
 
 def run_swap(args: argparse.Namespace) -> int:
@@ -181,6 +220,62 @@ def run_faces(args: argparse.Namespace) -> int:
         print(f"{args.photo}: {len(faces)} face{'' if len(faces) == 1 else 's'}")
         for index, face in enumerate(faces):
             print(f"  {index}: {face_line(face)}")
+    return 0
+
+
+def run_convert_reface(args: argparse.Namespace) -> int:
+    """Converts REFace's checkpoint, fetching it first if asked to."""
+    if args.revision and not args.from_hub:
+        raise ValueError("--revision is one of a Hub repository: it needs --from-hub")
+    _silence_libraries()
+    from faceswap_diffusion.conversion.download import download_reface
+    from faceswap_diffusion.conversion.output import check_output
+    from faceswap_diffusion.conversion.reface import convert_reface
+    from faceswap_diffusion.conversion.weights import DTYPES
+
+    check_output(args.output, args.overwrite)
+    report = convert_reface(
+        download_reface(args.from_hub, args.revision) if args.from_hub else args.checkpoint,
+        args.output,
+        dtype=DTYPES.get(args.dtype),
+        parser=args.parser,
+        arcface=args.arcface,
+        overwrite=args.overwrite,
+    )
+    return _print_conversion(args, report)
+
+
+def run_convert_to_reface(args: argparse.Namespace) -> int:
+    """Converts a folder into a checkpoint for REFace's own code."""
+    _silence_libraries()
+    from faceswap_diffusion.conversion.reface_export import convert_to_reface
+
+    return _print_conversion(args, convert_to_reface(args.checkpoint, args.output, overwrite=args.overwrite))
+
+
+def run_convert_from_stable_diffusion(args: argparse.Namespace) -> int:
+    """Makes a checkpoint to train from."""
+    _silence_libraries()
+    from faceswap_diffusion.conversion.stable_diffusion import init_from_stable_diffusion
+    from faceswap_diffusion.conversion.weights import DTYPES
+
+    report = init_from_stable_diffusion(
+        args.checkpoint,
+        args.output,
+        arcface=args.arcface,
+        image_encoder=args.image_encoder,
+        seed=args.seed,
+        dtype=DTYPES.get(args.dtype),
+        overwrite=args.overwrite,
+    )
+    return _print_conversion(args, report)
+
+
+def _print_conversion(args: argparse.Namespace, report: "ConversionReport") -> int:
+    if args.json:
+        print(json.dumps({"output": args.output, **asdict(report)}, indent=2))
+    else:
+        print("\n".join([f"{args.output}: converted", *report.lines()]))
     return 0
 
 

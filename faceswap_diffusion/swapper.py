@@ -13,15 +13,16 @@ import torch
 from PIL import Image
 from torch.nn.functional import normalize
 
-from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT, load_pipeline
+from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT, checkpoint_folder, load_parser, load_pipeline
 from faceswap_diffusion.compositing import match_color, paste_back
 from faceswap_diffusion.conditioning.geometry import exchange_geometry, identity_geometry
 from faceswap_diffusion.devices import resolve_device, resolve_dtype
 from faceswap_diffusion.faces.alignment import crop, ffhq_matrix, transform_points
 from faceswap_diffusion.faces.analyzer import Face, FaceAnalyzer, MeshFaceAnalyzer
 from faceswap_diffusion.faces.selection import NoFaceFoundError, nearest_face, select_face
+from faceswap_diffusion.masks.bisenet import BiSeNet
 from faceswap_diffusion.masks.inpaint import MaskLike, prepare_mask
-from faceswap_diffusion.masks.parsing import load_face_parser
+from faceswap_diffusion.masks.parsing import FaceParser, load_face_parser
 from faceswap_diffusion.masks.regions import REGIONS, feather, region_mask, repaint_mask
 from faceswap_diffusion.photos import Photo, PhotoLike, load_photo
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
@@ -42,6 +43,7 @@ class AlignedFace:
         pixels (`np.ndarray`): (S, S, 3) uint8 RGB, FFHQ-aligned.
         matrix (`np.ndarray`): (2, 3), photo pixels to crop pixels.
         labels (`np.ndarray`): (S, S) uint8, what the face parser sees.
+        label_names (`tuple[str, ...]`): What the labels mean.
         landmarks (`np.ndarray`): (478, 2) or (68, 2), x, y in crop pixels.
         landmarks68 (`np.ndarray`): (68, 2) in dlib's order, x, y in crop pixels.
         geometry (`torch.Tensor`, *optional*): (1, 68, 2), the part of `landmarks68` that is the person's own; `None`
@@ -51,6 +53,7 @@ class AlignedFace:
     pixels: np.ndarray
     matrix: np.ndarray
     labels: np.ndarray
+    label_names: tuple[str, ...]
     landmarks: np.ndarray
     landmarks68: np.ndarray
     geometry: torch.Tensor | None = None
@@ -121,12 +124,20 @@ class FaceSwapper:
         pipeline ([`FaceSwapInpaintPipeline`]): With all its components.
         analyzer ([`FaceAnalyzer`], *optional*): Finds the faces; [`MeshFaceAnalyzer`] if left out.
         name (`str`): What to call the pipeline in the metadata of pictures.
+        parser ([`FaceParser`] or [`BiSeNet`], *optional*): Tells the parts of a face; the package's if left out.
     """
 
-    def __init__(self, pipeline: FaceSwapInpaintPipeline, analyzer: FaceAnalyzer | None = None, name: str = "own"):
+    def __init__(
+        self,
+        pipeline: FaceSwapInpaintPipeline,
+        analyzer: FaceAnalyzer | None = None,
+        name: str = "own",
+        parser: FaceParser | BiSeNet | None = None,
+    ):
         self.pipeline = pipeline
         self.analyzer = analyzer or MeshFaceAnalyzer()
         self.name = name
+        self.parser = parser or load_face_parser()
 
     @classmethod
     def from_pretrained(
@@ -151,9 +162,11 @@ class FaceSwapper:
                 no such device.
         """
         resolved = resolve_device(device)
-        pipeline = load_pipeline(checkpoint, resolve_dtype(dtype, resolved))
+        folder = checkpoint_folder(checkpoint)
+        pipeline = load_pipeline(folder, resolve_dtype(dtype, resolved))
         checkpoint = Path(checkpoint or EMBEDDED_CHECKPOINT)
-        return cls(pipeline.to(resolved), analyzer, checkpoint.name if checkpoint.is_dir() else str(checkpoint))
+        name = checkpoint.name if checkpoint.is_dir() else str(checkpoint)
+        return cls(pipeline.to(resolved), analyzer, name, load_parser(folder))
 
     @torch.no_grad()
     def swap(
@@ -282,7 +295,8 @@ class FaceSwapper:
         return AlignedFace(
             pixels=pixels,
             matrix=matrix,
-            labels=load_face_parser().parse(pixels),
+            labels=self.parser.parse(pixels),
+            label_names=self.parser.label_names,
             landmarks=transform_points(landmarks, matrix),
             landmarks68=landmarks68,
             geometry=self._geometry(face, landmarks68),
@@ -317,7 +331,7 @@ class FaceSwapper:
             for photo in photos
         ]
         crops = [face.pixels for face in faces]
-        masks = [repaint_mask(face.labels, face.landmarks, shown) for face in faces]
+        masks = [repaint_mask(face.labels, face.landmarks, shown, face.label_names) for face in faces]
         identity_embeds = self.pipeline.encode_identity(crops, masks).mean(0, keepdim=True)
         source_clip_embeds = self.pipeline.encode_clip(crops, masks).mean(0, keepdim=True)
         shapes = [face.geometry for face in faces if face.geometry is not None]
@@ -393,7 +407,7 @@ def paste_faces(
     changed = np.zeros(rgb.shape[:2], np.float32)
     for face, mask, pixels in zip(faces, masks, crops, strict=True):
         if color_match:
-            pixels = match_color(pixels, face.pixels, mask * region_mask(face.labels, "skin"))
+            pixels = match_color(pixels, face.pixels, mask * region_mask(face.labels, "skin", face.label_names))
         rgb, seam = paste_back(rgb, pixels, feather(mask, FEATHER * len(mask)), face.matrix)
         changed = np.maximum(changed, seam)
     return rgb, changed
@@ -431,7 +445,7 @@ def _load_mask(mask_image: MaskLike | str | PathLike, photo: Photo) -> np.ndarra
 def _mask_crop(face: AlignedFace, photo_mask: np.ndarray | None, region: str) -> np.ndarray:
     """What to repaint of an aligned face, (S, S) float32: the user's mask seen in the crop, or a region."""
     if photo_mask is None:
-        return repaint_mask(face.labels, face.landmarks, region)
+        return repaint_mask(face.labels, face.landmarks, region, face.label_names)
     return np.clip(crop(photo_mask, face.matrix, len(face.labels), cv2.BORDER_CONSTANT), 0, 1)
 
 

@@ -8,7 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT, checkpoint_folder, load_pipeline
+from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT, checkpoint_folder, load_parser, load_pipeline
+from faceswap_diffusion.masks.bisenet import BiSeNet
+from faceswap_diffusion.masks.parsing import load_face_parser
 from tests.tiny import tiny_pipeline
 
 
@@ -129,3 +131,19 @@ def test_the_embedded_checkpoint_is_the_default():
     assert checkpoint_folder(None) == EMBEDDED_CHECKPOINT
     config = load_pipeline().config
     assert config["crop_size"] == 128
+
+
+def test_a_checkpoint_may_bring_its_parser(checkpoint: Path):
+    assert load_parser(checkpoint) is load_face_parser()
+    assert load_parser() is load_face_parser()
+    parser = BiSeNet()
+    parser.save_pretrained(checkpoint / "face_parser")
+    loaded = load_parser(checkpoint)
+    assert isinstance(loaded, BiSeNet)
+    assert not loaded.training
+    name = "cp.arm16.conv.conv.weight"
+    assert torch.equal(loaded.state_dict()[name], parser.state_dict()[name])
+    weights = checkpoint / "face_parser" / "diffusion_pytorch_model.safetensors"
+    edit_weights(weights, lambda weights: weights.pop(name))
+    with pytest.raises(ValueError, match=rf"face_parser do not fit BiSeNet: 1 missing keys, as {name}"):
+        load_parser(checkpoint)

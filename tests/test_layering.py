@@ -17,7 +17,7 @@ LAYERS = (
     {"hub", "pipeline_inputs", "pipeline_output"},
     {"pipeline_faceswap_inpaint"},
     {"checkpoint_files", "compositing", "provenance"},
-    {"swapper"},
+    {"conversion", "swapper"},
     {"doctor", "evaluation", "training"},
     {"cli"},
     {"__main__"},

@@ -9,7 +9,9 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from faceswap_diffusion.faces.alignment import crop
 from faceswap_diffusion.faces.selection import NoFaceFoundError
+from faceswap_diffusion.masks.bisenet import REFACE_LABELS, BiSeNet
 from faceswap_diffusion.photos import load_photo
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.provenance import read_provenance
@@ -352,3 +354,21 @@ def test_a_result_that_cannot_be_saved_leaves_nothing(swapper: FaceSwapper, tmp_
     with pytest.raises(ValueError, match="unknown kind"):
         result.save(tmp_path / "swap.xyz")
     assert os.listdir(tmp_path) == []
+
+
+def test_with_refaces_parser_masks_are_its_sets_of_labels(monkeypatch: pytest.MonkeyPatch):
+    parser = BiSeNet(sample_size=64)
+    stripes = np.repeat(np.arange(64, dtype=np.uint8)[:, None] // 4, 64, axis=1) % 12  # every label, 4 rows each
+    monkeypatch.setattr(parser, "parse", lambda crop: stripes)
+    swapper = FaceSwapper(tiny_pipeline(crop_size=64), parser=parser)
+    photo = load_photo(SELFIE)
+    (face,) = swapper.analyzer.analyze(photo.rgb)
+    aligned = swapper.align(photo.rgb, face)
+    assert aligned.label_names == REFACE_LABELS
+    expected = {"face": {1, 2, 3, 5, 6, 7, 9}, "head": {1, 2, 3, 4, 5, 6, 7, 9, 10, 11}, "hair": {4}}
+    for region, indices in expected.items():
+        result = swapper.swap(WOMAN, SELFIE, region=region)
+        changed = crop(np.asarray(result.mask), aligned.matrix, 64) > 128
+        rows = {int(stripes[row, 32]) for row in range(1, 64, 4) if changed[row + 1, 20:44].mean() > 0.5}
+        assert rows <= indices
+        assert len(rows) > len(indices) / 2

@@ -57,6 +57,9 @@ class FaceParser(ModelMixin, ConfigMixin):
         num_labels (`int`): Number of labels, see `LABELS`.
     """
 
+    label_names = LABELS
+    """What the labels mean that `parse` gives."""
+
     @register_to_config
     def __init__(
         self,

@@ -1,13 +1,15 @@
 """Region masks of an aligned crop, from landmarks, from parsing labels, or better from both. 1 = repaint."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
 from faceswap_diffusion.masks.parsing import LABELS
 
 REGIONS: dict[str, frozenset[str]] = {
-    "face": frozenset({"skin", "brows", "eyes", "nose", "lips", "mouth"}),
-    "head": frozenset({"skin", "brows", "eyes", "nose", "lips", "mouth", "hair"}),
+    "face": frozenset({"skin", "brows", "eyes", "nose", "lips", "mouth", "ears"}),
+    "head": frozenset({"skin", "brows", "eyes", "nose", "lips", "mouth", "ears", "hair", "glasses", "earrings"}),
     "hair": frozenset({"hair"}),
     "skin": frozenset({"skin", "nose"}),
     "brows": frozenset({"brows"}),
@@ -15,7 +17,10 @@ REGIONS: dict[str, frozenset[str]] = {
     "nose": frozenset({"nose"}),
     "mouth": frozenset({"lips", "mouth"}),
 }
-"""Named regions and the labels that make them up. Ears and neck belong to none: the parser has no label for them."""
+"""Named regions and the labels that make them up, as far as a parser has them: ours has none for ears and glasses.
+
+Those of face and head are REFace's sets for face and head swap; head swap takes what is worn with the hair.
+"""
 
 FACE_OVAL_478 = (
     *(10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377),
@@ -47,12 +52,13 @@ MINIMAL_COVERAGE = 0.35
 """A parser that sees less of the landmark hull than this share as face has failed: then the hull stands in for it."""
 
 
-def region_mask(labels: np.ndarray, region: str) -> np.ndarray:
+def region_mask(labels: np.ndarray, region: str, label_names: Sequence[str] = LABELS) -> np.ndarray:
     """Picks a region from parsing labels.
 
     Args:
-        labels (`np.ndarray`): (H, W) uint8, indices into `LABELS`.
+        labels (`np.ndarray`): (H, W) uint8, indices into `label_names`.
         region (`str`): A key of `REGIONS`.
+        label_names (`Sequence[str]`): What the labels mean: those of our parser if left out.
 
     Returns:
         `np.ndarray`: (H, W) float32, 1 inside.
@@ -62,7 +68,7 @@ def region_mask(labels: np.ndarray, region: str) -> np.ndarray:
     """
     if region not in REGIONS:
         raise ValueError(f"got region {region!r}; choose one of {', '.join(REGIONS)}")
-    wanted = [LABELS.index(name) for name in REGIONS[region]]
+    wanted = [index for index, name in enumerate(label_names) if name in REGIONS[region]]
     return np.isin(labels, wanted).astype(np.float32)
 
 
@@ -139,13 +145,18 @@ def head_mask(labels: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     return _without_specks(mask, smallest=0.012 * face.sum())
 
 
-def repaint_mask(labels: np.ndarray, landmarks: np.ndarray, region: str = "face") -> np.ndarray:
+def repaint_mask(
+    labels: np.ndarray, landmarks: np.ndarray, region: str = "face", label_names: Sequence[str] = LABELS
+) -> np.ndarray:
     """The mask of a region by the best means there are: landmarks and labels for face and head, labels for the rest.
 
+    The labels of another parser than ours are taken as they are: with REFace's a mask is the one that REFace makes.
+
     Args:
-        labels (`np.ndarray`): (S, S) uint8, indices into `LABELS`.
+        labels (`np.ndarray`): (S, S) uint8, indices into `label_names`.
         landmarks (`np.ndarray`): (478, 2) or (68, 2), x, y in crop pixels.
         region (`str`): A key of `REGIONS`.
+        label_names (`Sequence[str]`): What the labels mean: those of our parser if left out.
 
     Returns:
         `np.ndarray`: (S, S) float32, 1 inside.
@@ -154,7 +165,9 @@ def repaint_mask(labels: np.ndarray, landmarks: np.ndarray, region: str = "face"
         ValueError: If there is no such region.
     """
     combined = {"face": face_mask, "head": head_mask}
-    return combined[region](labels, landmarks) if region in combined else region_mask(labels, region)
+    if label_names == LABELS and region in combined:
+        return combined[region](labels, landmarks)
+    return region_mask(labels, region, label_names)
 
 
 def feather(mask: np.ndarray, sigma: float) -> np.ndarray:

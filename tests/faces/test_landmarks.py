@@ -66,6 +66,34 @@ def test_landmarks68_lie_as_dlib_orders_them(faces):
     assert inner[6, 1] < outer[9, 1]
 
 
+NAMES = ("p001_portrait", "p001_park", "p005_portrait", "p005_selfie", "p006_portrait", "p008_selfie", "p010_portrait")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_part_runs_as_dlibs_does_whatever_the_pose(faces, name):
+    points = faces[name].landmarks68
+    along = points[42:48].mean(axis=0) - points[36:42].mean(axis=0)  # from the viewer's left eye to the right one
+    upright = points @ np.array([[along[0], -along[1]], [along[1], along[0]]]) / (along @ along)
+    jaw, brows, bridge, nostrils = upright[:17], upright[17:27], upright[27:31], upright[31:36]
+    assert np.all(np.diff(jaw[4:13, 0]) > 0)
+    assert np.all(np.diff(jaw[:7, 1]) > 0)
+    assert np.all(np.diff(jaw[10:, 1]) < 0)
+    assert abs(int(np.argmax(jaw[:, 1])) - 8) <= 1
+    assert np.all(np.diff(brows[:, 0]) > 0)
+    assert np.all(np.diff(bridge[:, 1]) > 0)
+    assert np.all(np.diff(nostrils[:, 0]) > 0)
+    assert brows[:, 1].max() < upright[36:48, 1].min() < bridge[3, 1] < upright[48:68, 1].min() < jaw[8, 1]
+    for contour in (upright[36:42], upright[42:48], upright[48:60]):  # clockwise, as seen, from the viewer's left
+        x, y = (contour - contour.mean(axis=0)).T
+        assert np.all(np.diff(np.unwrap(np.arctan2(y, x))) > 0)
+        assert np.argmin(x) == 0
+    inner = np.concatenate([upright[60:68], upright[60:61]])  # of a closed mouth a line, there and back
+    assert np.all(np.diff(inner[:5, 0]) > 0)
+    assert np.all(np.diff(inner[4:, 0]) < 0)
+    assert upright[48, 0] < inner[0, 0]
+    assert inner[4, 0] < upright[54, 0]
+
+
 def test_jaw_and_bridge_are_evenly_divided(faces):
     points = faces["p001_portrait"].landmarks68
     jaw = np.linalg.norm(np.diff(points[:17], axis=0), axis=1)

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Hashable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -13,15 +14,23 @@ def list_files(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def name_of(content: Hashable) -> str:
+    """40 hexadecimal digits for a content, like SHA-1's; Python keeps the hash of bytes, which may be large."""
+    return f"{hash(content) % 2**64:040x}"
+
+
 class HubImitation:
     """A server of repositories, each a dictionary from path to content, with one commit each.
 
-    `requests` holds "METHOD path" of everything that was asked for.
+    A branch other than "main" is a repository of the name "owner/name@branch". `requests` holds "METHOD path" of
+    everything that was asked for. The next transfer of more than `cut_after` bytes breaks off there.
     """
 
     def __init__(self):
         self.repositories: dict[str, dict[str, bytes]] = {}
+        self.gated: set[str] = set()
         self.requests: list[str] = []
+        self.cut_after: int | None = None
         handler = type("Handler", (HubHandler,), {"hub": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
@@ -32,7 +41,7 @@ class HubImitation:
         self.server.server_close()
 
     def commit(self, name: str) -> str:
-        return hashlib.sha1(repr(sorted(self.repositories[name].items())).encode()).hexdigest()
+        return name_of(tuple(sorted(self.repositories[name].items())))
 
 
 class HubHandler(BaseHTTPRequestHandler):
@@ -48,6 +57,10 @@ class HubHandler(BaseHTTPRequestHandler):
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
+        cut_after = self.hub.cut_after
+        if self.command == "GET" and cut_after is not None and len(content) > cut_after:
+            self.hub.cut_after, self.close_connection = None, True
+            content = content[:cut_after]
         if self.command != "HEAD":
             self.wfile.write(content)
 
@@ -73,7 +86,13 @@ class HubHandler(BaseHTTPRequestHandler):
         match = re.match(r"/(?:api/models/)?([^/]+/[^/]+)(?:/(\w+)(?:/([^/]+)(?:/(.*))?)?)?$", path)
         if match is None or match[1] not in self.hub.repositories:
             return self.missing("RepoNotFound")
-        name, action, _, rest = match.groups()
+        name, action, revision, rest = match.groups()
+        if name in self.hub.gated:
+            return self.reply(b'{"error": "gated"}', 403, **{"X-Error-Code": "GatedRepo"})
+        if f"{name}@{revision}" in self.hub.repositories:
+            name = f"{name}@{revision}"
+        elif revision not in (None, "main", *map(self.hub.commit, self.hub.repositories)):
+            return self.missing("RevisionNotFound")
         return getattr(self, f"do_{action or 'revision'}")(name, rest, body)
 
     do_GET = do_HEAD = do_POST = handle_request
@@ -102,8 +121,14 @@ class HubHandler(BaseHTTPRequestHandler):
         files = self.hub.repositories[name]
         if rest not in files:
             return self.missing("EntryNotFound")
-        etag = hashlib.sha1(files[rest]).hexdigest()
-        return self.reply(files[rest], 200, **{"ETag": f'"{etag}"', "X-Repo-Commit": self.hub.commit(name)})
+        etag = name_of(files[rest])
+        headers = {"ETag": f'"{etag}"', "X-Repo-Commit": self.hub.commit(name), "Accept-Ranges": "bytes"}
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
+        if start:
+            size = len(files[rest])
+            headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
+            self.hub.requests.append(f"RANGE {start}")
+        return self.reply(files[rest][start:], 206 if start else 200, **headers)
 
     def do_preupload(self, name: str, rest: str | None, body: bytes) -> None:
         wanted = json.loads(body)["files"]

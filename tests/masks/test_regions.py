@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from faceswap_diffusion.masks.bisenet import REFACE_LABELS
 from faceswap_diffusion.masks.parsing import LABELS
 from faceswap_diffusion.masks.regions import (
     REGIONS,
@@ -60,8 +61,8 @@ def labels(landmarks) -> np.ndarray:
 
 
 def test_regions_name_labels_that_exist():
-    assert set().union(*REGIONS.values()) <= set(LABELS)
-    assert REGIONS["head"] == REGIONS["face"] | REGIONS["hair"]
+    assert set().union(*REGIONS.values()) <= set(LABELS) | set(REFACE_LABELS)
+    assert REGIONS["head"] == REGIONS["face"] | REGIONS["hair"] | {"glasses", "earrings"}
 
 
 def test_region_mask_picks_its_labels():

@@ -1,96 +1,11 @@
 """A whole swap through the pipeline's `__call__` against golden tensors of the original REFace implementation."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from safetensors.torch import load_file
-from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from faceswap_diffusion.conditioning.conditioner import FaceConditioner
-from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
-from tests.parity.test_conditioner_parity import CONDITIONER_KEYS, ENCODER_KEYS, relative_error, weights
-from tests.tiny import tiny_scheduler
-
-
-def load_unet() -> UNet2DConditionModel:
-    unet = UNet2DConditionModel(
-        sample_size=32,
-        in_channels=9,
-        out_channels=4,
-        block_out_channels=(32, 64, 128, 128),
-        cross_attention_dim=64,
-        attention_head_dim=8,
-    )
-    checkpoint = weights({"model.diffusion_model.": "model.diffusion_model."})
-    unet.load_state_dict(convert_ldm_unet_checkpoint(checkpoint, unet.config))
-    return unet.eval()
-
-
-def load_vae() -> AutoencoderKL:
-    config: dict[str, Any] = {
-        "block_out_channels": (32, 64, 128, 128),
-        "down_block_types": ("DownEncoderBlock2D",) * 4,
-        "up_block_types": ("UpDecoderBlock2D",) * 4,
-        "layers_per_block": 2,
-        "latent_channels": 4,
-        "sample_size": 256,
-        "scaling_factor": 0.18215,
-    }
-    vae = AutoencoderKL(**config)
-    checkpoint = weights({"first_stage_model.": "first_stage_model."})
-    vae.load_state_dict(convert_ldm_vae_checkpoint(checkpoint, vae.config))
-    return vae.eval()
-
-
-def load_image_encoder() -> CLIPVisionModelWithProjection:
-    encoder = CLIPVisionModelWithProjection(
-        CLIPVisionConfig(
-            hidden_size=64,
-            intermediate_size=128,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            image_size=224,
-            patch_size=32,
-            projection_dim=64,
-        )
-    )
-    encoder.load_state_dict(weights(ENCODER_KEYS))
-    return encoder.eval()
-
-
-def load_conditioner() -> FaceConditioner:
-    conditioner = FaceConditioner(identity_network="ir_se50", clip_embed_dim=64, cross_attention_dim=64)
-    conditioner.load_state_dict(weights(CONDITIONER_KEYS), strict=False)
-    return conditioner.eval()
-
-
-@pytest.fixture(scope="module")
-def golden() -> dict[str, torch.Tensor]:
-    return load_file(Path(__file__).parent / "golden.safetensors")
-
-
-@pytest.fixture(scope="module")
-def pipe() -> FaceSwapInpaintPipeline:
-    pipe = FaceSwapInpaintPipeline(
-        vae=load_vae(),
-        unet=load_unet(),
-        image_encoder=load_image_encoder(),
-        feature_extractor=CLIPImageProcessorPil(),
-        conditioner=load_conditioner(),
-        scheduler=tiny_scheduler(),
-        channel_order="latents,masked_image_latents,keep_mask",
-        masked_latents="mode",
-        crop_size=256,
-        identity_size=224,
-        mask_identity=True,
-    )
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+from tests.parity.test_conditioner_parity import relative_error
 
 
 @pytest.fixture(scope="module")

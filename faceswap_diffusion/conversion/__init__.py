@@ -1,0 +1,1 @@
+"""Checkpoints in other layouts, into Diffusers folders and back."""

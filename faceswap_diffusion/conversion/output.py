@@ -1,0 +1,59 @@
+"""Where a conversion writes: beside the place that is meant, and there only when all of it is well."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+
+def check_output(path: str | Path, overwrite: bool) -> Path:
+    """Finds out early whether a result can be written.
+
+    Args:
+        path (`str` or `Path`): File, or folder in Diffusers' layout.
+        overwrite (`bool`): Whether something older may be replaced.
+
+    Returns:
+        `Path`: `path`, absolute.
+
+    Raises:
+        ValueError: If its folder does not exist, or it exists and may not be replaced. A folder that holds something
+            else than a checkpoint never may.
+    """
+    path = Path(path).absolute()
+    if not path.parent.is_dir():
+        raise ValueError(f"cannot write {path}: there is no folder {path.parent}")
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path} exists: choose another name, or pass --overwrite to replace it")
+    if path.is_dir() and any(path.iterdir()) and not (path / "model_index.json").is_file():
+        raise ValueError(f"{path} is a folder of other things than a checkpoint and is not replaced: remove it first")
+    return path
+
+
+@contextmanager
+def written(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
+    """A new folder to write a result into, by the name of the result, which takes its place at the end of the block.
+
+    Args:
+        path (`str` or `Path`): File or folder.
+        overwrite (`bool`): Whether an older one is replaced.
+
+    Yields:
+        `Path`: A path that does not exist yet, on the same disk.
+
+    Raises:
+        ValueError: If it cannot be written, as when the disk is full; nothing is left then, and an older one stays.
+    """
+    path = check_output(path, overwrite)
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+            yield Path(folder, path.name)
+            if path.exists():
+                os.replace(path, Path(folder, f"{path.name}.older"))
+            os.replace(Path(folder, path.name), path)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"cannot write {path}: {reason}") from error

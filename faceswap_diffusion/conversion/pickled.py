@@ -1,0 +1,252 @@
+"""Reads pickles as data: nothing that a pickle names is imported, and nothing is ever called.
+
+A pickle is a program for a small stack machine. This one has the part of the instructions that lays out containers,
+numbers and text; where a pickle asks for a class or a function it gets a name, and where it calls one, an inert
+object. What PyTorch writes for a tensor becomes a `TensorRecord`, a description of where the tensor's values are.
+"""
+
+import pickletools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+
+
+@dataclass(frozen=True)
+class Name:
+    """A class or function that a pickle names: never looked up."""
+
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Inert:
+    """What stands for an object that a pickle would have made by a call."""
+
+    called: Any
+
+
+@dataclass(frozen=True)
+class StorageRecord:
+    """The values of tensors: the key they are stored under, their type and number."""
+
+    key: str
+    dtype: torch.dtype
+    num_elements: int
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the values."""
+        return self.num_elements * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class TensorRecord:
+    """A tensor: a strided view into a storage."""
+
+    storage: StorageRecord
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+STORAGE_DTYPES = {
+    "torch.DoubleStorage": torch.float64,
+    "torch.FloatStorage": torch.float32,
+    "torch.HalfStorage": torch.float16,
+    "torch.BFloat16Storage": torch.bfloat16,
+    "torch.LongStorage": torch.int64,
+    "torch.IntStorage": torch.int32,
+    "torch.ShortStorage": torch.int16,
+    "torch.CharStorage": torch.int8,
+    "torch.ByteStorage": torch.uint8,
+    "torch.BoolStorage": torch.bool,
+    "torch.ComplexFloatStorage": torch.complex64,
+    "torch.ComplexDoubleStorage": torch.complex128,
+}
+"""The types of storage that are read; tensors in others stay inert."""
+
+
+def _make_tensor(storage: Any, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Any:
+    return TensorRecord(storage, offset, shape, stride) if isinstance(storage, StorageRecord) else Inert(storage)
+
+
+CALLS: dict[str, Callable[..., Any]] = {
+    "collections.OrderedDict": dict,
+    "torch._utils._rebuild_tensor": _make_tensor,
+    "torch._utils._rebuild_tensor_v2": _make_tensor,
+    "torch._utils._rebuild_parameter": lambda data, *_: data,
+}
+"""What takes the place of the only calls that are understood; each lays out data, and none does more."""
+
+
+LITERALS = {
+    "BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1", "LONG4", "BINFLOAT", "FLOAT",
+    "BINUNICODE", "BINUNICODE8", "SHORT_BINUNICODE", "UNICODE", "BINSTRING", "SHORT_BINSTRING", "STRING",
+    "BINBYTES", "BINBYTES8", "SHORT_BINBYTES", "BYTEARRAY8",
+}  # fmt: skip
+CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+EMPTY: dict[str, Callable[[], Any]] = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_SET": set}
+FIXED_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+IGNORED = {"PROTO", "FRAME", "STOP"}
+
+Stack: TypeAlias = list[Any]
+
+
+class PickleReader:
+    """Runs one pickle on a stack of plain data; `storages` are all that it mentions."""
+
+    def __init__(self):
+        self.stack: Stack = []
+        self.below: list[Stack] = []  # what lies under each mark
+        self.memo: dict[int, Any] = {}
+        self.storages: dict[str, StorageRecord] = {}
+
+    def read(self, stream: Any) -> Any:
+        """Reads one pickle from where a stream stands, and leaves the stream behind it.
+
+        Args:
+            stream (`BinaryIO`, `mmap.mmap` or `bytes`): The pickle.
+
+        Returns:
+            `Any`: Containers, numbers, text, `TensorRecord`, `Name` and `Inert`.
+
+        Raises:
+            ValueError: If it is none, or is cut off, or has instructions that no checkpoint needs.
+        """
+        try:
+            for opcode, argument, _ in pickletools.genops(stream):
+                self._step(opcode.name, argument)
+            return self.stack.pop()
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"it is no pickle of a checkpoint, or a damaged one ({error})") from error
+
+    def _step(self, instruction: str, argument: Any) -> None:
+        if instruction in LITERALS:
+            self.stack.append(argument)
+        elif instruction in CONSTANTS:
+            self.stack.append(CONSTANTS[instruction])
+        elif instruction in EMPTY:
+            self.stack.append(EMPTY[instruction]())
+        elif instruction in FIXED_TUPLES:
+            self._push(tuple(self._take(FIXED_TUPLES[instruction])))
+        elif instruction not in IGNORED:
+            step = getattr(self, f"_{instruction.lower()}", None)
+            if step is None:
+                raise ValueError(f"instruction {instruction}")
+            step(argument)
+
+    def _push(self, value: Any) -> None:
+        self.stack.append(value)  # looked up after `value` was made, which may exchange the stack
+
+    def _take(self, count: int) -> Stack:
+        values = [self.stack.pop() for _ in range(count)]
+        return values[::-1]
+
+    def _pop_to_mark(self) -> Stack:
+        values, self.stack = self.stack, self.below.pop()
+        return values
+
+    def _mark(self, _: Any) -> None:
+        self.below.append(self.stack)
+        self.stack = []
+
+    def _pop(self, _: Any) -> None:
+        self.stack.pop()
+
+    def _pop_mark(self, _: Any) -> None:
+        self._pop_to_mark()
+
+    # Containers
+
+    def _tuple(self, _: Any) -> None:
+        self._push(tuple(self._pop_to_mark()))
+
+    def _list(self, _: Any) -> None:
+        self._push(self._pop_to_mark())
+
+    def _dict(self, _: Any) -> None:
+        values = self._pop_to_mark()
+        self._push(dict(zip(values[::2], values[1::2], strict=True)))
+
+    def _frozenset(self, _: Any) -> None:
+        self._push(frozenset(self._pop_to_mark()))
+
+    def _append(self, _: Any) -> None:
+        self._extend(self._take(1))
+
+    def _appends(self, _: Any) -> None:
+        self._extend(self._pop_to_mark())
+
+    def _setitem(self, _: Any) -> None:
+        self._update(self._take(2))
+
+    def _setitems(self, _: Any) -> None:
+        self._update(self._pop_to_mark())
+
+    def _additems(self, _: Any) -> None:
+        values = self._pop_to_mark()
+        if not isinstance(self.stack[-1], Inert):
+            self.stack[-1].update(values)
+
+    def _extend(self, values: Stack) -> None:
+        if not isinstance(self.stack[-1], Inert):
+            self.stack[-1].extend(values)
+
+    def _update(self, values: Stack) -> None:
+        if not isinstance(self.stack[-1], Inert):
+            self.stack[-1].update(zip(values[::2], values[1::2], strict=True))
+
+    # The memo, for what occurs again
+
+    def _binput(self, index: int) -> None:
+        self.memo[index] = self.stack[-1]
+
+    _long_binput = _put = _binput
+
+    def _memoize(self, _: Any) -> None:
+        self.memo[len(self.memo)] = self.stack[-1]
+
+    def _binget(self, index: int) -> None:
+        self._push(self.memo[index])
+
+    _long_binget = _get = _binget
+
+    # Names and calls
+
+    def _global(self, names: str) -> None:
+        self._push(Name(names.replace(" ", ".")))
+
+    def _stack_global(self, _: Any) -> None:
+        self._push(Name(".".join(self._take(2))))
+
+    def _reduce(self, _: Any) -> None:
+        called, arguments = self._take(2)
+        known = CALLS.get(called.name) if isinstance(called, Name) else None
+        self._push(Inert(called) if known is None else known(*arguments))
+
+    def _newobj(self, _: Any) -> None:
+        made, _ = self._take(2)
+        self._push(Inert(made))
+
+    def _newobj_ex(self, _: Any) -> None:
+        made, _, _ = self._take(3)
+        self._push(Inert(made))
+
+    def _obj(self, _: Any) -> None:
+        made, *_ = self._pop_to_mark()
+        self._push(Inert(made))
+
+    def _inst(self, names: str) -> None:
+        self._pop_to_mark()
+        self._push(Inert(Name(names.replace(" ", "."))))
+
+    def _build(self, _: Any) -> None:
+        self.stack.pop()  # an object's attributes, of which plain data has none
+
+    def _binpersid(self, _: Any) -> None:
+        _, kind, key, _, num_elements, *_ = self.stack.pop()  # "storage", type, key, location, number of elements
+        if kind.name in STORAGE_DTYPES:
+            self.storages[key] = StorageRecord(key, STORAGE_DTYPES[kind.name], num_elements)
+        self._push(self.storages.get(key, Inert(kind)))
