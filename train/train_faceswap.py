@@ -86,7 +86,7 @@ def parse_args() -> argparse.Namespace:
     )
     objective.add_argument("--num_own", type=int, default=4, help="samples a batch rolled out with their own source")
     objective.add_argument(
-        "--num_rollout_steps", type=int, default=5, help="DDIM steps that such a sample goes through"
+        "--num_rollout_steps", type=int, nargs="+", default=[4, 5, 6, 8, 10], help="DDIM steps, drawn for each batch"
     )
     objective.add_argument("--identity_weight", type=float, default=1.0)
     objective.add_argument(
@@ -219,14 +219,20 @@ class Objective:
         timesteps = len(self.alphas_cumprod) * torch.rand(batch_size).sqrt()
         return timesteps.long().to(self.alphas_cumprod.device)
 
+    def draw_visited(self, step: int) -> torch.Tensor:
+        """Timesteps that samples are rolled out through: the same in all processes, which wait for one another."""
+        generator = torch.Generator().manual_seed(self.args.seed + step)
+        choice = int(torch.randint(len(self.args.num_rollout_steps), (), generator=generator))
+        num_steps, num_train_timesteps = self.args.num_rollout_steps[choice], len(self.alphas_cumprod)
+        visited = num_train_timesteps - 1 - torch.arange(num_steps) * num_train_timesteps // num_steps
+        depth = int(torch.randint(1, num_steps + 1, (), generator=generator))
+        return visited[:depth].to(self.alphas_cumprod.device)
+
     @torch.no_grad()
     def roll_out(
-        self, model: SwapModel, noise, masked, mask, conditions, depth: int
+        self, model: SwapModel, noise, masked, mask, conditions, timesteps: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """States and timesteps of swaps at the `depth`-th step of DDIM."""
-        num_train_timesteps, num_steps = len(self.alphas_cumprod), self.args.num_rollout_steps
-        visited = num_train_timesteps - 1 - torch.arange(num_steps) * (num_train_timesteps // num_steps)
-        timesteps = visited[:depth].to(self.alphas_cumprod.device)
+        """States at the last of the timesteps, and that timestep for each sample."""
         context = model.conditioner(*conditions)
 
         def predict(noisy: torch.Tensor, batch_timesteps: torch.Tensor) -> torch.Tensor:
@@ -271,10 +277,14 @@ class Objective:
         noisy, conditions = self.scheduler.add_noise(latents, noise, timesteps), self.conditions(batch)
         rolled_out = slice(self.num_rolled_out(batch))
         if batch.num_cross:
-            depth = step % self.args.num_rollout_steps + 1  # the same in all processes, which wait for one another
             own_conditions = [condition[rolled_out] for condition in conditions]
             noisy[rolled_out], timesteps[rolled_out] = self.roll_out(
-                unwrapped, noise[rolled_out], masked[rolled_out], mask[rolled_out], own_conditions, depth
+                unwrapped,
+                noise[rolled_out],
+                masked[rolled_out],
+                mask[rolled_out],
+                own_conditions,
+                self.draw_visited(step),
             )
         unet_input = assemble_unet_input(noisy, masked, mask, self.config["channel_order"])
         output = model(unet_input, timesteps, conditions, self.draw_dropped(batch))
@@ -320,8 +330,8 @@ def build_pipeline(args: argparse.Namespace, measured: dict[str, torch.Tensor]) 
         ),
         crop_size=args.resolution,
         geometry_share=1.0,
-        default_num_inference_steps=args.num_rollout_steps,
-        default_guidance_scale=1.5,
+        default_num_inference_steps=5,
+        default_guidance_scale=1.0,
     )  # fmt: skip
 
 
