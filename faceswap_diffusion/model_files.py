@@ -325,7 +325,9 @@ def model_path(name: str) -> Path:
 
 def models_folder() -> Path:
     """Where fetched model files lie: the environment's `FACESWAP_DIFFUSION_MODELS`, or a folder in the user's cache."""
-    return Path(os.environ.get("FACESWAP_DIFFUSION_MODELS") or Path.home() / ".cache" / "faceswap-diffusion" / "models")
+    return Path(
+        os.environ.get("FACESWAP_DIFFUSION_MODELS") or Path.home() / ".cache" / "faceswap-diffusion" / "models"
+    )
 
 
 def fetched_path(name: str) -> Path:

@@ -14,6 +14,9 @@ GAZE = [index for index, name in enumerate(BLENDSHAPE_NAMES) if name.startswith(
 EXPRESSION = [index for index, name in enumerate(BLENDSHAPE_NAMES) if name != "_neutral"]
 OUTER_EYE_CORNERS_68 = (36, 45)
 INNER_LIPS_68 = (62, 66)
+NOT_FOUND = np.iinfo(np.int64).max
+"""Rank of a person who cannot be found, so that no gallery is too small for it to be a failure."""
+
 IDENTICAL_PSNR = 100.0
 """What the PSNR of two equal pictures, which is infinite, counts as in means."""
 
@@ -58,7 +61,7 @@ def rank_in_gallery(swap: np.ndarray, gallery: np.ndarray, people: np.ndarray, r
         rows (`int`): Size of a block.
 
     Returns:
-        `np.ndarray`: (N,) int, M where the swap is NaN, or the person is not in the gallery.
+        `np.ndarray`: (N,) int, `NOT_FOUND` where the swap is NaN, or the person is not in the gallery.
     """
     swap_units = _units(swap)
     wanted = np.sum(swap_units * _units(gallery[people]), axis=1)  # (N,)
@@ -68,7 +71,7 @@ def rank_in_gallery(swap: np.ndarray, gallery: np.ndarray, people: np.ndarray, r
         # The wanted face itself must not count, although its cosine may differ in the last digits here.
         is_wanted = people[:, None] == np.arange(start, min(start + rows, len(gallery)))
         more_alike += ((cosines_of_block > wanted[:, None]) & ~is_wanted).sum(axis=1)
-    return np.where(np.isnan(wanted) | (people < 0), len(gallery), more_alike)
+    return np.where(np.isnan(wanted) | (people < 0), NOT_FOUND, more_alike)
 
 
 def _units(rows: np.ndarray) -> np.ndarray:
@@ -147,9 +150,7 @@ def mouth_opening_errors(swap: np.ndarray, target: np.ndarray) -> np.ndarray:
         `np.ndarray`: (N,), not negative, NaN where a face is.
     """
     upper, lower = INNER_LIPS_68
-    gaps = [
-        np.linalg.norm(face[:, upper] - face[:, lower], axis=1) / eye_distance(face) for face in (swap, target)
-    ]
+    gaps = [np.linalg.norm(face[:, upper] - face[:, lower], axis=1) / eye_distance(face) for face in (swap, target)]
     return np.abs(gaps[0] - gaps[1])
 
 
