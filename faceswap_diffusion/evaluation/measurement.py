@@ -72,7 +72,8 @@ def painted_part(
     """Sharpness inside the painted mask and the colour step at its border, as ratios to the target's own.
 
     Args:
-        rgb, target (`np.ndarray`): (H, W, 3) uint8 RGB.
+        rgb (`np.ndarray`): (H, W, 3) uint8 RGB, the swap.
+        target (`np.ndarray`): (H, W, 3) uint8 RGB.
         mask (`np.ndarray`): (H, W) float in [0, 1].
         matrix (`np.ndarray`): (2, 3), photo pixels to the pixels of a crop of `size`.
         size (`int`): Side of that crop.
@@ -125,7 +126,7 @@ def add_background_lpips(
 
 
 def peak_memory_megabytes() -> float:
-    """Greatest memory of this process so far: of the GPU if one was used, else resident, the measuring nets included."""
+    """Greatest memory of this process so far, measuring networks included: the GPU's if one was used, else resident."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated() / (1 << 20)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

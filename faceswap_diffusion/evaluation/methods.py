@@ -42,8 +42,8 @@ class Method(Protocol):
 
     Attributes:
         name (`str`): For the report, and the folder of its records.
-        facts (`dict[str, Any]`): What its swaps depend on: weights, steps, guidance, device, dtype, and `conditioned_by`,
-            the recogniser that it saw.
+        facts (`dict[str, Any]`): What its swaps depend on: weights, steps, guidance, device, dtype, and
+            `conditioned_by`, the recogniser that it saw.
         uses_seed (`bool`): Whether another seed gives another swap.
         painted (`bool`): Whether a model painted in its pictures.
     """

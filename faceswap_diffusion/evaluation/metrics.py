@@ -309,8 +309,8 @@ def background_ssim(swap: np.ndarray, target: np.ndarray, mask: np.ndarray) -> f
     seen = with_target_inside(swap, target, mask)
     if not outside.any() or np.array_equal(seen, target):
         return 1.0
-    _, similarity = structural_similarity(seen, target, channel_axis=2, full=True)
-    return float(similarity[outside].mean())
+    similarity = structural_similarity(seen, target, channel_axis=2, full=True)[1]
+    return float(np.mean(similarity[outside]))
 
 
 def with_target_inside(swap: np.ndarray, target: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -11,16 +11,16 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from faceswap_diffusion.evaluation.ablation import CONDITIONS
-from faceswap_diffusion.evaluation.figures import NEVER_AVAILABLE, REFACE_NETWORKS, REFACE_ROWS, Row, figure_rows, show
+from faceswap_diffusion.evaluation.figures import Row, show
 from faceswap_diffusion.evaluation.methods import Method
 from faceswap_diffusion.evaluation.protocol import PairSet
 from faceswap_diffusion.evaluation.report import (
-    CONDITION_NAMES,
     REFACE_SETS,
+    ablation_cells,
     cell,
     describe,
     recognizer_note,
+    reface_cells,
     reference_text,
     shown_rows,
 )
@@ -86,10 +86,10 @@ def set_section(
         "reference": reference_text(figures),
         "methods": list(figures["methods"]),
         "rows": [table_row(report, figures["methods"], row) for row in shown_rows(report, name)],
-        "reface": reface_rows(report, figures["methods"]) if name in REFACE_SETS else [],
+        "reface": reface_cells(report, name) if name in REFACE_SETS else [],
         "bars": [bar_plot(row, figures["methods"]) for row in drawn_rows(report, name)],
         "ablation": [
-            {"method": method, **ablation_rows(rows, report["recognizers"])}
+            {"method": method, "table": ablation_cells(rows, report["recognizers"])}
             for method, rows in report["ablation"][name].items()
         ],
         "galleries": [gallery(evaluation, pair_set, method, values[name][method.name]) for method in shown]
@@ -105,37 +105,6 @@ def table_row(report: dict[str, Any], methods: dict[str, Any], row: Row) -> dict
         "better": row.better,
         "goal": row.goal,
         "cells": [cell(row, figures, figures["detected"]["count"]) for figures in methods.values()],
-    }
-
-
-def reface_rows(report: dict[str, Any], methods: dict[str, Any]) -> list[dict[str, Any]]:
-    """REFace's figures, or why there is none."""
-    missing = {**NEVER_AVAILABLE, **report["unavailable"]}
-    return [
-        {
-            "label": row.label,
-            "cells": [
-                missing.get(REFACE_NETWORKS[row.key]) or cell(row, figures, figures["detected"]["count"])
-                for figures in methods.values()
-            ],
-        }
-        for row in REFACE_ROWS
-    ]
-
-
-def ablation_rows(rows: dict[str, dict[str, Any]], recognizers: Sequence[str]) -> dict[str, Any]:
-    """Header and rows of the table of removed conditions."""
-    keys = [f"{name}_{key}" for name in recognizers for key in ("closer_to_source", "cosine_to_source")]
-    keys += ["pose_error", "expression_closer_to_target", "light_angle", "detected", "sharpness_crop", "border_step"]
-    columns = {row.key: row for row in figure_rows(recognizers)}
-    keys = [key for key in keys if key in rows["none"]]
-    return {
-        "header": [columns[key].label for key in keys],
-        "rows": [
-            (CONDITION_NAMES[name], [show(columns[key], rows[name][key]["value"]) for key in keys])
-            for name in ("none", *CONDITIONS)
-            if name in rows
-        ],
     }
 
 

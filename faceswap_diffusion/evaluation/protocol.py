@@ -253,7 +253,8 @@ def casia_pairs(folder: Path) -> PairSet:
             that the names are made of, somewhere below it.
 
     Raises:
-        ValueError: If the list is missing, a name cannot be split into two pictures, or is there twice: all are listed.
+        ValueError: If the list is missing, or a name cannot be split into two pictures or is there twice; all such
+            names are listed.
     """
     path = folder / "pairs.txt"
     if not path.is_file():

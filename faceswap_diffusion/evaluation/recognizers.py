@@ -1,6 +1,7 @@
 """Recognisers that say whose face a picture shows: SFace, which conditions the small model, and others, held out."""
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -50,11 +51,10 @@ class DlibRecognizer:
     def __init__(self):
         path = fetched_path("dlib_resnet")
         try:
-            import dlib
+            self.dlib: Any = import_module("dlib")  # in no extra: most people build it from source
         except ImportError:
             raise ModelFileError("not available: it needs dlib (pip install dlib-bin)") from None
-        self.dlib: Any = dlib
-        self.network: Any = dlib.face_recognition_model_v1(str(path))
+        self.network = self.dlib.face_recognition_model_v1(str(path))
 
     def __call__(self, image: np.ndarray, face: Face) -> np.ndarray:
         """Embeds a face to (128,)."""

@@ -40,7 +40,9 @@ class Records:
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / f".{index:06d}.{os.getpid()}.partial"
         with partial.open("wb") as file:
-            np.savez_compressed(file, **{name: np.asarray(value) for name, value in record.items()})
+            np.savez_compressed(
+                file, allow_pickle=False, **{name: np.asarray(value) for name, value in record.items()}
+            )
         os.replace(partial, self.path(index))
 
     def chunks(self, indices: Sequence[int]) -> Iterator[list[Record]]:

@@ -13,8 +13,10 @@ def pasted_source(source: np.ndarray, source_face: Face, target: np.ndarray, tar
     """Lays the source's face onto the target's by the similarity that fits 68 landmarks best, with a hard edge.
 
     Args:
-        source, target (`np.ndarray`): (H, W, 3) uint8 RGB.
-        source_face, target_face ([`Face`]): With the mesh's 478 landmarks.
+        source (`np.ndarray`): (H, W, 3) uint8 RGB.
+        source_face ([`Face`]): With the mesh's 478 landmarks.
+        target (`np.ndarray`): (H, W, 3) uint8 RGB.
+        target_face ([`Face`]): Likewise.
 
     Returns:
         `np.ndarray`: Of the target's shape.
@@ -39,8 +41,10 @@ def classical_swap(source: np.ndarray, source_face: Face, target: np.ndarray, ta
     The blending is that of Perez and others, "Poisson Image Editing", 2003, by OpenCV.
 
     Args:
-        source, target (`np.ndarray`): (H, W, 3) uint8 RGB.
-        source_face, target_face ([`Face`]): With the mesh's 478 landmarks.
+        source (`np.ndarray`): (H, W, 3) uint8 RGB.
+        source_face ([`Face`]): With the mesh's 478 landmarks.
+        target (`np.ndarray`): (H, W, 3) uint8 RGB.
+        target_face ([`Face`]): Likewise.
 
     Returns:
         `np.ndarray`: Of the target's shape.
@@ -58,8 +62,10 @@ def warp_mesh(source: np.ndarray, source_points: np.ndarray, target: np.ndarray,
     """The target with the source's triangles laid over those of its own that face the viewer.
 
     Args:
-        source, target (`np.ndarray`): (H, W, 3) uint8 RGB.
-        source_points, points (`np.ndarray`): (478, 2) mesh points in pixels of each.
+        source (`np.ndarray`): (H, W, 3) uint8 RGB.
+        source_points (`np.ndarray`): (478, 2) mesh points in pixels.
+        target (`np.ndarray`): (H, W, 3) uint8 RGB.
+        points (`np.ndarray`): (478, 2) mesh points in the target's pixels.
 
     Returns:
         `np.ndarray`: Of the target's shape.

@@ -40,8 +40,8 @@ CONDITION_NAMES = {
 REFACE_SETS = ("celebahq", "ffhq")
 CARD_KEYS = (
     "pairs", "detected", "sface_closer_to_source", "sface_retrieves_source", "w600k_closer_to_source",
-    "w600k_retrieves_source", "pose_error", "expression_closer_to_target", "light_angle", "fid", "kid", "sharpness_crop",
-    "border_step", "unpainted_identical", "seconds",
+    "w600k_retrieves_source", "pose_error", "expression_closer_to_target", "light_angle", "fid", "kid",
+    "sharpness_crop", "border_step", "unpainted_identical", "seconds",
 )  # fmt: skip
 
 
@@ -138,14 +138,15 @@ def format_report(report: dict[str, Any]) -> str:
         parts.append(f"## Set {name}: {figures['pairs']} pairs; distributions against {reference_text(figures)}")
         parts.append(summary_table(report, name))
         if name in REFACE_SETS:
-            parts += ["### REFace's protocol, by its own names", reface_table(report, name)]
+            parts.append("### REFace's protocol, by its own names")
+            parts.append(markdown_table(["", *figures["methods"]], reface_cells(report, name)))
     for name, methods in report["ablation"].items():
         for method, rows in methods.items():
             pairs = round(rows["none"]["pairs"]["value"])
             parts.append(
                 f"### {method}: each condition removed in turn, set {name}, {pairs} pairs (replaced by its mean)"
             )
-            parts.append(ablation_table(rows, report["recognizers"]))
+            parts.append(markdown_table(*ablation_cells(rows, report["recognizers"])))
     parts += [f"{name}: {reason}." for name, reason in report["unavailable"].items()]
     return "\n\n".join(parts)
 
@@ -202,33 +203,35 @@ def summary_table(report: dict[str, Any], set_name: str) -> str:
     return markdown_table(["", *methods, "goal"], cells)
 
 
-def reface_table(report: dict[str, Any], set_name: str) -> str:
-    """REFace's figures under its own names; what cannot be measured says why."""
-    methods = report["sets"][set_name]["methods"]
+def reface_cells(report: dict[str, Any], set_name: str) -> list[list[str]]:
+    """REFace's figures under its own names, a row each; what cannot be measured says why."""
+    methods = report["sets"][set_name]["methods"].values()
     missing = {**NEVER_AVAILABLE, **report["unavailable"]}
-    cells = []
-    for row in REFACE_ROWS:
-        reason = missing.get(REFACE_NETWORKS[row.key], "")
-        cells.append(
-            [row.label, *(reason or cell(row, figures, figures["detected"]["count"]) for figures in methods.values())]
-        )
-    return markdown_table(["", *methods], cells)
+    return [
+        [
+            row.label,
+            *(
+                missing.get(REFACE_NETWORKS[row.key]) or cell(row, figures, figures["detected"]["count"])
+                for figures in methods
+            ),
+        ]
+        for row in REFACE_ROWS
+    ]
 
 
-def ablation_table(rows: dict[str, dict[str, dict[str, Any]]], recognizers: Sequence[str]) -> str:
-    """One row for each removed condition, one column for each figure that it might worsen."""
+def ablation_cells(
+    rows: dict[str, dict[str, dict[str, Any]]], recognizers: Sequence[str]
+) -> tuple[list[str], list[list[str]]]:
+    """Header, and a row for each removed condition with the figures that it might worsen."""
     wanted = [f"{name}_{key}" for name in recognizers for key in ("closer_to_source", "cosine_to_source")]
     wanted += ["pose_error", "expression_closer_to_target", "light_angle", "detected", "sharpness_crop", "border_step"]
-    columns = {row.key: row for row in figure_rows(recognizers)}
+    columns = [row for row in figure_rows(recognizers) if row.key in wanted and row.key in rows["none"]]
     cells = [
-        [
-            CONDITION_NAMES[name],
-            *(show(columns[key], rows[name][key]["value"]) if key in rows[name] else "-" for key in wanted),
-        ]
+        [CONDITION_NAMES[name], *(show(row, rows[name][row.key]["value"]) for row in columns)]
         for name in ("none", *CONDITIONS)
         if name in rows
     ]
-    return markdown_table(["removed", *(columns[key].label for key in wanted)], cells)
+    return ["removed", *(row.label for row in columns)], cells
 
 
 def model_card_block(report: dict[str, Any], name: str) -> str:
@@ -278,14 +281,18 @@ def write_data(
 
 def _swap_rows(values: dict[str, dict[str, Values]], sets: Sequence[PairSet]) -> tuple[list[str], Iterable[list[Any]]]:
     names = list(dict.fromkeys(key for of_set in values.values() for rows in of_set.values() for key in rows))
+
+    def numbers(of_method: Values, seed: int, index: int) -> list[str]:
+        found = [of_method[key][seed, index] if key in of_method else math.nan for key in names]
+        return ["" if math.isnan(value) else f"{value:.6g}" for value in found]
+
     rows = (
-        [pair_set.name, method, seed, pair.source.name, pair.target.name,
-         *("" if key not in of_method or math.isnan(value := of_method[key][seed, index]) else f"{value:.6g}" for key in names)]
+        [pair_set.name, method, seed, pair.source.name, pair.target.name, *numbers(of_method, seed, index)]
         for pair_set in sets
         for method, of_method in values[pair_set.name].items()
-        for seed in range(next(iter(of_method.values())).shape[0])
+        for seed in range(len(of_method["detected"]))
         for index, pair in enumerate(pair_set.pairs)
-    )  # fmt: skip
+    )
     return ["set", "method", "seed", "source", "target", *names], rows
 
 

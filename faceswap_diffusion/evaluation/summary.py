@@ -51,9 +51,11 @@ class SetSummary:
         self._folder = TemporaryDirectory()
 
     def __enter__(self) -> "SetSummary":
+        """Returns itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Removes the temporary folder."""
         self._folder.cleanup()
 
     @cached_property

@@ -29,7 +29,7 @@ class Face:
         head_pose (`np.ndarray` of shape `(3,)`, *optional*): Yaw (to the picture's right), pitch (up) and roll
             (clockwise) in degrees.
         embedding (`np.ndarray` of shape `(D,)`, *optional*): Identity, of length 1, if the analyzer has a recogniser.
-        depth (`np.ndarray` of shape `(N,)`, *optional*): Depth of `landmarks` in pixels, smaller is nearer to the camera.
+        depth (`np.ndarray` of shape `(N,)`, *optional*): Depth of `landmarks` in pixels, smaller is nearer.
     """
 
     bbox: np.ndarray
