@@ -31,13 +31,14 @@ class Roles:
     source: Sequence[Record]
     target: Sequence[Record]
 
-    def stacked(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """One array of swaps, sources and targets (N, ...) each; `None` if sources or targets lack it entirely."""
-        source, target = stack(self.source, name), stack(self.target, name)
-        if source is None or target is None:
-            return None
-        swap = stack(self.swap, name)
-        return np.full_like(target, np.nan) if swap is None else swap, source, target
+    def stacked(self, name: str, *shape: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """One array of `shape` of swaps, sources and targets, (N, *shape) each; NaN where a record lacks it."""
+
+        def rows(records: Sequence[Record]) -> np.ndarray:
+            stacked = stack(records, name)
+            return np.full((len(records), *shape), np.nan) if stacked is None else stacked
+
+        return rows(self.swap), rows(self.source), rows(self.target)
 
 
 def compare(roles: Roles, galleries: dict[str, np.ndarray], people: np.ndarray) -> dict[str, np.ndarray]:
@@ -64,9 +65,7 @@ def compare(roles: Roles, galleries: dict[str, np.ndarray], people: np.ndarray) 
 
 def identity_values(roles: Roles, recognizer: str, gallery: np.ndarray, people: np.ndarray) -> dict[str, np.ndarray]:
     """What one recogniser says: whose face the swaps show."""
-    stacked = roles.stacked(recognizer)
-    assert stacked is not None  # the gallery has it
-    swap, source, target = stacked
+    swap, source, target = roles.stacked(recognizer, gallery.shape[1])
     to_source, to_target = metrics.cosines(swap, source), metrics.cosines(swap, target)
     source_rank = metrics.rank_in_gallery(swap, gallery, people[:, 0])
     target_rank = metrics.rank_in_gallery(swap, gallery, people[:, 1])
@@ -83,53 +82,40 @@ def identity_values(roles: Roles, recognizer: str, gallery: np.ndarray, people: 
 
 def pose_values(roles: Roles) -> dict[str, np.ndarray]:
     """Whether the swaps hold their heads as the targets do."""
-    values = {}
-    if (poses := roles.stacked("head_pose")) is not None:
-        swap, source, target = poses
-        errors = metrics.pose_errors(swap, target)
-        values |= {
-            "pose_error": errors,
-            "pose_within_goal": (errors <= POSE_GOAL_DEGREES).astype(float),
-            "yaw_error": np.abs(swap - target)[:, 0],
-            "pose_distance_source_to_target": metrics.pose_errors(source, target),
-        }
-    if (rotations := roles.stacked("rotation")) is not None:
-        values["6drepnet_pose_error"] = metrics.rotation_angles(rotations[0], rotations[2])
+    swap, source, target = roles.stacked("head_pose", 3)
+    errors = metrics.pose_errors(swap, target)
+    values = {
+        "pose_error": errors,
+        "pose_within_goal": (errors <= POSE_GOAL_DEGREES).astype(float),
+        "yaw_error": np.abs(swap - target)[:, 0],
+        "pose_distance_source_to_target": metrics.pose_errors(source, target),
+    }
+    if any("rotation" in record for record in roles.target):
+        rotation, _, wanted = roles.stacked("rotation", 3, 3)
+        values["6drepnet_pose_error"] = metrics.rotation_angles(rotation, wanted)
     return values
 
 
 def expression_values(roles: Roles) -> dict[str, np.ndarray]:
     """Whether the swaps look as the targets do."""
-    values = {}
-    if (blendshapes := roles.stacked("blendshapes")) is not None:
-        swap, source, target = blendshapes
-        values |= {
-            "expression_error": metrics.mean_absolute_difference(swap, target, metrics.EXPRESSION),
-            "expression_closer_to_target": metrics.expression_closer_to_target(swap, source, target).astype(float),
-            "gaze_error": metrics.mean_absolute_difference(swap, target, metrics.GAZE),
-        }
-    if (landmarks := roles.stacked("landmarks68")) is not None:
-        swap, _, target = landmarks
-        values |= {
-            "mouth_opening_error": metrics.mouth_opening_errors(swap, target),
-            "landmark_error": metrics.landmark_errors(swap, target),
-        }
-    return values
+    swap, source, target = roles.stacked("blendshapes", 52)
+    landmarks, _, wanted = roles.stacked("landmarks68", 68, 2)
+    return {
+        "expression_error": metrics.mean_absolute_difference(swap, target, metrics.EXPRESSION),
+        "expression_closer_to_target": metrics.expression_closer_to_target(swap, source, target).astype(float),
+        "gaze_error": metrics.mean_absolute_difference(swap, target, metrics.GAZE),
+        "mouth_opening_error": metrics.mouth_opening_errors(landmarks, wanted),
+        "landmark_error": metrics.landmark_errors(landmarks, wanted),
+    }
 
 
 def color_values(roles: Roles) -> dict[str, np.ndarray]:
     """Whether light and skin are the target's."""
-    values = {}
-    if (lights := roles.stacked("light")) is not None:
-        swap, _, target = lights
-        values |= {
-            "light_angle": light_angles(swap, target),
-            "light_energy_error": light_energy_errors(swap, target),
-        }
-    if (skins := roles.stacked("skin")) is not None:
-        swap, source, target = skins
-        values |= {
-            "skin_tone_to_target": metrics.color_differences(swap, target),
-            "skin_tone_to_source": metrics.color_differences(swap, source),
-        }
-    return values
+    light, _, target_light = roles.stacked("light", 9)
+    skin, source_skin, target_skin = roles.stacked("skin", 3)
+    return {
+        "light_angle": light_angles(light, target_light),
+        "light_energy_error": light_energy_errors(light, target_light),
+        "skin_tone_to_target": metrics.color_differences(skin, target_skin),
+        "skin_tone_to_source": metrics.color_differences(skin, source_skin),
+    }

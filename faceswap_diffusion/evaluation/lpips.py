@@ -6,7 +6,7 @@ Version 0.1 of the weights, read from NumPy arrays. Figures over another backbon
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,21 +21,22 @@ VGG16_STAGES = (2, 2, 3, 3, 3)
 SHIFT = torch.tensor([-0.030, -0.088, -0.188])[:, None, None]
 SCALE = torch.tensor([0.458, 0.448, 0.450])[:, None, None]
 SIZE = 256
-ARRAY_PARTS = {("numpy", "ndarray"), ("numpy", "dtype"), ("numpy.core.multiarray", "_reconstruct")}
+ARRAY_PARTS = {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
+}
 
 
 class ArrayUnpickler(pickle.Unpickler):
     """Reads NumPy arrays in dictionaries, and nothing that could run code."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Finds the three names that arrays are made of."""
+        """Finds the names that arrays are made of."""
         if (module, name) not in ARRAY_PARTS:
-            self._refuse(module, name)
+            raise ModelFileError(f"the file names {module}.{name}: only NumPy arrays are read")
         return np._core.multiarray._reconstruct if name == "_reconstruct" else getattr(np, name)  # type: ignore
-
-    @staticmethod
-    def _refuse(module: str, name: str) -> NoReturn:
-        raise ModelFileError(f"the file names {module}.{name}: only NumPy arrays are read")
 
 
 def read_arrays(path: Path) -> dict[str, Any]:

@@ -126,7 +126,7 @@ def add_background_lpips(
 
 
 def peak_memory_megabytes() -> float:
-    """Greatest memory of this process so far, measuring networks included: the GPU's if one was used, else resident."""
+    """Greatest memory of this process so far, measuring networks included; the GPU's if one was used."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated() / (1 << 20)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

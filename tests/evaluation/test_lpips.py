@@ -25,7 +25,8 @@ def weights(width: int = 4, seed: int = 0) -> dict:
         for index in range(len(channels) - 1)
     }
     heads = {
-        f"NetLinLayer_{stage}": {"Conv_0": {"kernel": np.full((1, 1, width, 1), 0.5, np.float32)}} for stage in range(5)
+        f"NetLinLayer_{stage}": {"Conv_0": {"kernel": np.full((1, 1, width, 1), 0.5, np.float32)}}
+        for stage in range(5)
     }
     return {"VGG16_0": convolutions, **heads}
 
@@ -59,7 +60,7 @@ def test_channels_are_scaled_to_unit_length_at_each_place():
 
 
 def test_arrays_are_read_and_nothing_else(tmp_path: Path):
-    (tmp_path / "arrays.ckpt").write_bytes(pickle.dumps({"a": {"b": np.arange(6.0).reshape(2, 3)}}, protocol=2))
+    (tmp_path / "arrays.ckpt").write_bytes(pickle.dumps({"a": {"b": np.arange(6.0).reshape(2, 3)}}, protocol=4))
     np.testing.assert_array_equal(read_arrays(tmp_path / "arrays.ckpt")["a"]["b"], np.arange(6.0).reshape(2, 3))
     (tmp_path / "code.ckpt").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
     with pytest.raises(ModelFileError, match=r"names os\.system: only NumPy arrays are read"):

@@ -85,7 +85,7 @@ def faces68(eye_distance: float = 10.0, gap: float = 0.0) -> np.ndarray:
 
 def test_landmark_errors_are_in_units_of_the_targets_eye_distance():
     target = faces68(eye_distance=10)
-    np.testing.assert_allclose(metrics.landmark_errors(target + [3.0, 4.0], target), [0.5])
+    np.testing.assert_allclose(metrics.landmark_errors(target + np.array([3.0, 4.0]), target), [0.5])
     one_moved = target.copy()
     one_moved[0, 8, 1] = 6.8
     np.testing.assert_allclose(metrics.landmark_errors(one_moved, target), [6.8 / 68 / 10])
