@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 DESCRIPTION = """Measure how good swaps are: checkpoints, finished swaps of other methods, and three references.
 
 Each picture and each swap is measured once and kept in REPORT_DIR: a run that was stopped goes on where it was. Over
-several processes: accelerate launch --num_processes 3 -m faceswap_diffusion.evaluation ... (the same arguments)."""
+several GPUs: accelerate launch -m faceswap_diffusion.evaluation ... (the same arguments); over several processes of
+the CPU: torchrun --nproc-per-node 3 -m faceswap_diffusion.evaluation ..."""
 
 EXAMPLES = """examples:
   the model of the package on London and on turned heads, without each condition in turn:

@@ -35,6 +35,11 @@ class Records:
         with np.load(self.path(index), allow_pickle=False) as arrays:
             return dict(arrays)
 
+    def read_array(self, index: int, name: str) -> np.ndarray | None:
+        """Reads one array of a record, and nothing else of it; `None` if it has none of that name."""
+        with np.load(self.path(index), allow_pickle=False) as arrays:
+            return arrays[name] if name in arrays else None
+
     def write(self, index: int, record: dict[str, Any]) -> None:
         """Writes a record under a temporary name, and renames it."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -73,18 +78,14 @@ def stack_on_disk(records: Records, indices: Sequence[int], name: str, path: Pat
         `np.ndarray`: (N, D), or `None` if no record has it.
     """
     rows: np.ndarray | None = None
-    start = 0
-    for chunk in records.chunks(indices):
-        block = stack(chunk, name)
-        if block is not None:
-            if rows is None:
-                shape = (len(indices), block.shape[1])
-                rows = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-                rows[:start] = np.nan
-            rows[start : start + len(chunk)] = block
-        elif rows is not None:
-            rows[start : start + len(chunk)] = np.nan
-        start += len(chunk)
+    for row, index in enumerate(indices):
+        vector = records.read_array(index, name)
+        if rows is None and vector is not None:
+            shape = (len(indices), len(vector))
+            rows = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+            rows[:row] = np.nan
+        if rows is not None:
+            rows[row] = np.nan if vector is None else vector
     return rows
 
 

@@ -127,7 +127,7 @@ class PeakMemory:
         self.thread.join()
 
     def watch(self) -> None:
-        while not self.ended.wait(0.01):
+        while not self.ended.wait(0.05):
             self.most = max(self.most, self.now() - self.start)
 
     @staticmethod
