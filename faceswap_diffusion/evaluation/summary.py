@@ -1,96 +1,142 @@
-"""From the measurements of a set of swaps to one table row: rates, means and their names."""
+"""From records on disk to the figures of one method on one set, whatever the number of pairs and processes."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from faceswap_diffusion.evaluation import metrics
-from faceswap_diffusion.evaluation.measurement import FaceFeatures, SwapMeasurement
+from faceswap_diffusion.evaluation.comparison import Roles, compare
+from faceswap_diffusion.evaluation.frechet import Gaussian, fit_gaussian, frechet_distance, kernel_distance
+from faceswap_diffusion.evaluation.protocol import PairSet
+from faceswap_diffusion.evaluation.records import ROWS_AT_ONCE, Records, stack_on_disk
+from faceswap_diffusion.evaluation.statistics import Figure, figure_of, spread
 
-POSE_GOAL_DEGREES = 6.0
-NUM_BLENDSHAPES = 52
+FRECHET_NAMES = {"inception": "fid", "clip": "clip_fd"}
+Values = dict[str, np.ndarray]  # (seeds, pairs) for each metric
 
 
-def summarize(
-    measurements: Sequence[SwapMeasurement], gallery: Sequence[FaceFeatures | None], recognizers: Sequence[str]
-) -> dict[str, float]:
-    """Aggregates a set. A face that was not found counts as a failure in every rate.
+@dataclass(frozen=True)
+class Photos:
+    """The records of a set's own pictures.
 
     Args:
-        measurements (`Sequence[SwapMeasurement]`): Not empty.
-        gallery (`Sequence[FaceFeatures | None]`): One picture of each person, indexed by the pairs.
-        recognizers (`Sequence[str]`): Names of those that measured; each gives columns of its own.
-
-    Returns:
-        `dict[str, float]`: Named figures, rates in [0, 1].
+        records ([`Records`]): Of them.
+        indices (`dict[Path, int]`): Which record is whose.
     """
-    summary: dict[str, float] = {
-        "pairs": len(measurements),
-        "detected": metrics.rate([measurement.swap is not None for measurement in measurements]),
-    }
-    for name in recognizers:
-        summary |= {f"{name}_{key}": value for key, value in identity_summary(measurements, gallery, name).items()}
-    return summary | pose_and_expression_summary(measurements) | picture_summary(measurements)
+
+    records: Records
+    indices: dict[Path, int]
+
+    def of(self, paths: Sequence[Path]) -> list[int]:
+        """The indices of some pictures."""
+        return [self.indices[path] for path in paths]
 
 
-def identity_summary(
-    measurements: Sequence[SwapMeasurement], gallery: Sequence[FaceFeatures | None], recognizer: str
-) -> dict[str, float]:
-    """What one recogniser says: whose face the swaps show."""
+class SetSummary:
+    """Aggregates the methods of one set; a context, as it keeps features in a temporary folder.
 
-    def embeddings(faces: Sequence[FaceFeatures | None]) -> np.ndarray:
-        return stack([None if face is None else face.embeddings[recognizer] for face in faces], dim)
+    Args:
+        pair_set ([`PairSet`]): The set.
+        photos ([`Photos`]): Its pictures' records.
+        recognizers (`Sequence[str]`): Names of those that measured.
+        feature_networks (`Sequence[str]`): Likewise.
+    """
 
-    dim = next(len(face.embeddings[recognizer]) for face in gallery if face is not None)
-    swap, source, target = (embeddings(faces_of(measurements, role)) for role in ("swap", "source", "target"))
-    nearest = metrics.nearest_in_gallery(swap, embeddings(gallery))
-    return {
-        "closer_to_source": metrics.rate(metrics.closer_to_source(swap, source, target)),
-        "retrieves_source": metrics.rate(nearest == [m.pair.source_person for m in measurements]),
-        "retrieves_target": metrics.rate(nearest == [m.pair.target_person for m in measurements]),
-        "cosine_to_source": metrics.mean_of_detected(metrics.cosines(swap, source)),
-        "cosine_to_target": metrics.mean_of_detected(metrics.cosines(swap, target)),
-        "cosine_source_to_target": metrics.mean_of_detected(metrics.cosines(source, target)),
-    }
+    def __init__(self, pair_set: PairSet, photos: Photos, recognizers: Sequence[str], feature_networks: Sequence[str]):
+        self.pair_set, self.photos, self.feature_networks = pair_set, photos, feature_networks
+        self.recognizers = [name for recognizer in recognizers for name in (recognizer, f"{recognizer}_masked")]
+        self._folder = TemporaryDirectory()
 
+    def __enter__(self) -> "SetSummary":
+        """Returns itself."""
+        return self
 
-def pose_and_expression_summary(measurements: Sequence[SwapMeasurement]) -> dict[str, float]:
-    """Whether the swaps hold their heads, and look, as the targets do."""
-    poses, blendshapes = {}, {}
-    for role in ("swap", "source", "target"):
-        faces = faces_of(measurements, role)
-        poses[role] = stack([None if face is None else face.head_pose for face in faces], 3)
-        blendshapes[role] = stack([None if face is None else face.blendshapes for face in faces], NUM_BLENDSHAPES)
-    errors = metrics.pose_errors(poses["swap"], poses["target"])
-    like_target = metrics.expression_closer_to_target(
-        blendshapes["swap"], blendshapes["source"], blendshapes["target"]
-    )
-    return {
-        "pose_error": metrics.mean_of_detected(errors),
-        "pose_within_goal": metrics.rate(errors <= POSE_GOAL_DEGREES),
-        "yaw_error": metrics.mean_of_detected(np.abs(poses["swap"] - poses["target"])[:, 0]),
-        "pose_distance_source_to_target": metrics.mean_of_detected(
-            metrics.pose_errors(poses["source"], poses["target"])
-        ),
-        "expression_closer_to_target": metrics.rate(like_target),
-    }
+    def __exit__(self, *_: object) -> None:
+        """Removes the temporary folder."""
+        self._folder.cleanup()
 
+    @cached_property
+    def galleries(self) -> dict[str, np.ndarray]:
+        """For each recogniser (M, D), on disk; without those that saw no face in the whole gallery."""
+        indices = self.photos.of(self.pair_set.gallery)
+        stacks = {name: stack_on_disk(self.photos.records, indices, name, self._file()) for name in self.recognizers}
+        return {name: rows for name, rows in stacks.items() if rows is not None}
 
-def picture_summary(measurements: Sequence[SwapMeasurement]) -> dict[str, float]:
-    """How the swaps look, and how long they took."""
-    return {
-        "sharpness_crop": metrics.mean_of_detected(np.array([m.sharpness_crop for m in measurements])),
-        "sharpness_photo": metrics.mean_of_detected(np.array([m.sharpness_photo for m in measurements])),
-        "border_step": metrics.mean_of_detected(np.array([m.border_step for m in measurements])),
-        "seconds": float(np.nanmedian([m.seconds for m in measurements])),
-    }
+    @cached_property
+    def reference_features(self) -> dict[str, np.ndarray]:
+        """For each feature network (M, D), on disk, of the set's real pictures."""
+        indices = self.photos.of(self.pair_set.reference_pictures())
+        stacks = {
+            name: stack_on_disk(self.photos.records, indices, name, self._file()) for name in self.feature_networks
+        }
+        return {name: rows for name, rows in stacks.items() if rows is not None}
 
+    @cached_property
+    def reference_gaussians(self) -> dict[str, Gaussian]:
+        """The distributions of the real pictures' features."""
+        return {name: fit_gaussian(rows) for name, rows in self.reference_features.items()}
 
-def faces_of(measurements: Sequence[SwapMeasurement], role: str) -> list[FaceFeatures | None]:
-    """The faces `"swap"`, `"source"` or `"target"` of some measurements."""
-    return [getattr(measurement, role) for measurement in measurements]
+    def values(self, records_of_seeds: Sequence[Records], count: int | None = None) -> Values:
+        """Every metric of every pair, in blocks of pairs.
 
+        Args:
+            records_of_seeds (`Sequence[Records]`): A method's swaps, for each seed.
+            count (`int`, *optional*): Only the first so many pairs.
+        """
+        pairs = self.pair_set.pairs[:count]
+        rows = [self._values_of_seed(records, pairs) for records in records_of_seeds]
+        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
-def stack(vectors: Sequence[np.ndarray | None], dim: int) -> np.ndarray:
-    """Vectors (dim,) as rows (N, dim); a row of NaN where there is none."""
-    return np.stack([np.full(dim, np.nan) if vector is None else vector for vector in vectors])
+    def _values_of_seed(self, records: Records, pairs: Sequence) -> dict[str, np.ndarray]:
+        blocks = []
+        for start in range(0, len(pairs), ROWS_AT_ONCE):
+            block = pairs[start : start + ROWS_AT_ONCE]
+            roles = Roles(
+                [records.read(index) for index in range(start, start + len(block))],
+                [self.photos.records.read(index) for index in self.photos.of([pair.source for pair in block])],
+                [self.photos.records.read(index) for index in self.photos.of([pair.target for pair in block])],
+            )
+            people = np.array([[pair.source_person, pair.target_person] for pair in block])
+            blocks.append((compare(roles, self.galleries, people), len(block)))
+        names = dict.fromkeys(name for block, _ in blocks for name in block)
+        return {
+            name: np.concatenate([block.get(name, np.full(size, np.nan)) for block, size in blocks]) for name in names
+        }
+
+    def figures(self, values: Values) -> dict[str, Figure]:
+        """Means with intervals; of seconds the median, of memory the greatest."""
+        figures = {"pairs": Figure(next(iter(values.values())).shape[1])}
+        for name, rows in values.items():
+            if name == "peak_memory_mb":
+                figures[name] = Figure(float(np.max(rows)), count=rows.size)
+            else:
+                figures[name] = figure_of(rows, np.median if name == "seconds" else np.mean)
+        return figures
+
+    def distribution_figures(self, records_of_seeds: Sequence[Records]) -> dict[str, Figure]:
+        """FID, KID and CLIP-FD of a method's swaps against the real pictures: the mean over seeds."""
+        figures = {}
+        indices = range(len(self.pair_set.pairs))
+        for network, reference in self.reference_features.items():
+            distances, kernel_distances, count = [], [], 0
+            for records in records_of_seeds:
+                rows = stack_on_disk(records, indices, network, self._file())
+                made = [] if rows is None else np.flatnonzero(~np.isnan(rows[:, 0]))
+                if rows is None or min(len(made), len(reference)) < 2:
+                    continue
+                rows = rows if len(made) == len(rows) else rows[made]
+                count += len(rows)
+                distances.append(frechet_distance(fit_gaussian(rows), self.reference_gaussians[network]))
+                if network == "inception":
+                    kernel_distances.append(kernel_distance(rows, reference))
+            named = {FRECHET_NAMES[network]: distances, "kid": kernel_distances}
+            for name, of_seeds in named.items():
+                if of_seeds:
+                    figures[name] = Figure(float(np.mean(of_seeds)), count=count, seed_spread=spread(of_seeds))
+        return figures
+
+    def _file(self) -> Path:
+        return Path(self._folder.name, f"{len(list(Path(self._folder.name).iterdir()))}.npy")

@@ -29,6 +29,7 @@ class Face:
         head_pose (`np.ndarray` of shape `(3,)`, *optional*): Yaw (to the picture's right), pitch (up) and roll
             (clockwise) in degrees.
         embedding (`np.ndarray` of shape `(D,)`, *optional*): Identity, of length 1, if the analyzer has a recogniser.
+        depth (`np.ndarray` of shape `(N,)`, *optional*): Depth of `landmarks` in pixels, smaller is nearer.
     """
 
     bbox: np.ndarray
@@ -39,6 +40,7 @@ class Face:
     blendshapes: np.ndarray | None = None
     head_pose: np.ndarray | None = None
     embedding: np.ndarray | None = None
+    depth: np.ndarray | None = None
 
 
 class FaceAnalyzer(Protocol):
@@ -112,6 +114,7 @@ class MeshFaceAnalyzer:
             landmarks68=dlib68(mesh.landmarks),
             blendshapes=mesh.blendshapes,
             head_pose=mesh.head_pose,
+            depth=mesh.depth,
         )
 
 

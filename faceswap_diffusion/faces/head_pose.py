@@ -72,6 +72,23 @@ class HeadPoseFit:
         return left @ np.diag([1.0, 1.0, handedness]) @ right
 
 
+def read_triangles(message: bytes) -> np.ndarray:
+    """Reads the triangles of the canonical face from MediaPipe's geometry metadata.
+
+    Args:
+        message (`bytes`): As for [`HeadPoseFit.from_metadata`].
+
+    Returns:
+        `np.ndarray` of shape `(T, 3)`, int: Mesh points, counter-clockwise as seen from outside the head.
+    """
+    mesh = next(value for number, value in _fields(message) if number == 1)
+    corners: list[int] = []
+    for number, value in _fields(mesh):
+        if number == 4:
+            corners += [value] if isinstance(value, int) else _packed_varints(value)
+    return np.array(corners).reshape(-1, 3)
+
+
 def euler_angles(rotation: np.ndarray) -> np.ndarray:
     """Splits a head rotation into pitch first, then yaw, then roll in the plane of the picture.
 
@@ -101,6 +118,14 @@ def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
         length, position = (4, position) if key & 7 == 5 else _varint(message, position)
         yield key >> 3, message[position : position + length]
         position += length
+
+
+def _packed_varints(message: bytes) -> list[int]:
+    values, position = [], 0
+    while position < len(message):
+        value, position = _varint(message, position)
+        values.append(value)
+    return values
 
 
 def _varint(message: bytes, position: int) -> tuple[int, int]:

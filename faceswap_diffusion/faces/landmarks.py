@@ -6,19 +6,21 @@ on which the head pose is fitted. They run by LiteRT on the CPU.
 
 import zipfile
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from faceswap_diffusion.faces.alignment import crop, invert, transform_points
-from faceswap_diffusion.faces.head_pose import HeadPoseFit
+from faceswap_diffusion.faces.head_pose import HeadPoseFit, read_triangles
 from faceswap_diffusion.faces.mesh_topology import BLENDSHAPE_NAMES, BLENDSHAPE_POINTS, DLIB68_FROM_MESH, dlib68
 from faceswap_diffusion.faces.native_output import silenced_stderr
 from faceswap_diffusion.model_files import model_path
 
-__all__ = ["BLENDSHAPE_NAMES", "DLIB68_FROM_MESH", "FaceMesh", "MeshResult", "dlib68"]
+__all__ = ["BLENDSHAPE_NAMES", "DLIB68_FROM_MESH", "FaceMesh", "MeshResult", "dlib68", "mesh_triangles"]
 
+GEOMETRY = "geometry_pipeline_metadata_landmarks.binarypb"
 NET_SIZE = 256  # side of the landmark network's input in pixels
 ROI_MARGIN = 1.5  # the network was trained on squares this many times as large as the face's box
 # Outer eye corners of the mesh, viewer's left and right: they give the direction of the second region of interest.
@@ -55,7 +57,7 @@ class FaceMesh:
         with zipfile.ZipFile(model_path("face_landmarker")) as task:
             self._landmark_net = _interpreter(task.read("face_landmarks_detector.tflite"))
             self._blendshape_net = _interpreter(task.read("face_blendshapes.tflite"))
-            self._pose_fit = HeadPoseFit.from_metadata(task.read("geometry_pipeline_metadata_landmarks.binarypb"))
+            self._pose_fit = HeadPoseFit.from_metadata(task.read(GEOMETRY))
 
     def __call__(self, image: np.ndarray, keypoints: np.ndarray) -> MeshResult:
         """Runs the landmark network twice, the second time on the square that the first result gives.
@@ -87,6 +89,13 @@ class FaceMesh:
     def _blendshapes(self, points: np.ndarray) -> np.ndarray:
         """Computes the expression from upright mesh points `(478, 2)`."""
         return _invoke(self._blendshape_net, points[None, BLENDSHAPE_POINTS].astype(np.float32))[0]
+
+
+@cache
+def mesh_triangles() -> np.ndarray:
+    """The triangles that the first 468 mesh points span, (898, 3), counter-clockwise as seen from outside the head."""
+    with zipfile.ZipFile(model_path("face_landmarker")) as task:
+        return read_triangles(task.read(GEOMETRY))
 
 
 def _interpreter(model: bytes) -> Interpreter:

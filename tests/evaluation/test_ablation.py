@@ -4,7 +4,10 @@ import pytest
 import torch
 
 from faceswap_diffusion.conditioning.conditioner import FaceConditioner
+from faceswap_diffusion.conditioning.landmark_drawing import draw_landmarks
 from faceswap_diffusion.evaluation.ablation import CONDITIONS, mean_condition, recorded_conditions, removed_condition
+from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
+from tests.tiny import tiny_components, tiny_landmarks
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +20,10 @@ def conditions(seed: int, batch_size: int = 2) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     shapes = {"identity_embeds": (128,), "source_clip_embeds": (6,), "target_clip_embeds": (6,), "landmarks": (68, 2)}
     return {name: torch.randn(batch_size, *shape, generator=generator) for name, shape in shapes.items()}
+
+
+def tiny_pipeline_of(conditioner: FaceConditioner, **config) -> FaceSwapInpaintPipeline:
+    return FaceSwapInpaintPipeline(**{**tiny_components(), "conditioner": conditioner}, **config)
 
 
 def test_recorded_rows_are_what_was_handed_in_by_name_or_by_position(conditioner: FaceConditioner):
@@ -42,9 +49,21 @@ def test_a_removed_condition_is_the_mean_for_everybody_and_comes_back(conditione
     expected = conditioner(**{**inputs, name: mean.expand_as(inputs[name])})
     plain = conditioner(**inputs)
     assert not torch.allclose(expected, plain)
-    with removed_condition(conditioner, name, mean):
+    with removed_condition(tiny_pipeline_of(conditioner), name, mean):
         assert torch.equal(conditioner(**inputs), expected)
     assert torch.equal(conditioner(**inputs), plain)
+
+
+def test_removed_landmarks_are_gone_from_the_drawing_as_well(conditioner: FaceConditioner):
+    pipeline = tiny_pipeline_of(conditioner, crop_size=64, landmark_scale=0.5, draw_landmarks=True)
+    given, mean = tiny_landmarks(2, size=128), tiny_landmarks(1, size=64)[0]
+    plain = pipeline.draw(given, 128, 128)
+    with removed_condition(pipeline, "landmarks", mean * 0.5):  # in the conditioner's units
+        drawn = pipeline.draw(given, 128, 128)
+    assert torch.equal(drawn, draw_landmarks((mean * 2).expand(2, -1, -1), 128, 128))  # twice the config's crop
+    assert torch.equal(pipeline.draw(given, 128, 128), plain)
+    with removed_condition(pipeline, "identity_embeds", torch.zeros(128)):
+        assert torch.equal(pipeline.draw(given, 128, 128), plain)
 
 
 def test_the_mean_identity_is_of_unit_length_and_other_means_are_plain():

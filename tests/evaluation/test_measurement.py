@@ -1,4 +1,4 @@
-"""Swaps whose quality is known beforehand: the target itself, and the source itself."""
+"""Swaps whose figures are known beforehand: the target itself, blurred, tinted, without a face, changed outside."""
 
 from pathlib import Path
 
@@ -7,67 +7,128 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faceswap_diffusion.evaluation.measurement import FaceMeasurer, failed_swap, measure_swap
-from faceswap_diffusion.evaluation.protocol import Pair
+from faceswap_diffusion.evaluation.description import FaceMask, Networks, describe
+from faceswap_diffusion.evaluation.measurement import face_mask, measure_swaps, preview
+from faceswap_diffusion.evaluation.methods import Swap
 from faceswap_diffusion.evaluation.recognizers import SFaceRecognizer
-from faceswap_diffusion.evaluation.summary import summarize
+from faceswap_diffusion.evaluation.records import Record
 from faceswap_diffusion.faces.analyzer import MeshFaceAnalyzer
-from faceswap_diffusion.swapper import SwapResult
 
 IMAGES = Path(__file__).parents[2] / "examples" / "images"
-SOURCE, TARGET = IMAGES / "p005_portrait.jpg", IMAGES / "p010_selfie.jpg"
+
+
+def channel_means(images) -> np.ndarray:
+    """The features (B, 3) that stand for Inception's: small, and known."""
+    return np.stack([image.mean((0, 1)) for image in images])
+
+
+def mean_distance(first, second) -> np.ndarray:
+    """A distance (B,) of pictures that stands for LPIPS."""
+    return np.array([np.abs(x.astype(float) - y).mean() for x, y in zip(first, second, strict=True)])
 
 
 @pytest.fixture(scope="module")
-def measurer() -> FaceMeasurer:
-    return FaceMeasurer({"sface": SFaceRecognizer()}, MeshFaceAnalyzer())
+def networks() -> Networks:
+    return Networks(
+        MeshFaceAnalyzer(), {"sface": SFaceRecognizer()}, None, {"inception": channel_means}, mean_distance
+    )
 
 
-def swap_result(measurer: FaceMeasurer, pixels: np.ndarray) -> SwapResult:
-    """What a swapper that painted `pixels` over the target's face would have returned."""
-    target = np.asarray(Image.open(TARGET).convert("RGB"))
-    faces = measurer.analyzer.analyze(target)
-    mask = np.zeros(target.shape[:2], np.uint8)
-    hull = cv2.convexHull(faces[0].landmarks68.astype(np.float32)).astype(np.int32)
-    cv2.fillConvexPoly(mask, hull, 255)
-    return SwapResult(Image.fromarray(pixels), faces, [0], Image.fromarray(mask), {}, {})
+@pytest.fixture(scope="module")
+def target() -> np.ndarray:
+    return np.asarray(Image.open(IMAGES / "p010_selfie.jpg").convert("RGB").resize((320, 384)))
 
 
-def test_the_unchanged_target_has_ratios_of_one_and_is_the_target(measurer: FaceMeasurer):
-    pair = Pair(SOURCE, TARGET, 0, 1)
-    pixels = np.asarray(Image.open(TARGET).convert("RGB"))
-    measured = measure_swap(measurer, pair, swap_result(measurer, pixels), 128, seconds=1.25)
-    assert (measured.sharpness_crop, measured.sharpness_photo, measured.border_step) == (1.0, 1.0, 1.0)
-    assert measured.seconds == 1.25
-    gallery = [measurer.measure_file(SOURCE), measurer.measure_file(TARGET)]
-    summary = summarize([measured], gallery, ["sface"])
-    assert summary["detected"] == 1.0
-    assert summary["sface_cosine_to_target"] == pytest.approx(1.0)
-    assert (summary["sface_closer_to_source"], summary["sface_retrieves_target"]) == (0.0, 1.0)
-    assert (summary["pose_error"], summary["expression_closer_to_target"]) == (0.0, 1.0)
+@pytest.fixture(scope="module")
+def known(networks: Networks, target: np.ndarray) -> Record:
+    return {name: np.asarray(value) for name, value in describe(networks, target).items()}
 
 
-def test_a_blurred_and_tinted_face_is_less_sharp_and_has_a_border(measurer: FaceMeasurer):
-    pixels = np.asarray(Image.open(TARGET).convert("RGB"))
-    inside = np.asarray(swap_result(measurer, pixels).mask) > 127
-    painted = pixels.copy()
-    painted[inside] = np.clip(cv2.GaussianBlur(pixels, (0, 0), 3)[inside] + np.array([0.0, 40.0, 0.0]), 0, 255)
-    measured = measure_swap(measurer, Pair(SOURCE, TARGET, 0, 1), swap_result(measurer, painted), 128, 1.0)
-    assert measured.sharpness_photo < 0.3
-    assert measured.border_step > 1.5
+def test_a_face_is_described(known: Record, target: np.ndarray):
+    assert known["detected"]
+    shapes = {"sface": (128,), "sface_masked": (128,), "head_pose": (3,), "blendshapes": (52,), "light": (9,)}
+    assert {name: known[name].shape for name in shapes} == shapes
+    assert known["sface"] @ known["sface_masked"] < 0.95  # hair and neck were hidden
+    mask = face_mask(known)
+    assert mask is not None
+    inside = mask.on_photo(target.shape)
+    brow, nose, chin = (np.round(known["landmarks68"][index]).astype(int) for index in (19, 30, 8))
+    assert inside[brow[1], brow[0]]
+    assert inside[nose[1], nose[0]]
+    assert not inside[:5].any()
+    assert not inside[chin[1] + 25 :].any()
+    assert mask.on_photo(target.shape, margin=6).sum() > inside.sum() * 1.05
 
 
-def test_a_swap_without_a_face_counts_as_not_detected(measurer: FaceMeasurer):
-    pixels = np.asarray(Image.open(TARGET).convert("RGB"))
-    noise = np.random.default_rng(0).integers(0, 256, pixels.shape, np.uint8)
-    measured = measure_swap(measurer, Pair(SOURCE, TARGET, 0, 1), swap_result(measurer, noise), 128, 1.0)
-    assert measured.swap is None
-    assert measured.source is not None
-    assert measured.sharpness_crop > 1
+def test_a_mask_grows_by_pixels_of_the_crop():
+    mask = np.zeros((256, 256), bool)
+    mask[100:150, 100:150] = True
+    shifted = FaceMask(mask, np.array([[1.0, 0, 10], [0, 1.0, 0]]))  # the photo's x is the crop's less 10
+    assert np.argwhere(shifted.on_photo((256, 256))).min(0).tolist() == [100, 90]
+    assert np.argwhere(shifted.on_photo((256, 256), margin=6)).min(0).tolist() == [94, 84]
 
 
-def test_a_pair_that_could_not_be_swapped_keeps_what_is_known(measurer: FaceMeasurer):
-    measured = failed_swap(measurer, Pair(SOURCE, TARGET, 0, 1))
-    assert measured.swap is None
-    assert measured.target is not None
-    assert np.isnan([measured.sharpness_crop, measured.sharpness_photo, measured.border_step, measured.seconds]).all()
+def test_what_a_masked_recogniser_may_see_is_given(networks: Networks, target: np.ndarray, known: Record):
+    mask = face_mask(known)
+    everything = FaceMask(np.ones((256, 256), bool), known["matrix"])
+    whole, given = describe(networks, target, everything), describe(networks, target, mask)
+    assert whole["sface"] @ whole["sface_masked"] == pytest.approx(1, abs=0.02)
+    np.testing.assert_allclose(given["sface_masked"], known["sface_masked"], atol=1e-6)
+
+
+def test_the_unchanged_target_is_perfect(networks: Networks, target: np.ndarray, known: Record):
+    (record,) = measure_swaps(networks, [Swap(target, seconds=1.25)], [target], [known], 128)
+    assert (record["sharpness_crop"], record["sharpness_photo"], record["border_step"]) == (1.0, 1.0, 1.0)
+    assert (record["background_psnr"], record["background_ssim"], record["background_lpips"]) == (100.0, 1.0, 0.0)
+    assert record["background_identical"]
+    assert "unpainted_identical" not in record  # the method told no mask
+    assert record["seconds"] == 1.25
+    assert record["peak_memory_mb"] > 50
+    np.testing.assert_allclose(record["inception"], target.mean((0, 1)))
+    np.testing.assert_allclose(record["sface"], known["sface"], atol=1e-6)
+
+
+def test_a_blurred_and_tinted_face_is_less_sharp_and_has_a_border(networks, target: np.ndarray, known: Record):
+    hull = cv2.convexHull(known["landmarks68"].astype(np.float32)).astype(np.int32)
+    mask = np.zeros(target.shape[:2], np.float32)
+    cv2.fillConvexPoly(mask, hull, 1.0)
+    painted = target.copy()
+    tinted = cv2.GaussianBlur(target, (0, 0), 3) + np.array([0.0, 60.0, 0.0])
+    painted[mask > 0] = np.clip(tinted, 0, 255)[mask > 0]
+    conditions = {"landmarks": known["landmarks68"]}
+    (record,) = measure_swaps(networks, [Swap(painted, mask, 1.0, conditions)], [target], [known], 128)
+    assert record["sharpness_photo"] < 0.3
+    assert record["border_step"] > 1.5
+    assert record["background_identical"]
+    assert record["unpainted_identical"]
+    np.testing.assert_array_equal(record["condition_landmarks"], known["landmarks68"])
+
+
+def test_changes_behind_the_face_are_found_in_a_batch(networks, target: np.ndarray, known: Record):
+    painted = target.copy()
+    painted[:20] = 255 - painted[:20]
+    clean, spoilt = measure_swaps(networks, [Swap(target), Swap(painted)], [target] * 2, [known] * 2, 128)
+    assert clean["background_identical"]
+    assert clean["background_lpips"] == 0.0
+    assert not spoilt["background_identical"]
+    assert spoilt["background_psnr"] < 30
+    assert spoilt["background_ssim"] < 0.99
+
+
+def test_a_swap_without_a_face_is_measured_all_the_same(networks, target: np.ndarray, known: Record):
+    noise = np.random.default_rng(0).integers(0, 256, target.shape, np.uint8)
+    (record,) = measure_swaps(networks, [Swap(noise)], [target], [known], 128)
+    assert not record["detected"]
+    assert "sface" not in record
+    assert record["sharpness_crop"] > 1
+    assert record["background_psnr"] < 15
+
+
+def test_a_target_without_a_face_has_no_mask(networks, target: np.ndarray):
+    (record,) = measure_swaps(networks, [Swap(target)], [target], [{"detected": np.array(False)}], 128)
+    assert record["detected"]
+    assert "background_psnr" not in record
+
+
+def test_previews_are_small():
+    assert preview(np.zeros((400, 300, 3), np.uint8)).shape == (192, 144, 3)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from faceswap_diffusion.evaluation import protocol
 from faceswap_diffusion.evaluation.protocol import london_pairs, look_pairs, opened_folder, turned_pairs
 
 
@@ -110,3 +111,98 @@ def test_a_picture_that_is_missing_and_a_lonely_person_are_refused(london: Path,
     for pairs in (look_pairs, turned_pairs):
         with pytest.raises(ValueError, match="has no pair"):
             pairs(alone)
+
+
+def touch(folder: Path, *names: str) -> Path:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return folder
+
+
+def test_pairs_of_a_csv_file_are_relative_to_it_and_their_sources_are_the_gallery(tmp_path: Path):
+    touch(tmp_path, "a.png", "b.png", "deep/c.png")
+    (tmp_path / "mine.csv").write_text("source,target\na.png,b.png\ndeep/c.png,a.png\na.png,deep/c.png\n")
+    pairs = protocol.listed_pairs(tmp_path / "mine.csv")
+    assert pairs.name == "mine"
+    assert [path.name for path in pairs.gallery] == ["a.png", "c.png"]
+    assert [(pair.source.name, pair.target.name, pair.source_person, pair.target_person) for pair in pairs.pairs] == [
+        ("a.png", "b.png", 0, -1),
+        ("c.png", "a.png", 1, 0),
+        ("a.png", "c.png", 0, 1),
+    ]
+    assert [path.name for path in pairs.reference_pictures()] == ["b.png", "a.png", "c.png"]
+
+
+def test_everything_wrong_with_a_csv_file_is_listed_at_once(tmp_path: Path):
+    touch(tmp_path, "a.png", "b.png")
+    (tmp_path / "mine.csv").write_text("source,target\na.png,b.png\nx.png,y.png\na.png,b.png\n")
+    with pytest.raises(ValueError, match="3 problems") as error:
+        protocol.listed_pairs(tmp_path / "mine.csv")
+    assert "line 3: x.png is missing; line 3: y.png is missing; line 4: the same pair as line 2" in str(error.value)
+    (tmp_path / "other.csv").write_text("from,to\na.png,b.png\n")
+    with pytest.raises(ValueError, match="expected the columns"):
+        protocol.listed_pairs(tmp_path / "other.csv")
+
+
+def test_reface_takes_pictures_by_number_and_all_of_them_as_real_ones(tmp_path: Path):
+    touch(tmp_path, *(f"{number:05d}.png" for number in range(28000, 30000)), "7.jpg", "100.jpg", "notes.txt")
+    pairs = protocol.celebahq_pairs(tmp_path)
+    assert len(pairs.pairs) == len(pairs.gallery) == 1000
+    assert (pairs.pairs[0].source.name, pairs.pairs[0].target.name) == ("29000.png", "28000.png")
+    assert (pairs.pairs[999].source.name, pairs.pairs[999].target.name) == ("29999.png", "28999.png")
+    assert pairs.pairs[999].source_person == 999
+    assert [path.name for path in pairs.reference_pictures()[:3]] == ["7.jpg", "100.jpg", "28000.png"]
+    assert len(pairs.reference_pictures()) == 2002
+    assert pairs.settings == {"num_inference_steps": 50, "guidance_scale": 3.0}
+    (tmp_path / "28003.png").unlink()
+    (tmp_path / "29999.png").unlink()
+    with pytest.raises(ValueError, match="2 of the pictures 28000 to 29999 are missing: 28003, 29999"):
+        protocol.celebahq_pairs(tmp_path)
+
+
+def test_ffhq_begins_at_68000(tmp_path: Path):
+    with pytest.raises(ValueError, match="1998 of the pictures 68000 to 69999"):
+        protocol.ffhq_pairs(touch(tmp_path, "68000.png", "69999.png"))
+
+
+def test_casia_names_are_split_at_the_dash_that_fits(tmp_path: Path):
+    touch(tmp_path, "real/a-1.jpg", "real/a.jpg", "real/b.jpg")
+    (tmp_path / "pairs.txt").write_text("a-1-b.png\nb-a.png\na-a-1.png\n")
+    pairs = protocol.casia_pairs(tmp_path)
+    assert [(pair.source.stem, pair.target.stem) for pair in pairs.pairs] == [("a-1", "b"), ("b", "a"), ("a", "a-1")]
+    (tmp_path / "pairs.txt").write_text("a-b.png\nx-b.png\na-b.png\nplain.png\n")
+    with pytest.raises(ValueError, match="3 problems") as error:
+        protocol.casia_pairs(tmp_path)
+    for problem in ("x-b.png: no such two pictures", "plain.png: no such two", "a-b.png is there 2 times"):
+        assert problem in str(error.value)
+
+
+def test_casia_lists_of_their_size_are_read(tmp_path: Path):
+    touch(tmp_path, *(f"{index}.jpg" for index in range(300)))
+    names = [f"{source}-{target}.png" for source in range(150) for target in range(300)]
+    (tmp_path / "pairs.txt").write_text("\n".join(names))
+    pairs = protocol.casia_pairs(tmp_path)
+    assert len(pairs.pairs) == 45_000
+    assert len(pairs.gallery) == 150
+
+
+def test_numbers_in_names_sort_as_numbers(tmp_path: Path):
+    found = protocol.pictures_in(touch(tmp_path, "10.png", "9.png", "a2.jpg", "a10.jpg", "list.csv"))
+    assert [path.name for path in found] == ["9.png", "10.png", "a2.jpg", "a10.jpg"]
+
+
+def test_finished_swaps_are_found_by_name_or_by_order(tmp_path: Path):
+    real = touch(tmp_path / "real", "s.png", "t.png", "u.png")
+    pairs = protocol.pairs_of_files("mine", [(real / "s.png", real / "t.png"), (real / "u.png", real / "t.png")])
+    named = touch(tmp_path / "named", "u-t.png", "s-t.jpg", "more.png")
+    assert [path.name for path in protocol.match_outputs(named, pairs)] == ["s-t.jpg", "u-t.png"]
+    ordered = touch(tmp_path / "ordered", "10.png", "9.png")
+    assert [path.name for path in protocol.match_outputs(ordered, pairs)] == ["9.png", "10.png"]
+    (named / "u-t.png").unlink()
+    with pytest.raises(ValueError, match="lacks 1 of 2 swaps: u-t"):
+        protocol.match_outputs(named, pairs)
+    (ordered / "9.png").unlink()
+    with pytest.raises(ValueError, match="holds 1 pictures, but the set 'mine' has 2 pairs"):
+        protocol.match_outputs(ordered, pairs)

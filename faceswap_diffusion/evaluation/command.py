@@ -1,0 +1,185 @@
+"""The command `faceswap-diffusion evaluate`, also as `accelerate launch -m faceswap_diffusion.evaluation`."""
+
+import argparse
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+    from faceswap_diffusion.evaluation.methods import Method
+    from faceswap_diffusion.evaluation.protocol import PairSet
+    from faceswap_diffusion.evaluation.run import Evaluation
+
+DESCRIPTION = """Measure how good swaps are: checkpoints, finished swaps of other methods, and three references.
+
+Each picture and each swap is measured once and kept in REPORT_DIR: a run that was stopped goes on where it was. Over
+several GPUs: accelerate launch -m faceswap_diffusion.evaluation ... (the same arguments); over several processes of
+the CPU: torchrun --nproc-per-node 3 -m faceswap_diffusion.evaluation ..."""
+
+EXAMPLES = """examples:
+  the model of the package on London and on turned heads, without each condition in turn:
+    faceswap-diffusion evaluate --protocol london=london.tar --protocol turned=FACES --ablate 40 -o report
+  two checkpoints on pairs of your own (a CSV with the columns source and target), three seeds:
+    faceswap-diffusion evaluate --checkpoint A --checkpoint B --pairs pairs.csv --seeds 0 1 2 -o report
+  finished swaps of another method on the same pairs:
+    faceswap-diffusion evaluate --outputs SWAPS --pairs pairs.csv -o report
+  REFace's protocol (all of CelebA-HQ's pictures in one folder):
+    faceswap-diffusion evaluate --checkpoint A --protocol celebahq=CelebA-HQ-img -o report
+"""
+PROTOCOL_NAMES = ("london", "turned", "looks", "celebahq", "ffhq", "casia")
+
+
+def protocol_and_path(text: str) -> tuple[str, Path]:
+    """Reads `NAME=PATH`."""
+    name, _, path = text.partition("=")
+    if name not in PROTOCOL_NAMES or not path:
+        raise argparse.ArgumentTypeError(f"got {text!r}; write NAME=PATH, NAME one of {', '.join(PROTOCOL_NAMES)}")
+    return name, Path(path)
+
+
+def positive(text: str) -> int:
+    """Reads a number of at least 1."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}; a number of at least 1 is needed")
+    return int(text)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments to a parser."""
+    add = parser.add_argument
+    add("--checkpoint", action="append", default=[], metavar="PATH_OR_ID",
+        help="folder or Hub id, as often as you like (default without --outputs: the package's)")  # fmt: skip
+    add("--outputs", action="append", default=[], type=Path, metavar="DIR",
+        help="finished swaps, named SOURCE-TARGET.png or in the order of the pairs")  # fmt: skip
+    add("--pairs", type=Path, metavar="CSV", help="pictures in the columns source and target, relative to the file")
+    add("--protocol", action="append", default=[], type=protocol_and_path, metavar="NAME=PATH",
+        help=f"{', '.join(PROTOCOL_NAMES)}, and the folder (or tar file) of its pictures")  # fmt: skip
+    add("-o", "--output", required=True, type=Path, metavar="REPORT_DIR", help="where the report goes")
+    add("--seeds", nargs="+", type=int, default=[0], metavar="N", help="of the checkpoints (default: 0)")
+    add("--limit", type=positive, metavar="N", help="only the first N pairs of each set")
+    add("--ablate", type=positive, metavar="N", help="remove each condition of the checkpoints in turn on N pairs")
+    add("--steps", type=positive, metavar="N", help="denoising steps (default: the protocol's or the checkpoint's)")
+    add("--guidance", type=float, metavar="SCALE", help="guidance scale (default: likewise)")
+    add("--without-pictures", action="append", default=[], metavar="SET",
+        help="show none of a set's pictures on the page, as where they may not be passed on")  # fmt: skip
+    add(
+        "--batch-size", type=positive, default=8, metavar="N", help="pictures at once in feature networks (default: 8)"
+    )
+    add("--device", help="cpu, cuda, mps (default: the fastest there is)")
+    add("--dtype", help="float32, float16 or bfloat16 (default: float16 on cuda, else float32)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measures, prints the tables and writes the report."""
+    if not args.pairs and not args.protocol:
+        raise ValueError("nothing to measure on: give --pairs or --protocol")
+    with ExitStack() as stack:
+        sets = open_sets(args, stack)
+        outputs = find_outputs(args.outputs, sets)
+        evaluate(args, sets, outputs)
+    return 0
+
+
+def open_sets(args: argparse.Namespace, stack: ExitStack) -> "list[PairSet]":
+    """The sets that were asked for; tar files stay unpacked until `stack` closes.
+
+    Raises:
+        ValueError: If one is not what it should be, or a name is there twice.
+    """
+    from faceswap_diffusion.evaluation.protocol import PROTOCOLS, listed_pairs, opened_folder
+
+    sets = [listed_pairs(args.pairs)] if args.pairs else []
+    sets += [PROTOCOLS[name](stack.enter_context(opened_folder(path))) for name, path in args.protocol]
+    names = [pair_set.name for pair_set in sets]
+    if len({*names}) < len(names):
+        raise ValueError(f"two sets have one name ({', '.join(names)}): measure them in reports of their own")
+    return [pair_set.limited(args.limit) for pair_set in sets]
+
+
+def find_outputs(folders: list[Path], sets: "list[PairSet]") -> dict[Path, list[Path]]:
+    """The finished swaps of each folder, and that every picture can be read.
+
+    Raises:
+        ValueError: If swaps are missing, or there is more than one set that they could be of.
+    """
+    from faceswap_diffusion.evaluation.protocol import match_outputs
+    from faceswap_diffusion.evaluation.run import check_pictures
+
+    if folders and len(sets) > 1:
+        raise ValueError("--outputs are swaps of one set of pairs: give one of --pairs and --protocol")
+    outputs = {folder: match_outputs(folder, sets[0]) for folder in folders}
+    check_pictures(sets, outputs)
+    return outputs
+
+
+def evaluate(args: argparse.Namespace, sets: "list[PairSet]", outputs: dict[Path, list[Path]]) -> None:
+    """Measures the sets; the main process writes and prints the report."""
+    from accelerate import PartialState
+
+    from faceswap_diffusion.evaluation.description import load_networks
+    from faceswap_diffusion.evaluation.methods import reference_methods
+    from faceswap_diffusion.evaluation.run import Evaluation
+
+    state = PartialState(cpu=args.device == "cpu")
+    networks = load_networks()
+    methods = [*compared_methods(args, outputs, state), *reference_methods(networks.analyzer)]
+    evaluation = Evaluation(args.output, networks, methods, args.seeds, args.batch_size, state)
+    ablated = evaluation.measure(sets, args.ablate or 0)
+    if state.is_main_process:
+        write_report(evaluation, sets, ablated, args)
+
+
+def compared_methods(
+    args: argparse.Namespace, outputs: dict[Path, list[Path]], state: "PartialState"
+) -> "list[Method]":
+    """Checkpoints and finished swaps, in the order in which they were given.
+
+    Raises:
+        ValueError: If a checkpoint cannot be loaded, or two methods have one name.
+    """
+    import torch
+
+    from faceswap_diffusion.evaluation.methods import Checkpoint, FinishedSwaps
+
+    settings: dict[str, Any] = {"num_inference_steps": args.steps, "guidance_scale": args.guidance}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    device = args.device or (state.device if torch.cuda.is_available() else None)
+    names = args.checkpoint or ([] if args.outputs else [None])
+    methods: list[Method] = [Checkpoint(name, device, args.dtype, settings) for name in names]
+    methods += [FinishedSwaps(folder.name, files) for folder, files in outputs.items()]
+    known = [method.name for method in methods]
+    if len({*known}) < len(known):
+        raise ValueError(f"two methods have one name ({', '.join(known)}): rename a folder")
+    return methods
+
+
+def write_report(
+    evaluation: "Evaluation", sets: "list[PairSet]", ablated: "dict[str, list[Method]]", args: argparse.Namespace
+) -> None:
+    """Writes everything in the report's folder, and prints the tables."""
+    from faceswap_diffusion.evaluation.page import write_page
+    from faceswap_diffusion.evaluation.report import build_report, format_report, write_data
+
+    report, values = build_report(evaluation, sets, ablated, args.ablate)
+    write_data(report, values, sets, evaluation.folder)
+    path = write_page(report, values, evaluation, sets, args.without_pictures)
+    sys.stdout.write(f"{format_report(report)}\n\nThe report is at {path}\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command by itself; 2 for a user's error."""
+    parser = argparse.ArgumentParser(
+        prog="python -m faceswap_diffusion.evaluation",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_arguments(parser)
+    try:
+        return run(parser.parse_args(arguments))
+    except ValueError as error:
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        return 2

@@ -1,0 +1,159 @@
+"""What is known of a picture's face, as a record: embeddings, pose, expression, landmarks, light, skin, its mask."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+
+from faceswap_diffusion.evaluation import metrics
+from faceswap_diffusion.evaluation.feature_networks import FEATURE_NETWORKS
+from faceswap_diffusion.evaluation.lighting import face_light
+from faceswap_diffusion.evaluation.lpips import LPIPS
+from faceswap_diffusion.evaluation.onnx_networks import SixDRepNet
+from faceswap_diffusion.evaluation.recognizers import RECOGNIZERS, Recognizer
+from faceswap_diffusion.faces.alignment import crop, ffhq_matrix, transform_points, uncrop
+from faceswap_diffusion.faces.analyzer import Face, MeshFaceAnalyzer
+from faceswap_diffusion.faces.selection import NoFaceFoundError, select_face
+from faceswap_diffusion.masks.parsing import load_face_parser
+from faceswap_diffusion.masks.regions import region_mask, repaint_mask
+from faceswap_diffusion.model_files import MODEL_FILES, ModelFileError
+
+CROP_SIZE = 256
+HIDDEN = 127  # what masked pixels are painted: the middle grey, 0 for networks that want [-1, 1]
+
+# (name in the report, model file)
+NETWORK_FILES = {
+    "sface": "sface",
+    "w600k": "w600k_mbf",
+    "dlib": "dlib_resnet",
+    "ir_se50": "ir_se50",
+    "6drepnet": "6drepnet360",
+    "inception": "inception",
+    "clip": "clip_vit_b32",
+    "lpips": "lpips_vgg16",
+}
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Everything that measures.
+
+    Args:
+        analyzer ([`MeshFaceAnalyzer`]): Faces, mesh pose and blendshapes.
+        recognizers (`dict[str, Recognizer]`): By name.
+        head_pose_network (`Callable`, *optional*): A second opinion on the head pose.
+        feature_networks (`dict[str, Callable]`): "inception", "clip".
+        lpips (`Callable`, *optional*): Perceptual distance.
+        unavailable (`dict[str, str]`): What is not there, and how to get it.
+    """
+
+    analyzer: MeshFaceAnalyzer
+    recognizers: dict[str, Recognizer]
+    head_pose_network: Callable[[np.ndarray, Face], np.ndarray] | None = None
+    feature_networks: dict[str, Callable[..., np.ndarray]] = field(default_factory=dict)
+    lpips: Callable[..., np.ndarray] | None = None
+    unavailable: dict[str, str] = field(default_factory=dict)
+
+    def names(self) -> list[str]:
+        """The names of those that are there, in the order of `NETWORK_FILES`."""
+        optional = {"6drepnet": self.head_pose_network, "lpips": self.lpips}
+        present = {*self.recognizers, *self.feature_networks, *(name for name, network in optional.items() if network)}
+        return [name for name in NETWORK_FILES if name in present]
+
+    def licences(self) -> list[dict[str, str]]:
+        """Name, file, licence and origin of each network in use."""
+        files = ["yunet", "face_landmarker", *(NETWORK_FILES[name] for name in self.names())]
+        return [
+            {"name": name, "file": entry.filename, "licence": entry.licence, "origin": entry.origin}
+            for name, entry in ((name, MODEL_FILES[name]) for name in files)
+        ]
+
+
+def load_networks() -> Networks:
+    """Loads every network whose file is there; of the others it says how to get them."""
+    makers: dict[str, Callable[[], Any]] = {
+        **RECOGNIZERS, "6drepnet": SixDRepNet, **FEATURE_NETWORKS, "lpips": LPIPS
+    }  # fmt: skip
+    loaded, unavailable = {}, {}
+    for name, make in makers.items():
+        try:
+            loaded[name] = make()
+        except ModelFileError as error:
+            unavailable[name] = str(error)
+    return Networks(
+        MeshFaceAnalyzer(),
+        {name: loaded[name] for name in RECOGNIZERS if name in loaded},
+        loaded.get("6drepnet"),
+        {name: loaded[name] for name in FEATURE_NETWORKS if name in loaded},
+        loaded.get("lpips"),
+        unavailable,
+    )
+
+
+@dataclass(frozen=True)
+class FaceMask:
+    """The part of a photo that shows the face.
+
+    Args:
+        mask (`np.ndarray`): (256, 256) bool, on the FFHQ-aligned crop.
+        matrix (`np.ndarray`): (2, 3), photo pixels to crop pixels.
+    """
+
+    mask: np.ndarray
+    matrix: np.ndarray
+
+    def on_photo(self, shape: tuple[int, ...], margin: int = 0) -> np.ndarray:
+        """The mask (H, W) bool on a photo of `shape`, grown by `margin` pixels of the crop."""
+        mask = self.mask.astype(np.float32)
+        if margin:
+            mask = cv2.dilate(mask, np.ones((2 * margin + 1, 2 * margin + 1), np.uint8))
+        return uncrop(mask, self.matrix, (shape[1], shape[0])) > 0.5
+
+
+def find_face(networks: Networks, image: np.ndarray) -> Face | None:
+    """The largest face of a photo (H, W, 3) uint8 RGB; `None` if there is none."""
+    try:
+        return select_face(networks.analyzer.analyze(image))
+    except NoFaceFoundError:
+        return None
+
+
+def describe(networks: Networks, image: np.ndarray, mask: FaceMask | None = None) -> dict[str, Any]:
+    """Describes the largest face of a photo.
+
+    Args:
+        networks ([`Networks`]): What measures.
+        image (`np.ndarray`): (H, W, 3) uint8 RGB.
+        mask ([`FaceMask`], *optional*): What masked recognisers may see, of a swap its target's; the face's own if
+            left out.
+
+    Returns:
+        `dict[str, Any]`: `detected`; if so, `{recogniser}` and `{recogniser}_masked` (D,), `head_pose` (3,) degrees,
+        `rotation` (3, 3), `blendshapes` (52,), `landmarks68` (68, 2) pixels, `light` (9,), `skin` (3,) CIELAB,
+        and `mask` and `matrix` of [`FaceMask`].
+    """
+    face = find_face(networks, image)
+    if face is None:
+        return {"detected": False}
+    matrix = ffhq_matrix(face.landmarks68, CROP_SIZE)
+    aligned = crop(image, matrix, CROP_SIZE)
+    labels = load_face_parser().parse(aligned)
+    own = FaceMask(repaint_mask(labels, transform_points(face.landmarks, matrix), "face") > 0.5, matrix)
+    masked = np.where((mask or own).on_photo(image.shape)[..., None], image, HIDDEN).astype(np.uint8)
+    record = {
+        "detected": True,
+        "head_pose": face.head_pose,
+        "blendshapes": face.blendshapes,
+        "landmarks68": face.landmarks68,
+        "light": face_light(image, face.landmarks, face.depth) if face.depth is not None else np.full(9, np.nan),
+        "skin": metrics.mean_color(aligned, region_mask(labels, "skin")),
+        "mask": own.mask,
+        "matrix": own.matrix,
+    }
+    for name, recognizer in networks.recognizers.items():
+        record |= {name: recognizer(image, face), f"{name}_masked": recognizer(masked, face)}
+    if networks.head_pose_network is not None:
+        record["rotation"] = networks.head_pose_network(image, face)
+    return record

@@ -1,0 +1,115 @@
+"""What was measured, on disk: one file for each picture and each swap, so that a run that was killed goes on."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Record = dict[str, np.ndarray]
+ROWS_AT_ONCE = 256
+
+
+class Records:
+    """Numbered records in a folder, each a dictionary of arrays, whole or not there.
+
+    Args:
+        folder (`Path`): Made when the first record is written.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def path(self, index: int) -> Path:
+        """The file of a record."""
+        return self.folder / f"{index:06d}.npz"
+
+    def has(self, index: int) -> bool:
+        """Whether a record is there."""
+        return self.path(index).is_file()
+
+    def read(self, index: int) -> Record:
+        """Reads a record."""
+        with np.load(self.path(index), allow_pickle=False) as arrays:
+            return dict(arrays)
+
+    def read_array(self, index: int, name: str) -> np.ndarray | None:
+        """Reads one array of a record, and nothing else of it; `None` if it has none of that name."""
+        with np.load(self.path(index), allow_pickle=False) as arrays:
+            return arrays.get(name)
+
+    def write(self, index: int, record: dict[str, Any]) -> None:
+        """Writes a record under a temporary name, and renames it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = self.folder / f".{index:06d}.{os.getpid()}.partial"
+        with partial.open("wb") as file:
+            np.savez_compressed(
+                file, allow_pickle=False, **{name: np.asarray(value) for name, value in record.items()}
+            )
+        os.replace(partial, self.path(index))
+
+    def chunks(self, indices: Sequence[int]) -> Iterator[list[Record]]:
+        """Records in blocks, in the order of `indices`, so that memory stays the same for any number."""
+        for start in range(0, len(indices), ROWS_AT_ONCE):
+            yield [self.read(index) for index in indices[start : start + ROWS_AT_ONCE]]
+
+
+def stack(records: Sequence[Record], name: str) -> np.ndarray | None:
+    """One array of some records as rows (N, ...) in float64; NaN where a record lacks it; `None` if all do."""
+    shape = next((record[name].shape for record in records if name in record), None)
+    if shape is None:
+        return None
+    missing = np.full(shape, np.nan)
+    return np.stack([record.get(name, missing).astype(np.float64) for record in records])
+
+
+def stack_on_disk(records: Records, indices: Sequence[int], name: str, path: Path) -> np.ndarray | None:
+    """One vector of many records as rows of a memory map (N, D) float32; NaN where a record lacks it.
+
+    Args:
+        records (`Records`): Where from.
+        indices (`Sequence[int]`): Which, in this order.
+        name (`str`): Of the array.
+        path (`Path`): File of the map.
+
+    Returns:
+        `np.ndarray`: (N, D), or `None` if no record has it.
+    """
+    rows: np.ndarray | None = None
+    for row, index in enumerate(indices):
+        vector = records.read_array(index, name)
+        if rows is None and vector is not None:
+            shape = (len(indices), len(vector))
+            rows = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+            rows[:row] = np.nan
+        if rows is not None:
+            rows[row] = np.nan if vector is None else vector
+    return rows
+
+
+def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
+    """Makes a report's folder this run's, or finds that it is: a run goes on only with the settings it began with.
+
+    Args:
+        folder (`Path`): Of the report.
+        settings (`dict[str, Any]`): Everything that records depend on, JSON-serialisable.
+
+    Raises:
+        ValueError: If the folder holds something else, or a run with other settings.
+    """
+    path = folder / "settings.json"
+    settings = json.loads(json.dumps(settings))
+    if path.is_file():
+        begun = json.loads(path.read_text(encoding="utf-8"))
+        changed = sorted(name for name in begun.keys() | settings if begun.get(name) != settings.get(name))
+        if changed:
+            raise ValueError(f"{folder} was begun with other settings ({', '.join(changed)}): name another folder")
+        return
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty and no report of ours: name another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".settings.{os.getpid()}.partial"
+    partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, path)

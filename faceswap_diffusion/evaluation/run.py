@@ -1,0 +1,245 @@
+"""Runs an evaluation: describes the pictures, makes and measures the swaps, over processes and over interruptions."""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import PartialState
+from PIL import Image
+from tqdm.auto import tqdm
+
+from faceswap_diffusion.evaluation.ablation import CONDITIONS
+from faceswap_diffusion.evaluation.description import Networks, describe
+from faceswap_diffusion.evaluation.measurement import measure_swaps, peak_memory_megabytes, preview
+from faceswap_diffusion.evaluation.methods import Checkpoint, Method, Swap, WithoutCondition
+from faceswap_diffusion.evaluation.protocol import PairSet
+from faceswap_diffusion.evaluation.records import Records, claim_folder
+from faceswap_diffusion.evaluation.summary import Photos
+from faceswap_diffusion.faces.selection import NoFaceFoundError
+from faceswap_diffusion.photos import load_photo
+from faceswap_diffusion.provenance import save_image
+
+
+def slug(name: str) -> str:
+    """A name as a folder's: letters, digits, dots, dashes and underscores."""
+    return re.sub(r"[^\w.-]+", "_", name)
+
+
+def people_paths(pair_set: PairSet) -> list[Path]:
+    """The pictures whose faces matter, each once: sources, targets, gallery."""
+    pictures = [path for pair in pair_set.pairs for path in (pair.source, pair.target)]
+    return list(dict.fromkeys([*pictures, *pair_set.gallery]))
+
+
+def photo_paths(pair_set: PairSet) -> list[Path]:
+    """Every picture of a set, once: those of `people_paths`, then the other real ones that swaps are compared with."""
+    return list(dict.fromkeys([*people_paths(pair_set), *pair_set.reference_pictures()]))
+
+
+def pairs_digest(pair_set: PairSet) -> str:
+    """First digits of the SHA-256 over a set's names and people."""
+    lines = [f"{pair.source.name} {pair.target.name} {pair.source_person}" for pair in pair_set.pairs]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is measured, by what, and where it is kept.
+
+    Args:
+        folder (`Path`): Of the report.
+        networks ([`Networks`]): What measures.
+        methods (`Sequence[Method]`): What is compared.
+        seeds (`Sequence[int]`): Of every method that takes one.
+        batch_size (`int`): Swaps whose pictures go through the feature networks together.
+        state (`PartialState`): This process among those that share the work.
+    """
+
+    folder: Path
+    networks: Networks
+    methods: Sequence[Method]
+    seeds: Sequence[int]
+    batch_size: int
+    state: PartialState
+
+    @property
+    def crop_size(self) -> int:
+        """Side of the crop for `sharpness_crop`: that of the first checkpoint, 256 px without one."""
+        return next((method.facts["crop_size"] for method in self.methods if "crop_size" in method.facts), 256)
+
+    def seeds_of(self, method: Method) -> Sequence[int]:
+        """The seeds that a method is run with."""
+        return self.seeds if method.uses_seed else self.seeds[:1]
+
+    def records(self, pair_set: PairSet, method: Method, seed: int) -> Records:
+        """Where a method's swaps are kept."""
+        return Records(self.folder / "records" / pair_set.name / slug(method.name) / f"seed_{seed}")
+
+    def photos(self, pair_set: PairSet) -> Photos:
+        """Where a set's own pictures are kept."""
+        indices = {path: index for index, path in enumerate(photo_paths(pair_set))}
+        return Photos(Records(self.folder / "records" / pair_set.name / "photos"), indices)
+
+    def picture(self, records: Records, index: int) -> Path:
+        """Where the small copy of a picture is kept."""
+        return self.folder / "pictures" / records.path(index).relative_to(self.folder / "records").with_suffix(".jpg")
+
+    def measure(self, sets: Sequence[PairSet], ablate: int = 0) -> dict[str, list[Method]]:
+        """Makes every record that is not there yet. All processes leave together.
+
+        Args:
+            sets (`Sequence[PairSet]`): The swaps.
+            ablate (`int`): On how many pairs of each set the checkpoints lose each condition in turn.
+
+        Returns:
+            `dict[str, list[Method]]`: For each set the methods that lost a condition.
+        """
+        self._claim(sets, ablate)
+        for pair_set in sets:
+            self._describe_photos(pair_set)
+        self.state.wait_for_everyone()
+        for pair_set in sets:
+            for method in self.methods:
+                self._measure_method(pair_set, method, self.seeds_of(method))
+        self.state.wait_for_everyone()
+        ablated = {pair_set.name: self._ablated_methods(pair_set) if ablate else [] for pair_set in sets}
+        for pair_set in sets:
+            for method in ablated[pair_set.name]:
+                self._measure_method(pair_set, method, self.seeds[:1], ablate)
+        self.state.wait_for_everyone()
+        return ablated
+
+    def _claim(self, sets: Sequence[PairSet], ablate: int) -> None:
+        settings = {
+            "sets": {pair_set.name: [len(pair_set.pairs), pairs_digest(pair_set)] for pair_set in sets},
+            "methods": {method.name: method.facts for method in self.methods},
+            "networks": self.networks.names(),
+            "seeds": list(self.seeds),
+            "ablate": ablate,
+        }
+        with self.state.main_process_first():
+            claim_folder(self.folder, settings)
+
+    def _mine(self, records: Records, count: int, label: str) -> Iterator[list[int]]:
+        """Batches of the indices that are this process's and not done, with progress on the main one."""
+        mine = range(self.state.process_index, count, self.state.num_processes)
+        todo = [index for index in mine if not records.has(index)]
+        starts = range(0, len(todo), self.batch_size)
+        progress = tqdm(total=len(todo), desc=label, disable=not self.state.is_main_process, mininterval=2)
+        with progress:
+            for start in starts:
+                batch = todo[start : start + self.batch_size]
+                yield batch
+                progress.update(len(batch))
+
+    def _describe_photos(self, pair_set: PairSet) -> None:
+        photos, paths = self.photos(pair_set), photo_paths(pair_set)
+        with_face, compared = {*people_paths(pair_set)}, {*pair_set.reference_pictures()}
+        for batch in self._mine(photos.records, len(paths), f"{pair_set.name}: pictures"):
+            pixels = [load_photo(paths[index]).rgb for index in batch]
+            records: list[dict[str, Any]] = [
+                describe(self.networks, rgb) if paths[index] in with_face else {}
+                for index, rgb in zip(batch, pixels, strict=True)
+            ]
+            rows = [row for row, index in enumerate(batch) if paths[index] in compared]
+            for name, network in self.networks.feature_networks.items() if rows else ():
+                for row, features in zip(rows, network([pixels[row] for row in rows]), strict=True):
+                    records[row][name] = features
+            for index, rgb, record in zip(batch, pixels, records, strict=True):
+                if paths[index] in with_face:
+                    self._save_preview(photos.records, index, rgb, painted=False)
+                photos.records.write(index, record)
+
+    def _measure_method(
+        self, pair_set: PairSet, method: Method, seeds: Sequence[int], num_pairs: int | None = None
+    ) -> None:
+        photos, num_pairs = self.photos(pair_set), len(pair_set.pairs[:num_pairs])
+        for seed in seeds:
+            records = self.records(pair_set, method, seed)
+            for batch in self._mine(records, num_pairs, f"{pair_set.name}: {method.name}, seed {seed}"):
+                made = {
+                    index: swap for index in batch if (swap := self._swap(method, pair_set, index, seed)) is not None
+                }
+                pairs = [pair_set.pairs[index] for index in made]
+                measured = measure_swaps(
+                    self.networks,
+                    list(made.values()),
+                    [load_photo(pair.target).rgb for pair in pairs],
+                    [photos.records.read(index) for index in photos.of([pair.target for pair in pairs])],
+                    self.crop_size,
+                )
+                for index, record in zip(made, measured, strict=True):
+                    self._save_preview(records, index, made[index].rgb, method.painted)
+                    records.write(index, record)
+                for index in batch:
+                    if index not in made:
+                        records.write(index, {"detected": False, "peak_memory_mb": peak_memory_megabytes()})
+
+    def _swap(self, method: Method, pair_set: PairSet, index: int, seed: int) -> Swap | None:
+        """A swap; `None`, which counts as a failure everywhere, where a picture shows no face."""
+        try:
+            return method.swap(index, pair_set.pairs[index], seed, pair_set.settings)
+        except NoFaceFoundError:
+            return None
+
+    def _save_preview(self, records: Records, index: int, rgb: np.ndarray, painted: bool) -> None:
+        path = self.picture(records, index)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        provenance = {"shows": "a small copy of a swap"} if painted else None
+        save_image(Image.fromarray(preview(rgb)), path, provenance=provenance, quality=90)
+
+    def _ablated_methods(self, pair_set: PairSet) -> list[Method]:
+        """For each checkpoint and condition the checkpoint without it; the means are over all pairs of the set."""
+        methods: list[Method] = []
+        for method in self.methods:
+            if isinstance(method, Checkpoint):
+                records = self.records(pair_set, method, self.seeds[0])
+                rows = condition_rows(records, len(pair_set.pairs))
+                methods += [WithoutCondition(method, name, rows[name]) for name in CONDITIONS if rows[name]]
+        return methods
+
+
+def condition_rows(records: Records, count: int) -> dict[str, list[np.ndarray]]:
+    """What the conditioner was handed for each pair, by condition."""
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in CONDITIONS}
+    for chunk in records.chunks(range(count)):
+        for record in chunk:
+            for name in CONDITIONS:
+                if (value := record.get(f"condition_{name}")) is not None:
+                    rows[name].append(value)
+    return rows
+
+
+def check_pictures(sets: Sequence[PairSet], outputs: dict[Path, list[Path]]) -> None:
+    """Reads every picture of every pair, and every finished swap, before the work begins.
+
+    Args:
+        sets (`Sequence[PairSet]`): The pairs.
+        outputs (`dict[Path, list[Path]]`): For each folder of finished swaps one picture for each pair of the one set.
+
+    Raises:
+        ValueError: If pictures cannot be read, or a swap's size is not its target's; all of them are listed.
+    """
+    problems: list[str] = []
+    wanted_paths = [path for pair_set in sets for path in people_paths(pair_set)]
+    sizes = {path: _size(path, problems.append) for path in dict.fromkeys(wanted_paths)}
+    for files in outputs.values():
+        for pair, path in zip(sets[0].pairs, files, strict=True):
+            size, wanted = _size(path, problems.append), sizes[pair.target]
+            if size and wanted and size != wanted:
+                problems.append(f"{path} is {size[0]} x {size[1]}, its target {wanted[0]} x {wanted[1]}")
+    if problems:
+        raise ValueError(f"{len(problems)} pictures cannot be used: {'; '.join(problems)}")
+
+
+def _size(path: Path, report: Callable[[str], None]) -> tuple[int, int] | None:
+    try:
+        height, width = load_photo(path).rgb.shape[:2]
+    except ValueError as error:
+        report(str(error))
+        return None
+    return width, height

@@ -1,0 +1,77 @@
+"""Figures over a set of swaps: means with bootstrap intervals, and how far seeds differ."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import bootstrap
+
+NUM_RESAMPLES = 2000
+CONFIDENCE = 0.95
+MOST_DRAWN_AT_ONCE = 1_000_000  # bounds the memory of the bootstrap
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of one method on one set.
+
+    Args:
+        value (`float`): NaN if it could be told of no swap.
+        low, high (`float`): 95 % interval; NaN where there is none.
+        count (`int`): Swaps that `value` is over; fewer than there are where faces were not found.
+        seed_spread (`float`): Standard deviation of the figure over seeds; NaN with a single one.
+    """
+
+    value: float
+    low: float = float("nan")
+    high: float = float("nan")
+    count: int = 0
+    seed_spread: float = float("nan")
+
+
+def figure_of(values: np.ndarray, statistic: Callable[..., np.ndarray] = np.mean) -> Figure:
+    """Aggregates one metric.
+
+    The interval is over the choice of pairs: a pair's value is the mean over its seeds, and pairs are resampled.
+
+    Args:
+        values (`np.ndarray`): (S, N), seeds and pairs, NaN where a metric could not be told.
+        statistic (`Callable`): `np.mean` or `np.median`.
+    """
+    told = ~np.isnan(values)
+    pairs = told.any(axis=0)
+    if not pairs.any():
+        return Figure(float("nan"))
+    of_pairs = np.nanmean(values[:, pairs], axis=0)
+    of_seeds = [statistic(row[~np.isnan(row)]) for row in values if not np.isnan(row).all()]
+    low, high = bootstrap_interval(of_pairs, statistic)
+    return Figure(float(statistic(of_pairs)), low, high, int(told.sum()), spread(of_seeds))
+
+
+def spread(of_seeds: list[float] | list[np.ndarray]) -> float:
+    """Standard deviation of a figure over seeds (with N - 1); NaN with a single one."""
+    return float(np.std(of_seeds, ddof=1)) if len(of_seeds) > 1 else float("nan")
+
+
+def bootstrap_interval(values: np.ndarray, statistic: Callable[..., np.ndarray] = np.mean) -> tuple[float, float]:
+    """Percentile bootstrap interval of 95 % (Efron 1979) from a fixed seed.
+
+    Args:
+        values (`np.ndarray`): (N,).
+        statistic (`Callable`): Takes an array and `axis`.
+
+    Returns:
+        `tuple[float, float]`: The ends; both the value itself for N = 1.
+    """
+    if len(values) == 1:
+        return float(values[0]), float(values[0])
+    interval = bootstrap(
+        (values,),
+        statistic,
+        n_resamples=NUM_RESAMPLES,
+        batch=max(1, MOST_DRAWN_AT_ONCE // len(values)),
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return float(interval.low), float(interval.high)

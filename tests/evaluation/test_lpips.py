@@ -1,0 +1,80 @@
+"""LPIPS with weights that can be followed by hand, and the reader of its file."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from faceswap_diffusion.evaluation.lpips import LPIPS, VGG16_STAGES, read_arrays
+from faceswap_diffusion.evaluation.lpips import normalized as to_unit_length
+from faceswap_diffusion.model_files import MODEL_FILES, ModelFileError, models_folder
+
+FILE = models_folder() / MODEL_FILES["lpips_vgg16"].filename
+
+
+def weights(width: int = 4, seed: int = 0) -> dict:
+    generator = np.random.default_rng(seed)
+    channels = [3, *[width] * sum(VGG16_STAGES)]
+    convolutions = {
+        f"Conv_{index}": {
+            "kernel": generator.normal(0, 0.3, (3, 3, channels[index], width)).astype(np.float32),
+            "bias": np.full(width, 0.1, np.float32),
+        }
+        for index in range(len(channels) - 1)
+    }
+    heads = {
+        f"NetLinLayer_{stage}": {"Conv_0": {"kernel": np.full((1, 1, width, 1), 0.5, np.float32)}}
+        for stage in range(5)
+    }
+    return {"VGG16_0": convolutions, **heads}
+
+
+def picture(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (64, 48, 3), np.uint8)
+
+
+def test_it_is_the_weighted_distance_of_normalised_maps():
+    lpips = LPIPS(weights())
+    first, second = lpips.feature_maps([picture(0)]), lpips.feature_maps([picture(1)])
+    assert [tuple(maps.shape) for maps in first] == [(1, 4, 256 // 2**stage, 256 // 2**stage) for stage in range(5)]
+    expected = sum(
+        (0.5 * (to_unit_length(x) - to_unit_length(y)) ** 2).sum(1).mean().item()
+        for x, y in zip(first, second, strict=True)
+    )
+    assert lpips([picture(0)], [picture(1)]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_equal_pictures_have_no_distance_and_batches_do_not_matter():
+    lpips = LPIPS(weights())
+    assert lpips([picture(0)], [picture(0)]) == 0.0
+    both = lpips([picture(0), picture(2)], [picture(1), picture(3)])
+    alone = [lpips([picture(0)], [picture(1)]).item(), lpips([picture(2)], [picture(3)]).item()]
+    np.testing.assert_allclose(both, alone, rtol=1e-5)
+
+
+def test_channels_are_scaled_to_unit_length_at_each_place():
+    maps = torch.tensor([3.0, 4.0]).view(1, 2, 1, 1)
+    torch.testing.assert_close(to_unit_length(maps).flatten(), torch.tensor([0.6, 0.8]))
+
+
+def test_arrays_are_read_and_nothing_else(tmp_path: Path):
+    (tmp_path / "arrays.ckpt").write_bytes(pickle.dumps({"a": {"b": np.arange(6.0).reshape(2, 3)}}, protocol=4))
+    np.testing.assert_array_equal(read_arrays(tmp_path / "arrays.ckpt")["a"]["b"], np.arange(6.0).reshape(2, 3))
+    (tmp_path / "code.ckpt").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(ModelFileError, match=r"names os\.system: only NumPy arrays are read"):
+        read_arrays(tmp_path / "code.ckpt")
+
+
+@pytest.mark.skipif(not FILE.is_file(), reason="needs: faceswap-diffusion fetch lpips_vgg16")
+def test_the_real_weights_rank_a_blur_below_another_picture(example_images: Path):
+    from PIL import Image, ImageFilter
+
+    picture, other = (
+        Image.open(example_images / name).convert("RGB").resize((128, 128))
+        for name in ("p010_portrait.jpg", "p005_portrait.jpg")
+    )
+    pictures = [np.asarray(image) for image in (picture.filter(ImageFilter.GaussianBlur(1)), other)]
+    blurred, different = LPIPS()(pictures, [np.asarray(picture)] * 2)
+    assert 0.01 < blurred < 0.3 < different < 1
