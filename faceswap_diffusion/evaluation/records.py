@@ -38,7 +38,7 @@ class Records:
     def read_array(self, index: int, name: str) -> np.ndarray | None:
         """Reads one array of a record, and nothing else of it; `None` if it has none of that name."""
         with np.load(self.path(index), allow_pickle=False) as arrays:
-            return arrays[name] if name in arrays else None
+            return arrays.get(name)
 
     def write(self, index: int, record: dict[str, Any]) -> None:
         """Writes a record under a temporary name, and renames it."""
