@@ -12,6 +12,7 @@ from accelerate import PartialState
 from PIL import Image
 from tqdm.auto import tqdm
 
+from faceswap_diffusion import __version__
 from faceswap_diffusion.evaluation.ablation import CONDITIONS
 from faceswap_diffusion.evaluation.description import Networks, describe
 from faceswap_diffusion.evaluation.measurement import measure_swaps, peak_memory_megabytes, preview
@@ -115,6 +116,7 @@ class Evaluation:
 
     def _claim(self, sets: Sequence[PairSet], ablate: int) -> None:
         settings = {
+            "faceswap-diffusion": __version__,
             "sets": {pair_set.name: [len(pair_set.pairs), pairs_digest(pair_set)] for pair_set in sets},
             "methods": {method.name: method.facts for method in self.methods},
             "networks": self.networks.names(),

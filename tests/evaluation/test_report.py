@@ -1,104 +1,141 @@
-"""Tables, JSON and sheets."""
-
-import json
-from pathlib import Path
+"""How figures are written: units, intervals, spread, what is missing and why, and what the page draws of them."""
 
 import numpy as np
-from PIL import Image
+import pytest
 
-from faceswap_diffusion.evaluation import report
-from faceswap_diffusion.evaluation.protocol import Pair
-from faceswap_diffusion.provenance import read_provenance
+from faceswap_diffusion.evaluation import figures, page, report
 
-SUMMARY = {
-    "pairs": 102,
-    "detected": 1.0,
-    "net_closer_to_source": 0.8137,
-    "net_retrieves_source": 0.3,
-    "net_retrieves_target": 0.0,
-    "net_cosine_to_source": 0.5,
-    "net_cosine_to_target": 0.25,
-    "net_cosine_source_to_target": 0.1,
-    "pose_error": 4.449,
-    "pose_within_goal": 0.9,
-    "yaw_error": 2.0,
-    "pose_distance_source_to_target": 20.0,
-    "expression_closer_to_target": 0.75,
-    "sharpness_crop": 0.654,
-    "sharpness_photo": 0.4,
-    "border_step": 1.2,
-    "seconds": float("nan"),
-}
+NAN = float("nan")
+
+
+def figure(value, low=None, high=None, count=100, seed_spread=None) -> dict:
+    return {"value": value, "low": low, "high": high, "count": count, "seed_spread": seed_spread}
+
+
+def full_report() -> dict:
+    """Two methods on REFace's list, of which one has no recogniser's figures, and one lost condition."""
+    ours = {
+        "pairs": figure(100, count=0),
+        "detected": figure(0.98, 0.95, 1.0),
+        "sface_closer_to_source": figure(0.814, 0.74, 0.89, seed_spread=0.01),
+        "pose_error": figure(4.449, 4.0, 4.9, count=98),
+        "kid": figure(0.0123),
+        "clip_fd": figure(7.25),
+        "seconds": figure(None, count=0),
+    }
+    target = {"pairs": figure(100, count=0), "detected": figure(1.0, 1.0, 1.0), "pose_error": figure(0.0, 0.0, 0.0)}
+    lost = {"sface_closer_to_source": figure(0.1), "pose_error": figure(12.0), "detected": figure(1.0)}
+    return {
+        "settings": {"seeds": [0], "crop_size": 128},
+        "methods": {"ours": {"steps": 10, "conditioned_by": "sface", "outputs": None}, "target": {}},
+        "recognizers": ["sface", "w600k"],
+        "unavailable": {"ir_se50": "not available: faceswap-diffusion fetch ir_se50 gets it"},
+        "sets": {
+            "ffhq": {
+                "pairs": 100,
+                "reference": "the whole data set",
+                "reference_count": 70000,
+                "methods": {"ours": ours, "target": target},
+            }
+        },
+        "ablation": {"ffhq": {"ours": {"none": {"pairs": figure(40), **lost}, "landmarks": lost}}},
+    }
 
 
 def cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def test_markdown_table_is_aligned_and_has_a_rule():
-    table = report.markdown_table(["", "a"], [["long name", "1"], ["b", "12345"]]).splitlines()
-    assert [cells(line) for line in table[:1] + table[2:]] == [["", "a"], ["long name", "1"], ["b", "12345"]]
-    assert set(table[1]) == {"|", "-"}
-    assert len({len(line) for line in table}) == 1
+def rows_of(text: str) -> dict[str, list[str]]:
+    return {cells(line)[0]: cells(line)[1:] for line in text.splitlines() if line.startswith("|")}
 
 
-def test_summary_table_gives_every_figure_with_its_unit_and_goal():
-    table = report.summary_table({"london": SUMMARY, "turned": SUMMARY}, ["net"])
-    rows = {cells(line)[0]: cells(line)[1:] for line in table.splitlines()}
-    assert rows[""] == ["london", "turned", "goal"]
-    assert rows["swaps"] == ["102", "102", ""]
-    assert rows["net: closer to the source than to the target"][:2] == ["81.4%", "81.4%"]
-    assert rows["head pose error, mean"] == ["4.4°", "4.4°", "<= 6° (turned)"]
-    assert rows["sharpness, swap / target, at crop resolution"] == ["0.65", "0.65", ">= 0.5"]
-    assert len(rows) == 2 + 2 + len(report.IDENTITY_ROWS) + len(report.PICTURE_ROWS)
+def test_a_figure_has_its_unit_its_interval_its_spread_and_n_where_it_is_smaller():
+    rows = rows_of(report.summary_table(full_report(), "ffhq"))
+    assert rows[""] == ["ours", "target", "goal"]
+    assert rows["swaps"] == ["100", "100", ""]
+    assert rows["sface: closer to the source than to the target (conditions the model, not held out)"] == [
+        "81.4% [74.0%, 89.0%] ±1.0%", "-", ">= 80 %"
+    ]  # fmt: skip
+    assert rows["head pose error (mesh), mean"] == [
+        "4.4° [4.0°, 4.9°] (N = 98)",
+        "0.0° [0.0°, 0.0°]",
+        "<= 6° (turned)",
+    ]
+    assert rows["KID (Inception, x 1000)"] == ["12.30", "-", ""]
+    assert rows["seconds per swap, median"] == ["-", "-", "<= 3 s"]
+    assert not any(label.startswith("w600k") for label in rows)  # nothing was measured by it
 
 
-def full_report() -> dict:
-    rows = {name: {**SUMMARY, "pairs": 40} for name in ("none", *report.CONDITIONS)}
-    rows["landmarks"] = {**SUMMARY, "pose_error": 12.0}
-    return {
-        "settings": {"seed": 0, "steps": 20},
-        "sets": {"london": SUMMARY},
-        "recognizers": ["net"],
-        "ablation": {"london": rows},
-        "unavailable": {"w600k": "not available: give it"},
-        "pairs": {"london": [{"border_step": float("nan")}, {"border_step": 1.5}]},
-    }
-
-
-def test_report_holds_ablation_and_says_what_was_not_available():
+def test_the_text_says_what_the_figures_depend_on_and_what_was_not_there():
     text = report.format_report(full_report())
-    assert text.startswith("Measured with seed 0, steps 20.")
-    assert "set london, 40 pairs" in text
-    lines = {cells(line)[0]: cells(line) for line in text.splitlines() if line.startswith("|")}
-    column = lines["removed"].index("pose error")
-    assert (lines["nothing"][column], lines["landmarks of the target"][column]) == ("4.4°", "12.0°")
-    assert lines["seconds per swap, median"][1] == "-"
-    assert text.endswith("w600k: not available: give it.")
+    assert text.startswith(
+        "Measured with seeds [0], crop size 128.\n\nours: steps 10, conditioned by sface.\n\n## Set"
+    )
+    assert "100 pairs; distributions against the whole data set (N = 70000)" in text
+    assert "ours: each condition removed in turn, set ffhq, 40 pairs" in text
+    assert text.endswith("ir_se50: not available: faceswap-diffusion fetch ir_se50 gets it.")
 
 
-def test_json_has_null_where_there_is_no_number_and_markdown_lies_beside_it(tmp_path: Path):
-    report.write_report(full_report(), tmp_path / "report.json")
-    loaded = json.loads((tmp_path / "report.json").read_text())
-    assert loaded["sets"]["london"]["seconds"] is None
-    assert loaded["sets"]["london"]["pose_error"] == 4.449
-    assert loaded["pairs"]["london"] == [{"border_step": None}, {"border_step": 1.5}]
-    assert (tmp_path / "report.md").read_text() == report.format_report(full_report()) + "\n"
+def test_refaces_figures_have_its_names_and_are_never_zero_where_a_network_is_missing():
+    rows = {label: row for label, *row in report.reface_cells(full_report(), "ffhq")}
+    assert (
+        rows["ID retrieval top-1 (IR-SE50, masked)"] == ["not available: faceswap-diffusion fetch ir_se50 gets it"] * 2
+    )
+    assert rows["Pose (HopeNet, L2)"][0].startswith("not available: REFace's hopenet_robust_alpha1.pkl")
+    assert rows["Expression (Deep3DFaceRecon, L2 of 64)"][0].startswith("not available")
+    assert rows['"FID" (in truth CLIP-FD, ViT-B/32, 512)'] == ["7.25", "-"]
+    assert "REFace's protocol, by its own names" in report.format_report(full_report())
 
 
-def test_sheets_show_source_target_and_swap_side_by_side(tmp_path: Path):
-    for name, colour in (("source", "red"), ("target", "lime")):
-        Image.new("RGB", (64, 64), colour).save(tmp_path / f"{name}.png")
-    pair = Pair(tmp_path / "source.png", tmp_path / "target.png", 0, 1)
-    sheets = report.PictureSheets(tmp_path / "sheets", "london")
-    for _ in range(25):
-        sheets.add(pair, Image.new("RGB", (64, 64), "blue"))
-    sheets.flush()
-    paths = sorted((tmp_path / "sheets").iterdir())
-    assert [path.name for path in paths] == ["london_01.jpg", "london_02.jpg"]
-    second = np.asarray(Image.open(paths[1])).astype(int)
-    centres = second[report.SHEET_SIDE // 2, [report.SHEET_SIDE // 2 + report.SHEET_SIDE * i for i in range(3)]]
-    assert np.argmax(centres, axis=1).tolist() == [0, 1, 2]
-    provenance = read_provenance(paths[0])
-    assert provenance is not None
-    assert provenance["shows"] == "source, target, swap"
+def test_lost_conditions_are_rows():
+    header, rows = report.ablation_cells(full_report()["ablation"]["ffhq"]["ours"], ["sface", "w600k"])
+    assert header == [
+        "removed",
+        "face detected in the swap",
+        "sface: closer to the source than to the target",
+        "head pose error (mesh), mean",
+    ]
+    assert rows == [["nothing", "100.0%", "10.0%", "12.0°"], ["landmarks of the target", "100.0%", "10.0%", "12.0°"]]
+
+
+def test_the_card_has_a_column_for_each_set():
+    card = report.model_card_block(full_report(), "ours")
+    rows = rows_of(card)
+    assert rows[""] == ["ffhq"]
+    assert rows["head pose error (mesh), mean"] == ["4.4° [4.0°, 4.9°] (N = 98)"]
+    assert "Measured with seeds [0], crop size 128; steps 10, conditioned by sface." in card
+    assert "Set ffhq: 100 pairs, distributions against the whole data set (N = 70000)." in card
+
+
+def test_what_is_not_a_number_becomes_null():
+    assert report.without_nan({"a": [NAN, 1.5], "b": {"c": NAN}, "d": "nan"}) == {
+        "a": [None, 1.5], "b": {"c": None}, "d": "nan"
+    }  # fmt: skip
+
+
+def test_bars_are_shares_of_the_greatest_end():
+    row = next(row for row in figures.OTHER_ROWS if row.key == "pose_error")
+    plot = page.bar_plot(row, {"a": {"pose_error": figure(4.0, 2.0, 8.0)}, "b": {"pose_error": figure(None)}, "c": {}})
+    assert plot["bars"] == [{"method": "a", "text": "4.0°", "width": 50.0, "low": 25.0, "high": 100.0}]
+    rate = next(row for row in figures.OTHER_ROWS if row.key == "expression_closer_to_target")
+    (bar,) = page.bar_plot(rate, {"a": {rate.key: figure(0.25)}})["bars"]
+    assert (bar["width"], bar["low"]) == (25.0, None)  # a rate is drawn against 100 %
+
+
+def test_the_worst_swap_is_one_without_a_face_then_the_most_like_the_target_to_a_held_out_recogniser():
+    values = {
+        "sface_cosine_to_source": np.array([[0.9, 0.9, 0.9]]),
+        "sface_cosine_to_target": np.array([[0.0, 0.0, 0.0]]),
+        "w600k_cosine_to_source": np.array([[0.5, 0.1, NAN]]),
+        "w600k_cosine_to_target": np.array([[0.1, 0.7, NAN]]),
+    }
+    badness = page.swap_badness(values, ["sface", "w600k"], "sface")
+    assert badness == pytest.approx([-0.4, 0.6, np.inf])
+    assert page.swap_badness(values, ["sface"], "sface") == pytest.approx([-0.9] * 3)
+
+
+def test_every_row_has_a_name_of_its_own():
+    keys = [row.key for row in figures.figure_rows(["sface", "w600k", "dlib", "ir_se50"])]
+    assert len({*keys}) == len(keys)
+    assert {*figures.REFACE_NETWORKS} == {row.key for row in figures.REFACE_ROWS}
