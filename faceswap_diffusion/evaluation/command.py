@@ -119,11 +119,12 @@ def evaluate(args: argparse.Namespace, sets: "list[PairSet]", outputs: dict[Path
     """Measures the sets; the main process writes and prints the report."""
     from accelerate import PartialState
 
+    from faceswap_diffusion.devices import resolve_device
     from faceswap_diffusion.evaluation.description import load_networks
     from faceswap_diffusion.evaluation.methods import reference_methods
     from faceswap_diffusion.evaluation.run import Evaluation
 
-    state = PartialState(cpu=args.device == "cpu")
+    state = PartialState(cpu=resolve_device(args.device).type == "cpu")
     networks = load_networks()
     methods = [*compared_methods(args, outputs, state), *reference_methods(networks.analyzer)]
     evaluation = Evaluation(args.output, networks, methods, args.seeds, args.batch_size, state)
