@@ -329,7 +329,7 @@ def build_pipeline(args: argparse.Namespace, measured: dict[str, torch.Tensor]) 
             set_alpha_to_one=False, prediction_type="v_prediction", timestep_spacing="trailing",
         ),
         crop_size=args.resolution,
-        geometry_share=1.0,
+        geometry_share=0.5,
         default_num_inference_steps=5,
         default_guidance_scale=1.0,
     )  # fmt: skip
@@ -375,12 +375,11 @@ def main() -> None:
     )
     while step < args.max_train_steps:
         rows = torch.randperm(len(sampler))[: args.train_batch_size]
-        with_identity = step >= args.identity_start
-        batch = sampler.draw(rows, args.num_cross if with_identity else 0)
+        batch = sampler.draw(rows, args.num_cross if step >= args.identity_start else 0)
         with accelerator.autocast():
             losses = objective(model, swap_model, batch, step)
         loss = losses["denoising"]
-        if with_identity:
+        if batch.num_cross:
             loss = loss + losses["own"]
             for name in ("identity", "coarse", "adversarial"):
                 loss = loss + getattr(args, f"{name}_weight") * losses[name]
@@ -389,7 +388,7 @@ def main() -> None:
         optimizer.step()
         lr_scheduler.step()
         optimizer.zero_grad()
-        if with_identity:
+        if batch.num_cross:
             accelerator.backward(losses["discriminator"])
             judge_optimizer.step()
             judge_optimizer.zero_grad()
