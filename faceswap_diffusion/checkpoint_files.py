@@ -123,6 +123,7 @@ def _load_weights(folder: Path, network_class: Any, dtype: torch.dtype) -> Any:
         raise ValueError(f"the weights in {folder} cannot be read: {error}") from error
     for kind in ("missing", "unexpected", "mismatched"):
         if keys := sorted(map(str, info[f"{kind}_keys"])):
-            class_name = network_class.__name__
-            raise ValueError(f"the weights in {folder} do not fit {class_name}: {len(keys)} {kind} keys, as {keys[0]}")
+            raise ValueError(
+                f"the weights in {folder} do not fit {network_class.__name__}: {len(keys)} {kind} keys, as {keys[0]}"
+            )
     return network

@@ -518,7 +518,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         """
         height, width = (side // self.vae_scale_factor for side in mask.shape[-2:])
         if masked_image_latents is None:
-            assert pixel_values is not None
+            assert pixel_values is not None  # check_inputs saw to it
             masked_image = hide(pixel_values, mask, drawing)
             masked_image_latents = self.encode_vae_image(masked_image.to(device, self.vae.dtype), generator)
         return resize(mask, height, width).to(device, dtype), masked_image_latents.to(device, dtype)

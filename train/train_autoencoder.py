@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from faceswap_diffusion.training.dataset import AlignedFaces, find_images
-from faceswap_diffusion.training.discriminator import PatchDiscriminator, discriminator_loss
+from faceswap_diffusion.training.discriminator import PatchDiscriminator, discriminator_loss, painter_loss
 from faceswap_diffusion.training.losses import image_gradients, reconstruction_loss
 from faceswap_diffusion.training.states import resume, save_state
 
@@ -143,7 +143,7 @@ class Objective:
         if not args.adversarial_weight:
             return loss, loss.new_zeros(())
         self.discriminator.requires_grad_(False)
-        loss = loss - args.adversarial_weight * self.discriminator(reconstruction).mean()
+        loss = loss + args.adversarial_weight * painter_loss(self.discriminator(reconstruction))
         self.discriminator.requires_grad_(True)
         verdicts = self.discriminator(images), self.discriminator(reconstruction.detach())
         return loss, discriminator_loss(*verdicts)

@@ -33,7 +33,6 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from faceswap_diffusion.conditioning.conditioner import FaceConditioner
 from faceswap_diffusion.conditioning.geometry import fit_geometry
-from faceswap_diffusion.conditioning.landmark_drawing import draw_landmarks
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline, assemble_unet_input
 from faceswap_diffusion.pipeline_inputs import hide, preprocess_encoder_image, resize
 from faceswap_diffusion.training.augmentation import jitter_views
@@ -175,7 +174,7 @@ class Objective:
     ):
         self.args = args
         self.discriminator, self.judge = discriminator, judge  # for its own training, and without
-        self.config = pipeline.config
+        self.config, self.draw = pipeline.config, pipeline.draw
         self.vae, self.image_encoder, self.scheduler = pipeline.vae, pipeline.image_encoder, pipeline.scheduler
         self.recognizer = pipeline.conditioner.identity_encoder
         self.alphas_cumprod = self.scheduler.alphas_cumprod.to(device)
@@ -208,10 +207,8 @@ class Objective:
     @torch.no_grad()
     def encode_masked(self, batch: SwapBatch) -> torch.Tensor:
         """Scaled latents of the targets without their faces."""
-        drawing = None
-        if self.config["draw_landmarks"]:
-            drawing = draw_landmarks(batch.landmarks, *batch.pixels.shape[-2:]).to(batch.pixels.device)
-        masked = hide(batch.pixels, batch.mask, drawing)
+        drawing = self.draw(batch.landmarks, *batch.pixels.shape[-2:])
+        masked = hide(batch.pixels, batch.mask, None if drawing is None else drawing.to(batch.pixels.device))
         return self.vae.encode(masked).latent_dist.sample() * self.vae.config["scaling_factor"]
 
     def draw_timesteps(self, batch_size: int) -> torch.Tensor:
@@ -375,7 +372,8 @@ def main() -> None:
     )
     while step < args.max_train_steps:
         rows = torch.randperm(len(sampler))[: args.train_batch_size]
-        batch = sampler.draw(rows, args.num_cross if step >= args.identity_start else 0)
+        num_cross = args.num_cross if step >= args.identity_start else 0
+        batch = sampler.draw(rows, num_cross).to(accelerator.device)
         with accelerator.autocast():
             losses = objective(model, swap_model, batch, step)
         loss = losses["denoising"]

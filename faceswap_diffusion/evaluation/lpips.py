@@ -36,7 +36,7 @@ class ArrayUnpickler(pickle.Unpickler):
         """Finds the names that arrays are made of."""
         if (module, name) not in ARRAY_PARTS:
             raise ModelFileError(f"the file names {module}.{name}: only NumPy arrays are read")
-        return np._core.multiarray._reconstruct if name == "_reconstruct" else getattr(np, name)  # type: ignore
+        return super().find_class(module.replace(".core.", "._core."), name)  # NumPy 2 moved it
 
 
 def read_arrays(path: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Training samples of the swap model: drawn from measured faces, target and source as tensors."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -32,6 +32,11 @@ class SwapBatch:
     source_mask: torch.Tensor
     identity_embeds: torch.Tensor
     num_cross: int
+
+    def to(self, device: torch.device | str) -> "SwapBatch":
+        """The same samples on a device."""
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        return replace(self, **{name: tensor.to(device) for name, tensor in tensors.items()})
 
 
 class SwapSampler:

@@ -30,6 +30,11 @@ class PatchDiscriminator(nn.Module):
         return self.layers(images)
 
 
+def weighted_mean(values: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    """Mean of values that count as much as their `weights`, of the same shape; all alike without."""
+    return values.mean() if weights is None else (values * weights).sum() / weights.sum()
+
+
 def discriminator_loss(real: torch.Tensor, fake: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
     """Hinge loss of verdicts on real and on painted patches (arXiv 1705.02894, eq. 3), a weighted mean over patches.
 
@@ -38,10 +43,9 @@ def discriminator_loss(real: torch.Tensor, fake: torch.Tensor, weights: torch.Te
         fake (`torch.Tensor`): (B, 1, h, w).
         weights (`torch.Tensor`, *optional*): (B, 1, h, w), of each patch; all alike if left out.
     """
-    losses = F.relu(1 - real) + F.relu(1 + fake)
-    return losses.mean() if weights is None else (losses * weights).sum() / weights.sum()
+    return weighted_mean(F.relu(1 - real) + F.relu(1 + fake), weights)
 
 
-def painter_loss(fake: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+def painter_loss(fake: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
     """What the painter is to lower: minus the verdict, a mean over patches weighted like `discriminator_loss`."""
-    return -(fake * weights).sum() / weights.sum()
+    return -weighted_mean(fake, weights)

@@ -86,11 +86,11 @@ def main() -> None:
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.inside:
-        print(json.dumps(convert_and_measure(args.folder / "last.ckpt", args.folder / "reface", args.dtype)))  # noqa: T201
+        print(json.dumps(convert_and_measure(args.folder / "last.ckpt", args.folder / "reface", args.dtype)))
         return
     with tempfile.TemporaryDirectory() as temporary:
         measured = measure(args.folder or Path(temporary), args.dtype)
-    print(  # noqa: T201
+    print(
         f"{args.dtype or 'as it is'}: peak of anonymous memory {measured['peak'] / MEGABYTE:.0f} MB, "
         f"{measured['before'] / MEGABYTE:.0f} MB of it before the conversion; {measured['seconds']:.0f} s"
     )

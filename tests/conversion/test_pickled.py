@@ -73,7 +73,7 @@ def test_calls_are_not_made(tmp_path: Path, protocol: int, nested: bool):
     pickled = pickle.dumps(calls, protocol)
     PickleReader().read(pickled)
     assert not trace.exists()
-    pickle.loads(pickled[:0] + pickle.dumps(calls[1], protocol))  # it would have, with pickle
+    pickle.loads(pickle.dumps(calls[1], protocol))  # it would have, with pickle
     assert trace.exists()
 
 

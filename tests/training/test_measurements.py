@@ -97,3 +97,14 @@ def test_a_mirrored_target_has_mirrored_latents_landmarks_and_pixels(measured):
         wanted = measured["landmarks"][0, 30, 0].item()
         assert nose_x == pytest.approx(127 - wanted if mirrored else wanted, abs=1e-3)
     assert seen == {0, 1}
+
+
+def test_a_batch_moves_to_a_device_whole(measured):
+    sampler = SwapSampler(measured, torch.zeros(2, 2, 4, 32, 32))
+    batch = sampler.draw(torch.tensor([0, 1]), num_cross=1)
+    moved = batch.to("meta")
+    tensors = {name: value for name, value in vars(moved).items() if isinstance(value, torch.Tensor)}
+    assert len(tensors) == 7
+    assert {value.device.type for value in tensors.values()} == {"meta"}
+    assert moved.num_cross == 1
+    assert batch.pixels.device.type == "cpu"
