@@ -1,0 +1,315 @@
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportOptionalMemberAccess=false
+# pyright: reportIndexIssue=false, reportOptionalCall=false
+# diffusers annotates its models and their outputs too loosely for the checker.
+"""The objective of the swap model: what one batch costs, term by term, with everything that is trained in one module."""
+
+from dataclasses import dataclass
+
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+from torch import nn
+
+from faceswap_diffusion.evaluation.lpips import LPIPS
+from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline, assemble_unet_input
+from faceswap_diffusion.pipeline_inputs import hide, preprocess_encoder_image, preprocess_identity_image, resize
+from faceswap_diffusion.training.augmentation import jitter_views
+from faceswap_diffusion.training.batches import SwapBatch
+from faceswap_diffusion.training.discriminator import PatchDiscriminator, discriminator_loss, painter_loss
+from faceswap_diffusion.training.losses import (
+    coarse_loss,
+    identity_loss,
+    masked_mse,
+    min_snr_weights,
+    perceptual_loss,
+    predict_x0,
+    prediction_target,
+)
+from faceswap_diffusion.training.randomness import choose, generator_for, uniform
+from faceswap_diffusion.training.sampling import ddim_predictions, visited_timesteps
+
+
+@dataclass(frozen=True)
+class ObjectiveSettings:
+    """What the loss is made of.
+
+    Args:
+        seed (`int`): The run's.
+        unconditional_probability (`float`): How often a sample that is denoised once has no condition.
+        timestep_sampling (`str`): `"uniform"`, or `"late"`: as likely as they are late, since a face takes shape where
+            the noise is strong, and that is hard to learn.
+        snr_gamma (`float`, *optional*): Min-SNR weights with this gamma (arXiv 2303.09556); none: all timesteps alike.
+        outside_weight (`float`): Weight of what lies outside the mask, which is never pasted.
+        num_rollout_steps (`tuple[int, ...]`): Steps of the sampling inside training: one of them is drawn a step.
+        rollout_depth (`str`): `"random"`: stop after any number of them, or `"full"`: take them all.
+        rollout_start (`str`): `"noise"` as in a swap, or REFace's `"target"`: the target, noised to the first timestep.
+        num_gradient_steps (`int`, *optional*): Steps at the end that gradients pass through; none: all of them.
+        rollout_checkpointing (`bool`): Whether each of these steps is computed anew on the way back, to save memory.
+        own_weight, identity_weight, coarse_weight, lpips_weight, adversarial_weight (`float`): Of each term.
+    """
+
+    seed: int = 0
+    unconditional_probability: float = 0.1
+    timestep_sampling: str = "late"
+    snr_gamma: float | None = None
+    outside_weight: float = 0.1
+    num_rollout_steps: tuple[int, ...] = (4, 5, 6, 8, 10)
+    rollout_depth: str = "random"
+    rollout_start: str = "noise"
+    num_gradient_steps: int | None = 1
+    rollout_checkpointing: bool = False
+    own_weight: float = 1.0
+    identity_weight: float = 1.0
+    coarse_weight: float = 0.5
+    lpips_weight: float = 0.0
+    adversarial_weight: float = 0.1
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What is random in a batch. The same for a sample in any batch, since it comes from the sample's own number.
+
+    Args:
+        generators (`list[torch.Generator]`): One a sample, for what is drawn later.
+        noise (`torch.Tensor`): (B, C, h, w).
+        timesteps (`torch.Tensor`): (B,).
+        dropped (`torch.Tensor`): (B,), bool: samples without a condition.
+    """
+
+    generators: list[torch.Generator]
+    noise: torch.Tensor
+    timesteps: torch.Tensor
+    dropped: torch.Tensor
+
+
+class SwapObjective(nn.Module):
+    """The loss of a batch (REFace, arXiv 2409.07269, section 3.3, and what we added).
+
+    The UNet, the conditioner and, with an adversarial weight, a discriminator are its submodules, so that one forward
+    pass and one backward pass serve every way of distributing them. The frozen networks are not.
+
+    Args:
+        pipeline (`FaceSwapInpaintPipeline`): A whole checkpoint; it is trained in place.
+        settings (`ObjectiveSettings`): See there.
+        identity_network (`str`): Which recogniser the embeddings of the samples are from; where the checkpoint has
+            another, sources are embedded anew.
+    """
+
+    def __init__(self, pipeline: FaceSwapInpaintPipeline, settings: ObjectiveSettings, identity_network: str = "sface"):
+        super().__init__()
+        self.unet, self.conditioner = pipeline.unet, pipeline.conditioner
+        self.discriminator = PatchDiscriminator(num_halvings=3) if settings.adversarial_weight else None
+        self.pipeline, self.settings = pipeline, settings
+        self.prepared_embeds = pipeline.conditioner.config["identity_network"] == identity_network
+        # In a tuple, so that it is no submodule: it is not trained and not saved.
+        self.lpips = (LPIPS().to(pipeline.unet.device),) if settings.lpips_weight else ()
+        self.alphas_cumprod = pipeline.scheduler.alphas_cumprod
+        self.prediction_type = pipeline.scheduler.config["prediction_type"]
+
+    def forward(self, batch: SwapBatch, step: int) -> dict[str, torch.Tensor]:
+        """Computes every term.
+
+        Args:
+            batch (`SwapBatch`): On the device of the networks.
+            step (`int`): Decides how far samples are denoised, alike in all processes, which wait for one another.
+
+        Returns:
+            `dict[str, torch.Tensor]`: Scalars; `"loss"` is what to minimise.
+        """
+        latents = self.encode_targets(batch.pixels)
+        draws = self.draw(batch, latents)
+        masked, mask = self.encode_masked(batch, draws), resize(batch.mask, *latents.shape[-2:])
+        identity_embeds = self.source_embeds(batch)
+        context = self.context(batch, identity_embeds, draws.dropped)
+        num_rolled_out = batch.num_cross + batch.num_own
+        losses = {}
+        if num_rolled_out < len(latents):
+            plain = slice(num_rolled_out, None)
+            losses["denoising"] = self.denoising_loss(latents, masked, mask, context, draws, plain)
+        if num_rolled_out:
+            x0s = self.roll_out(latents, masked, mask, context, draws.noise, step, slice(num_rolled_out))
+            if batch.num_own:
+                losses["own"] = self.own_loss(x0s, latents, mask, slice(batch.num_cross, num_rolled_out))
+            if batch.num_cross:
+                losses |= self.cross_losses(x0s, batch, identity_embeds, draws.generators)
+        return {"loss": self.total(losses), **losses}
+
+    def total(self, losses: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The weighted sum. The discriminator's own loss says nothing about the model: its weight is 1."""
+        return sum(getattr(self.settings, f"{name}_weight", 1.0) * loss for name, loss in losses.items())
+
+    @torch.no_grad()
+    def encode_targets(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Scaled latents (B, 4, h, w): the mode of the posterior."""
+        return self.pipeline.vae.encode(pixels).latent_dist.mode() * self.pipeline.vae.config["scaling_factor"]
+
+    @torch.no_grad()
+    def encode_masked(self, batch: SwapBatch, draws: Draws) -> torch.Tensor:
+        """Scaled latents of the targets without their faces, as the pipeline makes them."""
+        drawing = self.pipeline.draw(batch.landmarks, *batch.pixels.shape[-2:])
+        drawing = None if drawing is None else drawing.to(batch.pixels.device)
+        return self.pipeline.encode_vae_image(hide(batch.pixels, batch.mask, drawing), draws.generators)
+
+    def draw(self, batch: SwapBatch, latents: torch.Tensor) -> Draws:
+        """Draws noise, timesteps and dropout of each sample; none of those that are rolled out is dropped."""
+        settings = self.settings
+        generators = [generator_for(settings.seed, "noise", index) for index in batch.indices.tolist()]
+        noise = randn_tensor(latents.shape, generator=generators, device=latents.device, dtype=latents.dtype)
+        positions = torch.tensor([uniform(generator) for generator in generators])
+        if settings.timestep_sampling == "late":
+            positions = positions.sqrt()
+        dropped = torch.tensor([uniform(generator) < settings.unconditional_probability for generator in generators])
+        dropped[: batch.num_cross + batch.num_own] = False
+        timesteps = (positions * len(self.alphas_cumprod)).long()
+        return Draws(generators, noise, timesteps.to(latents.device), dropped.to(latents.device))
+
+    @torch.no_grad()
+    def source_embeds(self, batch: SwapBatch) -> torch.Tensor:
+        """Identity of the sources, (B, D)."""
+        if self.prepared_embeds:
+            return batch.identity_embeds
+        return self.embed_identity(batch.source_pixels, batch.source_mask)
+
+    def embed_identity(self, pixels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Embeds crops (B, 3, S, S) in [-1, 1] as `FaceSwapInpaintPipeline.encode_identity` does; differentiable."""
+        config = self.pipeline.config
+        size = config["identity_size"] or config["crop_size"]
+        if config["mask_identity"]:
+            pixels = preprocess_identity_image(pixels, size, self.pipeline.feature_extractor.image_mean, mask)
+        recognizer = self.conditioner.identity_encoder
+        return recognizer(recognizer.prepare(resize(pixels, size, size)))
+
+    @torch.no_grad()
+    def clip_embeds(self, pixels: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        encoder, extractor = self.pipeline.image_encoder, self.pipeline.feature_extractor
+        statistics = extractor.image_mean, extractor.image_std
+        return encoder(preprocess_encoder_image(pixels, encoder.config.image_size, *statistics, mask)).image_embeds
+
+    def context(self, batch: SwapBatch, identity_embeds: torch.Tensor, dropped: torch.Tensor) -> torch.Tensor:
+        """The UNet's context; the unconditional one where `dropped` (B,) is set."""
+        context = self.conditioner(
+            identity_embeds,
+            self.clip_embeds(batch.source_pixels, batch.source_mask),
+            self.clip_embeds(batch.pixels),
+            batch.landmarks * self.pipeline.config["landmark_scale"],
+        )
+        return torch.where(dropped[:, None, None], self.conditioner.unconditional(len(context)), context)
+
+    def predict(
+        self,
+        noisy: torch.Tensor,
+        timesteps: torch.Tensor,
+        masked: torch.Tensor,
+        mask: torch.Tensor,
+        context: torch.Tensor,
+    ) -> torch.Tensor:
+        """The UNet's output (B, 4, h, w)."""
+        unet_input = assemble_unet_input(noisy, masked, mask, self.pipeline.config["channel_order"])
+        return self.unet(unet_input, timesteps, context).sample.float()
+
+    def denoising_loss(
+        self,
+        latents: torch.Tensor,
+        masked: torch.Tensor,
+        mask: torch.Tensor,
+        context: torch.Tensor,
+        draws: Draws,
+        plain: slice,
+    ) -> torch.Tensor:
+        """Squared error of what the UNet predicts of noised latents (DDPM, arXiv 2006.11239, eq. 14, or in v)."""
+        latents, masked, mask, context = (part[plain] for part in (latents, masked, mask, context))
+        noise, timesteps = draws.noise[plain], draws.timesteps[plain]
+        noisy = self.pipeline.scheduler.add_noise(latents, noise, timesteps)
+        output = self.predict(noisy, timesteps, masked, mask, context)
+        alphas = self.alphas_cumprod.to(timesteps.device)[timesteps]
+        wanted = prediction_target(latents, noise, alphas, self.prediction_type)
+        errors = masked_mse(output, wanted, mask, self.settings.outside_weight)
+        if self.settings.snr_gamma is not None:
+            errors = errors * min_snr_weights(alphas, self.settings.snr_gamma, self.prediction_type)
+        return errors.mean()
+
+    def draw_visited(self, step: int) -> torch.Tensor:
+        """Timesteps that samples are denoised through in a step."""
+        settings, generator = self.settings, generator_for(self.settings.seed, "step", step)
+        num_steps = settings.num_rollout_steps[choose(len(settings.num_rollout_steps), generator)]
+        depth = num_steps if settings.rollout_depth == "full" else 1 + choose(num_steps, generator)
+        return visited_timesteps(num_steps, len(self.alphas_cumprod))[:depth]
+
+    def roll_out(
+        self,
+        latents: torch.Tensor,
+        masked: torch.Tensor,
+        mask: torch.Tensor,
+        context: torch.Tensor,
+        noise: torch.Tensor,
+        step: int,
+        rolled_out: slice,
+    ) -> list[torch.Tensor]:
+        """Denoises through several steps, with gradients through the last `num_gradient_steps`.
+
+        A noised target still holds the target's face, a swap never sees that: states of the model's own making close
+        this gap.
+
+        Returns:
+            `list[torch.Tensor]`: The clean latents (B', 4, h, w) predicted in each step that has gradients.
+        """
+        latents, masked, mask, context, start = (part[rolled_out] for part in (latents, masked, mask, context, noise))
+        timesteps = self.draw_visited(step).to(latents.device)
+        if self.settings.rollout_start == "target":
+            start = self.pipeline.scheduler.add_noise(latents, start, timesteps[:1].expand(len(latents)))
+        return ddim_predictions(
+            lambda noisy, batch_timesteps: self.predict(noisy, batch_timesteps, masked, mask, context),
+            start,
+            timesteps,
+            self.alphas_cumprod.to(latents.device),
+            self.prediction_type,
+            self.settings.num_gradient_steps,
+            self.settings.rollout_checkpointing,
+        )
+
+    def own_loss(
+        self, x0s: list[torch.Tensor], latents: torch.Tensor, mask: torch.Tensor, own: slice
+    ) -> torch.Tensor:
+        """Squared error of the predictions of samples that are to come out as they were."""
+        errors = [masked_mse(x0[own], latents[own], mask[own], self.settings.outside_weight) for x0 in x0s]
+        return torch.stack(errors).mean()
+
+    def cross_losses(
+        self,
+        x0s: list[torch.Tensor],
+        batch: SwapBatch,
+        identity_embeds: torch.Tensor,
+        generators: list[torch.Generator],
+    ) -> dict[str, torch.Tensor]:
+        """Losses of swaps whose true pixels nobody knows: identity and LPIPS in every step, the others in the last."""
+        cross, settings = slice(batch.num_cross), self.settings
+        mask, target = batch.mask[cross], batch.pixels[cross]
+        swaps = [self.decode(x0[cross], target, mask) for x0 in x0s]
+        embeds = [self.embed_identity(jitter_views(swap, generators[cross]), mask) for swap in swaps]
+        losses = {
+            "identity": torch.stack([identity_loss(embed, identity_embeds[cross]).mean() for embed in embeds]).mean(),
+            "coarse": coarse_loss(swaps[-1], target, mask).mean(),
+        }
+        if self.lpips:
+            losses["lpips"] = perceptual_loss(self.lpips[0], swaps, target).mean()
+        if self.discriminator is not None:
+            losses |= self.adversarial_losses(swaps[-1], target, mask)
+        return losses
+
+    def decode(self, x0: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The picture of predicted latents inside the mask, the target around it, RGB in [-1, 1]."""
+        decoded = self.pipeline.vae.decode(x0 / self.pipeline.vae.config["scaling_factor"]).sample.float()
+        return decoded * mask + target * (1 - mask)
+
+    def adversarial_losses(
+        self, swaps: torch.Tensor, target: torch.Tensor, mask: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """The model's loss, and the discriminator's (arXiv 2311.17042, eq. 1)."""
+        self.discriminator.requires_grad_(False)
+        verdict = self.discriminator(swaps)
+        self.discriminator.requires_grad_(True)
+        weights = resize(mask, *verdict.shape[-2:])
+        real, fake = self.discriminator(torch.cat([target, swaps.detach()])).chunk(2)
+        return {
+            "adversarial": painter_loss(verdict, weights).mean(),
+            "discriminator": discriminator_loss(real, fake, weights).mean(),
+        }

@@ -1,0 +1,32 @@
+"""Randomness of a run: every draw comes from the run's seed and from what it is for, never from what came before.
+
+So a sample is the same in whichever process, batch or restarted run it is drawn, and no random state has to be saved.
+"""
+
+import numpy as np
+import torch
+
+STREAMS = ("order", "sample", "noise", "step")
+"""What is drawn: an epoch's order, a sample's augmentations, its noise, and what all samples of a step share."""
+
+
+def generator_for(seed: int, stream: str, index: int) -> torch.Generator:
+    """A CPU generator for one thing to draw.
+
+    Args:
+        seed (`int`): The run's.
+        stream (`str`): One of `STREAMS`.
+        index (`int`): Of the epoch, the sample or the step, from 0.
+    """
+    (state,) = np.random.SeedSequence([seed, STREAMS.index(stream), index]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+def uniform(generator: torch.Generator) -> float:
+    """A number in [0, 1)."""
+    return torch.rand((), generator=generator).item()
+
+
+def choose(count: int, generator: torch.Generator) -> int:
+    """An index below `count`."""
+    return int(torch.randint(count, (), generator=generator))
