@@ -143,10 +143,10 @@ class Objective:
         if not args.adversarial_weight:
             return loss, loss.new_zeros(())
         self.discriminator.requires_grad_(False)
-        loss = loss + args.adversarial_weight * painter_loss(self.discriminator(reconstruction))
+        loss = loss + args.adversarial_weight * painter_loss(self.discriminator(reconstruction)).mean()
         self.discriminator.requires_grad_(True)
         verdicts = self.discriminator(images), self.discriminator(reconstruction.detach())
-        return loss, discriminator_loss(*verdicts)
+        return loss, discriminator_loss(*verdicts).mean()
 
 
 def main() -> None:

@@ -16,8 +16,10 @@ REGIONS: dict[str, frozenset[str]] = {
     "eyes": frozenset({"eyes"}),
     "nose": frozenset({"nose"}),
     "mouth": frozenset({"lips", "mouth"}),
+    "features": frozenset({"brows", "eyes", "nose", "lips", "mouth"}),
+    "accessories": frozenset({"glasses", "earrings"}),
 }
-"""Named regions and the labels that make them up, as far as a parser has them: ours has none for ears and glasses.
+"""Named regions and the labels that make them up, as far as a parser has them: ours has none for ears and accessories.
 
 Those of face and head are REFace's sets for face and head swap; head swap takes what is worn with the hair.
 """
@@ -165,7 +167,7 @@ def repaint_mask(
         ValueError: If there is no such region.
     """
     combined = {"face": face_mask, "head": head_mask}
-    if label_names == LABELS and region in combined:
+    if tuple(label_names) == LABELS and region in combined:
         return combined[region](labels, landmarks)
     return region_mask(labels, region, label_names)
 

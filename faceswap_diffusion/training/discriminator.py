@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from faceswap_diffusion.training.losses import weighted_mean
+
 
 class PatchDiscriminator(nn.Module):
     """Says of each overlapping patch whether it looks real (PatchGAN, arXiv 1611.07004, section 3.2).
@@ -30,22 +32,24 @@ class PatchDiscriminator(nn.Module):
         return self.layers(images)
 
 
-def weighted_mean(values: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
-    """Mean of values that count as much as their `weights`, of the same shape; all alike without."""
-    return values.mean() if weights is None else (values * weights).sum() / weights.sum()
-
-
 def discriminator_loss(real: torch.Tensor, fake: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
-    """Hinge loss of verdicts on real and on painted patches (arXiv 1705.02894, eq. 3), a weighted mean over patches.
+    """Hinge loss of verdicts on real and on painted patches (arXiv 1705.02894, eq. 3), each sample's mean over patches.
 
     Args:
         real (`torch.Tensor`): (B, 1, h, w).
         fake (`torch.Tensor`): (B, 1, h, w).
-        weights (`torch.Tensor`, *optional*): (B, 1, h, w), of each patch; all alike if left out.
+        weights (`torch.Tensor`, *optional*): (B, 1, h, w) in [0, 1], of each patch; all alike if left out.
+
+    Returns:
+        `torch.Tensor`: (B,).
     """
-    return weighted_mean(F.relu(1 - real) + F.relu(1 + fake), weights)
+    return _mean_of_patches(F.relu(1 - real) + F.relu(1 + fake), weights)
 
 
 def painter_loss(fake: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
-    """What the painter is to lower: minus the verdict, a mean over patches weighted like `discriminator_loss`."""
-    return -weighted_mean(fake, weights)
+    """What the painter is to lower: minus the verdict, a mean of each sample like `discriminator_loss`."""
+    return -_mean_of_patches(fake, weights)
+
+
+def _mean_of_patches(values: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    return weighted_mean(values, torch.ones_like(values) if weights is None else weights)

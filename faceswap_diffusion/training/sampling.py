@@ -1,11 +1,28 @@
-"""DDIM inside training: the states that a swap passes through, as the model itself makes them."""
+"""DDIM inside training: what a swap passes through, as the model itself makes it, with gradients."""
 
 from collections.abc import Callable
-from itertools import pairwise
+from contextlib import nullcontext
 
 import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from torch.utils.checkpoint import checkpoint
 
 from faceswap_diffusion.training.losses import predict_x0
+
+
+def visited_timesteps(num_inference_steps: int, num_train_timesteps: int) -> torch.Tensor:
+    """Timesteps that a swap of few steps visits: evenly spaced down from the noisiest (arXiv 2305.08891, table 2).
+
+    Args:
+        num_inference_steps (`int`): At most `num_train_timesteps`.
+        num_train_timesteps (`int`): Of the noise schedule.
+
+    Returns:
+        `torch.Tensor`: (num_inference_steps,) int64, falling: 999, 799, ... 199 for 5 of 1000.
+    """
+    scheduler = DDIMScheduler(num_train_timesteps, timestep_spacing="trailing")
+    scheduler.set_timesteps(num_inference_steps)
+    return scheduler.timesteps
 
 
 def ddim_step(
@@ -23,33 +40,47 @@ def ddim_step(
     return previous.sqrt() * x0 + (1 - previous).sqrt() * noise
 
 
-@torch.no_grad()
-def roll_out(
+def ddim_predictions(
     predict: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-    noise: torch.Tensor,
+    noisy: torch.Tensor,
     timesteps: torch.Tensor,
     alphas_cumprod: torch.Tensor,
     prediction_type: str,
-) -> torch.Tensor:
-    """Denoises pure noise down to the last of `timesteps`, without gradients.
+    num_gradient_steps: int | None = None,
+    gradient_checkpointing: bool = False,
+) -> list[torch.Tensor]:
+    """The clean latents predicted at each timestep of a DDIM sampling, with gradients through the steps between.
 
-    A noised target still holds the target's face; a swap never sees that. Training on states of the model's own making
-    closes this gap.
+    REFace's identity loss looks at each of them (arXiv 2409.07269, section 3.3). A noised target still holds the
+    target's face, which a swap never sees: the states here are of the model's own making.
 
     Args:
         predict (`Callable`): Takes (B, C, h, w) and timesteps (B,), returns the model's output.
-        noise (`torch.Tensor`): (B, C, h, w).
-        timesteps (`torch.Tensor`): (n,), falling, the first at or near the noisiest.
+        noisy (`torch.Tensor`): (B, C, h, w), the state at the first of `timesteps`: pure noise, or latents noised to
+            that very timestep.
+        timesteps (`torch.Tensor`): (n,) int64, falling; the model is told those whose `alphas_cumprod` are used.
         alphas_cumprod (`torch.Tensor`): Of all training timesteps.
-        prediction_type (`str`): See `predict_x0`.
+        prediction_type (`str`): See `prediction_target`.
+        num_gradient_steps (`int`, *optional*): The last steps, which carry gradients; those before run without and
+            their predictions are not returned. 1 makes a state without gradients and looks at it once. All if left out.
+        gradient_checkpointing (`bool`): Computes each step anew for its gradient instead of keeping its activations.
 
     Returns:
-        `torch.Tensor`: (B, C, h, w), the state at the last timestep.
+        `list[torch.Tensor]`: (B, C, h, w) for each step with gradients, in the order of `timesteps`.
     """
-    noisy = noise
-    for timestep, following in pairwise(timesteps):
+
+    def denoise(noisy: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         batch = timestep.expand(len(noisy))
-        alphas = alphas_cumprod[batch]
-        x0 = predict_x0(predict(noisy, batch), noisy, alphas, prediction_type)
-        noisy = ddim_step(x0, noisy, alphas_cumprod[timestep], alphas_cumprod[following])
-    return noisy
+        return predict_x0(predict(noisy, batch), noisy, alphas_cumprod[batch], prediction_type)
+
+    num_silent = 0 if num_gradient_steps is None else len(timesteps) - num_gradient_steps
+    predictions, alphas = [], alphas_cumprod[timesteps]
+    for index, timestep in enumerate(timesteps):
+        with torch.no_grad() if index < num_silent else nullcontext():
+            if index > 0:
+                noisy = ddim_step(predictions[-1], noisy, alphas[index - 1], alphas[index])
+            if gradient_checkpointing:
+                predictions.append(checkpoint(denoise, noisy, timestep, use_reentrant=False))
+            else:
+                predictions.append(denoise(noisy, timestep))
+    return predictions[max(num_silent, 0) :]
