@@ -13,7 +13,7 @@ from faceswap_diffusion.evaluation.lpips import LPIPS
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline, assemble_unet_input
 from faceswap_diffusion.pipeline_inputs import hide, preprocess_encoder_image, preprocess_identity_image, resize
 from faceswap_diffusion.training.augmentation import jitter_views
-from faceswap_diffusion.training.batches import SwapBatch
+from faceswap_diffusion.training.batches import Roles, SwapBatch
 from faceswap_diffusion.training.discriminator import PatchDiscriminator, discriminator_loss, painter_loss
 from faceswap_diffusion.training.losses import (
     coarse_loss,
@@ -90,14 +90,22 @@ class SwapObjective(nn.Module):
     Args:
         pipeline (`FaceSwapInpaintPipeline`): A whole checkpoint; it is trained in place.
         settings (`ObjectiveSettings`): See there.
+        roles (`Roles`): Of the samples that are to come: without cross samples there is nothing to discriminate.
         identity_network (`str`): Which recogniser the embeddings of the samples are from; where the checkpoint has
             another, sources are embedded anew.
     """
 
-    def __init__(self, pipeline: FaceSwapInpaintPipeline, settings: ObjectiveSettings, identity_network: str = "sface"):
+    def __init__(
+        self,
+        pipeline: FaceSwapInpaintPipeline,
+        settings: ObjectiveSettings,
+        roles: Roles,
+        identity_network: str = "sface",
+    ):
         super().__init__()
         self.unet, self.conditioner = pipeline.unet, pipeline.conditioner
-        self.discriminator = PatchDiscriminator(num_halvings=3) if settings.adversarial_weight else None
+        judged = roles.num_cross and settings.adversarial_weight
+        self.discriminator = PatchDiscriminator(num_halvings=3) if judged else None
         self.pipeline, self.settings = pipeline, settings
         self.prepared_embeds = pipeline.conditioner.config["identity_network"] == identity_network
         # In a tuple, so that it is no submodule: it is not trained and not saved.
