@@ -1,161 +1,311 @@
-"""The three scripts that make a swap model, one after the other, at toy size: each is stopped once and resumed."""
+"""The training script at toy size: it ends where it should, however often and however rudely it is stopped."""
 
-import runpy
+import csv
+import importlib.util
+import os
+import random
+import signal
+import socket
+import subprocess
 import sys
+import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState, PartialState
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from PIL import Image, ImageEnhance
-from transformers import CLIPVisionModelWithProjection
+import yaml
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file
 
-from faceswap_diffusion.faces.alignment import crop, ffhq_matrix
-from faceswap_diffusion.faces.analyzer import MeshFaceAnalyzer
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.training.states import saved_steps
+from tests.hub.imitation import HubImitation
+from tests.tiny import tiny_pipeline
 
-TRAIN = Path(__file__).parents[2] / "train"
-PORTRAITS = ("p001_portrait.jpg", "p005_portrait.jpg", "p006_portrait.jpg", "p010_portrait.jpg")
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "train" / "train_faceswap.py"
 
 
-def run(script: str, *arguments: object) -> None:
-    AcceleratorState._reset_state(reset_partial_state=True)
-    PartialState._reset_state()
-    before = sys.argv
-    sys.argv = [script, *map(str, arguments)]
-    try:
-        runpy.run_path(str(TRAIN / script), run_name="__main__")
-    finally:
-        sys.argv = before
+def load_script():
+    spec = importlib.util.spec_from_file_location("train_faceswap", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+training = load_script()
 
 
 @pytest.fixture(scope="module")
-def faces(tmp_path_factory, example_images) -> Path:
-    folder = tmp_path_factory.mktemp("faces")
-    analyzer = MeshFaceAnalyzer()
-    for name in PORTRAITS:
-        image = np.asarray(Image.open(example_images / name).convert("RGB"))
-        (face,) = analyzer.analyze(image)
-        aligned = Image.fromarray(crop(image, ffhq_matrix(face.landmarks68, 128), 128))
-        aligned.save(folder / f"{Path(name).stem}.png")
-        ImageEnhance.Brightness(aligned).enhance(0.8).save(folder / f"{Path(name).stem}_dark.png")
+def checkpoint(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    tiny_pipeline().save_pretrained(folder)
     return folder
 
 
-@pytest.fixture(scope="module")
-def autoencoder(faces, tmp_path_factory) -> Path:
-    output = tmp_path_factory.mktemp("autoencoder")
-    for steps in (2, 3):
-        run(
-            "train_autoencoder.py", "--train_data_dir", faces, "--output_dir", output, "--resolution", 64,
-            "--crop_size", 32, "--block_out_channels", 8, 16, 16, "--train_batch_size", 2, "--num_validation", 2,
-            "--max_train_steps", steps, "--checkpointing_steps", 2,
-        )  # fmt: skip
-        assert saved_steps(output) == [steps]
-    return output / "vae"
+@pytest.fixture
+def arguments(checkpoint, prepared_faces):
+    """Arguments of a run of 4 steps of 4 samples; later ones win."""
+
+    def build(output_dir: Path, *more: object) -> list[str]:
+        given = [
+            "--pretrained_model_name_or_path", checkpoint, "--train_data_dir", prepared_faces, "--output_dir",
+            output_dir, "--train_batch_size", 4, "--max_train_steps", 4, "--lr_warmup_steps", 1, "--learning_rate",
+            1e-2, "--num_rollout_steps", "[2]", "--checkpointing_steps", 1, "--validation_steps", 2,
+            "--dataloader_num_workers", 0, "--report_to", "none", "--adversarial_weight", 0.1, *more,
+        ]  # fmt: skip
+        return [str(part) for part in given]
+
+    return build
 
 
-@pytest.fixture(scope="module")
-def sharp_autoencoder(autoencoder, faces, tmp_path_factory) -> Path:
-    output = tmp_path_factory.mktemp("sharp_autoencoder")
-    for steps in (2, 3):
-        run(
-            "train_autoencoder.py", "--train_data_dir", faces, "--output_dir", output, "--resolution", 64,
-            "--pretrained_model_name_or_path", autoencoder, "--decoder_only", "--latent_noise", 0.15,
-            "--adversarial_weight", 0.1, "--crop_size", 32, "--train_batch_size", 2, "--num_validation", 2,
-            "--max_train_steps", steps, "--checkpointing_steps", 2,
-        )  # fmt: skip
-        assert saved_steps(output) == [steps]
-    return output / "vae"
+def run(arguments: list[str]) -> None:
+    """The script in this process."""
+    for state in (AcceleratorState, GradientState):
+        state._reset_state()
+    PartialState._reset_state()
+    training.main(arguments)
 
 
-@pytest.fixture(scope="module")
-def measurements(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("measurements") / "measured.safetensors"
+def start(arguments: list[str], *launcher: str) -> subprocess.Popen:
+    """The script in a process of its own."""
+    environment = {
+        **os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": "",
+    }  # fmt: skip
+    command = [sys.executable, *launcher, str(SCRIPT), *arguments]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-@pytest.fixture(scope="module")
-def image_encoder(faces, measurements, tmp_path_factory) -> Path:
-    output = tmp_path_factory.mktemp("image_encoder")
-    for steps in (2, 3):
-        run(
-            "train_image_encoder.py", "--train_data_dir", faces, "--measurements", measurements,
-            "--output_dir", output, "--resolution", 64, "--image_size", 32, "--train_batch_size", 4,
-            "--num_validation", 4, "--max_train_steps", steps, "--checkpointing_steps", 2,
-        )  # fmt: skip
-        assert saved_steps(output) == [steps]
-    return output
-
-
-def test_the_autoencoder_knows_the_spread_of_its_latents(autoencoder, faces):
-    vae = AutoencoderKL.from_pretrained(autoencoder)
-    images = torch.stack([torch.from_numpy(np.array(Image.open(path).resize((64, 64)))) for path in faces.iterdir()])
-    latents = vae.encode(images.permute(0, 3, 1, 2).float() / 127.5 - 1).latent_dist.sample()
-    assert 0.5 < (latents * vae.config["scaling_factor"]).std() < 2
-
-
-def test_the_second_stage_sharpens_the_decoder_and_leaves_the_latents_alone(autoencoder, sharp_autoencoder):
-    before, after = (AutoencoderKL.from_pretrained(folder) for folder in (autoencoder, sharp_autoencoder))
-    assert before.config["scaling_factor"] == after.config["scaling_factor"]
-    after_state = after.state_dict()
-    for key, value in before.named_parameters():
-        decodes = key.startswith(("decoder.", "post_quant_conv."))
-        assert torch.equal(value, after_state[key]) != decodes, key
-
-
-def test_the_image_encoder_tells_seventy_labels(image_encoder):
-    encoder = CLIPVisionModelWithProjection.from_pretrained(image_encoder / "image_encoder")
-    assert encoder(torch.zeros(1, 3, 32, 32)).image_embeds.shape == (1, 70)
-
-
-def test_swap_training_resumes_moves_what_it_should_and_saves_a_pipeline(
-    faces, measurements, autoencoder, image_encoder, tmp_path
-):
-    def train(steps: int) -> FaceSwapInpaintPipeline:
-        run(
-            "train_faceswap.py", "--train_data_dir", faces, "--measurements", measurements, "--vae", autoencoder,
-            "--image_encoder", image_encoder, "--output_dir", tmp_path, "--resolution", 64,
-            "--block_out_channels", 32, 32, 32, 32, "--train_batch_size", 4, "--num_cross", 2, "--num_own", 1,
-            "--identity_start", 1, "--max_train_steps", steps, "--lr_warmup_steps", 0,
-            "--checkpointing_steps", 2, "--ema_decay", 0.0, "--draw_landmarks", "--num_rollout_steps", 2,
-            "--validation_data_dir", faces, "--num_validation", 2,
-        )  # fmt: skip
-        assert saved_steps(tmp_path) == [steps]
-        return FaceSwapInpaintPipeline.from_pretrained(tmp_path / "pipeline")
-
-    before, after = train(2), train(6)
-    assert after.config["draw_landmarks"] is True
+def weights(output_dir: Path) -> dict[str, torch.Tensor]:
+    """UNet and conditioner of the finished checkpoint."""
+    parts = {}
     for name in ("unet", "conditioner"):
-        moved = {
-            key: not torch.equal(value, getattr(after, name).state_dict()[key])
-            for key, value in getattr(before, name).named_parameters()
-        }
-        assert [key for key, value in moved.items() if not value] == [], name
+        (path,) = (output_dir / "pipeline" / name).glob("*.safetensors")
+        parts |= {f"{name}.{key}": tensor for key, tensor in load_file(path).items()}
+    return parts
+
+
+def history(output_dir: Path) -> list[dict[str, str]]:
+    with (output_dir / "history.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    expected, got = weights(first), weights(second)
+    assert set(expected) == set(got)
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, got[name]), name
+    assert (first / "history.csv").read_bytes() == (second / "history.csv").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(checkpoint, prepared_faces, tmp_path_factory) -> Path:
+    output_dir = tmp_path_factory.mktemp("undisturbed") / "run"
+    build = arguments.__wrapped__(checkpoint, prepared_faces)
+    run(build(output_dir, "--validation_data_dir", prepared_faces, "--num_validation", 2))
+    return output_dir
+
+
+def test_a_run_leaves_a_checkpoint_that_loads_a_card_curves_swaps_and_its_settings(undisturbed, checkpoint):
+    pipeline = FaceSwapInpaintPipeline.from_pretrained(undisturbed / "pipeline")
+    assert pipeline.config["crop_size"] == 32
+    before = FaceSwapInpaintPipeline.from_pretrained(checkpoint)
     for name in ("vae", "image_encoder"):
         for key, value in getattr(before, name).state_dict().items():
-            assert torch.equal(value, getattr(after, name).state_dict()[key]), f"{name}.{key} is frozen"
-    assert (tmp_path / "swaps_6.png").exists()
-    with Image.open(tmp_path / "swaps_6.png") as picture:
-        assert picture.size == (2 * 64, 3 * 64)  # two faces; sources, targets, swaps
+            assert torch.equal(value, getattr(pipeline, name).state_dict()[key]), f"{name}.{key} is frozen"
+    assert (undisturbed / "curves.png").exists()
+    assert (undisturbed / "validation" / "step_000004.png").exists()
+    assert saved_steps(undisturbed / "states") == [3, 4]
+    settings = yaml.safe_load((undisturbed / "config.yaml").read_text())
+    assert settings["train_batch_size"] == 4
+    card = ModelCard.load(undisturbed / "pipeline" / "README.md")
+    assert card.data.library_name == "diffusers"
+    steps = [int(row["step"]) for row in history(undisturbed) if row["loss"]]
+    assert steps == [1, 2, 3, 4]
 
 
-def test_a_checkpoint_goes_on_with_a_sharper_autoencoder(
-    faces, measurements, autoencoder, sharp_autoencoder, image_encoder, tmp_path
-):
-    shared = [
-        "--train_data_dir", faces, "--measurements", measurements, "--resolution", 64, "--train_batch_size", 4,
-        "--max_train_steps", 1, "--ema_decay", 0.0,
-    ]  # fmt: skip
-    small = ["--block_out_channels", 32, 32, 32, 32]
-    first, second = tmp_path / "first", tmp_path / "second"
-    run("train_faceswap.py", *shared, *small, "--vae", autoencoder, "--image_encoder", image_encoder,
-        "--output_dir", first)  # fmt: skip
-    run("train_faceswap.py", *shared, "--pretrained_model_name_or_path", first / "pipeline",
-        "--new_vae", sharp_autoencoder, "--output_dir", second)  # fmt: skip
-    wanted = AutoencoderKL.from_pretrained(sharp_autoencoder).state_dict()
-    got = FaceSwapInpaintPipeline.from_pretrained(second / "pipeline").vae.state_dict()
-    for key, value in wanted.items():
-        assert torch.equal(value, got[key]), key
+def test_going_on_ends_exactly_where_a_run_without_a_stop_ends(undisturbed, arguments, prepared_faces, tmp_path):
+    """Losses, weights, order of the data: all to the bit."""
+    more = ["--validation_data_dir", prepared_faces, "--num_validation", 2]
+    states = tmp_path / "run" / "states"
+
+    class StopAtTwo(training.Run):
+        def save_state(self, step: int) -> Path:
+            folder = super().save_state(step)
+            if step == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return folder
+
+    original, training.Run = training.Run, StopAtTwo
+    try:
+        run(arguments(tmp_path / "run", *more))
+    finally:
+        training.Run = original
+    assert saved_steps(states)[-1] == 3  # the step in which the signal was seen is finished and saved
+    run(arguments(tmp_path / "run", *more))
+    assert_same_run(undisturbed, tmp_path / "run")
+
+
+def test_settings_come_from_a_file_and_flags_win(arguments, tmp_path):
+    config = tmp_path / "settings.yaml"
+    config.write_text("train: lora\nlora_rank: 3\nmask_sets: [face, head=2]\nidentity_weight: 0.25\n")
+    parsed = training.swap_parser().parse_args(["--config", str(config), *arguments(tmp_path), "--lora_rank", "5"])
+    assert (parsed.train, parsed.lora_rank, parsed.identity_weight) == ("lora", 5, 0.25)
+    assert parsed.mask_sets == ["face", "head=2"]
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"), [("train: everything", "train"), ("trian: lora", "trian"), ("ema_decay: 2", "ema_decay")]
+)
+def test_settings_are_checked(arguments, tmp_path, capsys, line, complaint):
+    config = tmp_path / "settings.yaml"
+    config.write_text(line)
+    with pytest.raises(SystemExit):
+        training.swap_parser().parse_args([*arguments(tmp_path), "--config", str(config)])
+    assert complaint in capsys.readouterr().err
+
+
+def test_help_is_grouped(capsys):
+    with pytest.raises(SystemExit):
+        training.swap_parser().parse_args(["--help"])
+    text = capsys.readouterr().out
+    for group in ("data:", "model:", "objective:", "optimization:", "output:"):
+        assert f"\n{group}" in text
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--train_batch_size", 1, "--cross_share", 1, "--own_share", 0], "global batch of 1"),
+        (["--train_batch_size", 6], "use a multiple of 4"),
+        (["--mask_sets", '["nose"]'], "got mask set 'nose'"),
+        (["--vae", "somewhere"], "needs --image_encoder"),
+        (["--train_data_dir", "nowhere"], "nowhere"),
+    ],
+)
+def test_what_cannot_work_is_one_line_and_exit_code_2(arguments, tmp_path, capsys, more, message):
+    with pytest.raises(SystemExit) as stopped:
+        run(arguments(tmp_path / "run", *more))
+    assert stopped.value.code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train_faceswap.py:")]
+    assert message in line
+
+
+def test_faces_of_one_person_are_an_error(arguments, one_person, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run(arguments(tmp_path / "run", "--train_data_dir", one_person))
+    assert "are of one person" in capsys.readouterr().err
+
+
+def test_going_on_with_other_settings_or_another_architecture_is_an_error(undisturbed, arguments, capsys):
+    for more in (["--seed", 1], ["--train", "attention"]):
+        with pytest.raises(SystemExit):
+            run(arguments(undisturbed, *more))
+        assert str(more[0]).removeprefix("--") in capsys.readouterr().err
+
+
+def test_accumulated_batches_train_like_one_large_batch(undisturbed, arguments, tmp_path):
+    more = ["--cross_share", 0.5, "--own_share", 0.5, "--validation_steps", 4]
+    run(arguments(tmp_path / "large", *more))
+    run(arguments(tmp_path / "small", *more, "--train_batch_size", 2, "--gradient_accumulation_steps", 2))
+    compare_runs(tmp_path / "large", tmp_path / "small")
+
+
+def compare_runs(first: Path, second: Path) -> None:
+    """The same but for the order in which sums are made."""
+    for got, expected in zip(history(second), history(first), strict=True):
+        for name, value in expected.items():
+            assert float(got[name]) == pytest.approx(float(value), rel=2e-3, abs=1e-4), (expected["step"], name)
+    expected = weights(first)
+    for name, tensor in weights(second).items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-2, atol=2e-3, msg=name)
+
+
+def test_a_lora_is_saved_by_itself_and_in_a_checkpoint(arguments, checkpoint, tmp_path):
+    run(arguments(tmp_path / "run", "--train", "lora", "--lora_rank", 2))
+    fused = FaceSwapInpaintPipeline.from_pretrained(tmp_path / "run" / "pipeline")
+    pipeline = FaceSwapInpaintPipeline.from_pretrained(checkpoint)
+    plain = {name: tensor.clone() for name, tensor in pipeline.unet.state_dict().items()}
+    pipeline.load_lora_weights(tmp_path / "run" / "lora")
+    pipeline.fuse_lora()
+    pipeline.unload_lora_weights()
+    moved = 0
+    for name, tensor in pipeline.unet.state_dict().items():
+        torch.testing.assert_close(fused.unet.state_dict()[name], tensor)
+        moved += not torch.equal(tensor, plain[name])
+    assert moved > 4
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_saves_the_state_before(arguments, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run(arguments(tmp_path / "run", "--learning_rate", 1e30, "--max_train_steps", 8, "--ema_decay", 0))
+    assert stopped.value.code == 1
+    assert "no longer a number" in capsys.readouterr().err
+    assert saved_steps(tmp_path / "run" / "states")
+
+
+def test_the_finished_checkpoint_is_pushed_with_its_card(undisturbed, arguments, prepared_faces, monkeypatch):
+    """The run is finished already: the same command with --push_to_hub only uploads."""
+    hub = HubImitation()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    command = arguments(undisturbed, "--validation_data_dir", prepared_faces, "--num_validation", 2)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_TOKEN": "hf_test"}
+    pushed = [*command, "--push_to_hub", "true", "--hub_model_id", "somebody/mine"]
+    subprocess.run([sys.executable, str(SCRIPT), *pushed], env=environment, check=True)
+    hub.close()
+    files = hub.repositories["somebody/mine"]
+    assert {"model_index.json", "README.md", "pipeline.py", "unet/config.json"} <= set(files)
+    assert b"4 steps" in files["README.md"] or b"4" in files["README.md"]
+
+
+@pytest.mark.slow
+def test_two_processes_train_like_one_with_the_same_global_batch(arguments, tmp_path):
+    more = ["--cross_share", 0.5, "--own_share", 0.5, "--validation_steps", 4]
+    run(arguments(tmp_path / "one", *more))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port)]
+    process = start(arguments(tmp_path / "two", *more, "--train_batch_size", 2), *launcher)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    compare_runs(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_exits_cleanly(arguments, tmp_path):
+    process = start(arguments(tmp_path / "run", "--max_train_steps", 100_000, "--checkpointing_steps", 100_000))
+    wait_for_steps(tmp_path / "run", 2)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    (step,) = saved_steps(tmp_path / "run" / "states")
+    assert f"Stopped after step {step}" in output
+    assert [int(row["step"]) for row in history(tmp_path / "run") if row["loss"]] == list(range(1, step + 1))
+
+
+def wait_for_steps(output_dir: Path, count: int) -> None:
+    while not (output_dir / "history.csv").exists() or len(history(output_dir)) < count:
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_again_and_again_ends_as_if_undisturbed(undisturbed, arguments, prepared_faces, tmp_path):
+    more = ["--validation_data_dir", prepared_faces, "--num_validation", 2]
+    chance = random.Random(0)
+    for _ in range(6):
+        process = start(arguments(tmp_path / "run", *more))
+        steps = len(history(tmp_path / "run")) if (tmp_path / "run" / "history.csv").exists() else 0
+        while process.poll() is None and not (tmp_path / "run" / "history.csv").exists():
+            time.sleep(0.05)
+        time.sleep(chance.uniform(0, 1.5) + 0.0 * steps)
+        process.kill()
+        process.communicate()
+    process = start(arguments(tmp_path / "run", *more))
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert_same_run(undisturbed, tmp_path / "run")
