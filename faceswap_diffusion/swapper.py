@@ -320,8 +320,8 @@ class FaceSwapper:
         Args:
             photos (`Sequence[Photo]`): One or more.
             which (`str | int`): The face in each: "largest", or an index.
-            region (`str`): What is to be repainted; it is shown of the source where the checkpoint's `shown_regions` do
-                not hold it: hair, for one.
+            region (`str`): What is to be repainted. It is also what is shown of the source instead of the checkpoint's
+                `shown_regions`, where they do not hold it: hair, for one.
 
         Raises:
             NoFaceFoundError: If a photo has no such face.

@@ -166,7 +166,7 @@ def test_regions_are_nested_as_their_names_say(swapper: FaceSwapper):
         swapper.swap(WOMAN, SELFIE, region="nostril")
 
 
-def test_the_sources_hair_is_shown_where_hair_is_repainted(swapper: FaceSwapper):
+def test_the_sources_hair_is_shown_where_hair_is_repainted_and_the_face_for_a_part_of_it(swapper: FaceSwapper):
     photo = load_photo(WOMAN)
     face, head = (swapper.encode_person([photo], region=region) for region in ("face", "head"))
     mouth = swapper.encode_person([photo], region="mouth")

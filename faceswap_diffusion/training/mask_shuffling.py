@@ -87,8 +87,8 @@ def check_mask_sets(names: Iterable[str], label_names: Sequence[str]) -> None:
         labels = REGIONS[MASK_SETS[name].hidden]
         if labels.isdisjoint(label_names):
             raise ValueError(
-                f"got mask set {name!r}, but the masks have no {' or '.join(sorted(labels))}; leave it out, or prepare "
-                "the faces with a parser that tells them apart"
+                f"got mask set {name!r}, but the masks have no {' or '.join(sorted(labels))}; leave it out, "
+                "or prepare the faces with a parser that tells them apart"
             )
 
 

@@ -3,7 +3,6 @@ import torch
 
 from faceswap_diffusion.training.discriminator import PatchDiscriminator, discriminator_loss, painter_loss
 
-
 REAL, FAKE = torch.tensor([2.0, 0.5]).view(1, 1, 1, 2), torch.tensor([-3.0, 0.0]).view(1, 1, 1, 2)
 
 

@@ -14,7 +14,6 @@ from faceswap_diffusion.training.losses import (
     reconstruction_loss,
 )
 
-
 ALPHA = torch.tensor([0.36])  # sqrt(a) = 0.6, sqrt(1 - a) = 0.8
 
 
