@@ -11,6 +11,7 @@ import torch
 from faceswap_diffusion.evaluation.lpips import LPIPS, VGG16_STAGES, read_arrays
 from faceswap_diffusion.evaluation.lpips import normalized as to_unit_length
 from faceswap_diffusion.model_files import MODEL_FILES, ModelFileError, models_folder
+from faceswap_diffusion.training.losses import perceptual_loss
 
 FILE = models_folder() / MODEL_FILES["lpips_vgg16"].filename
 
@@ -75,6 +76,21 @@ def test_distances_carry_gradients_to_the_picture_and_not_to_the_network():
         step = image - 0.05 * image.grad / image.grad.norm()
     assert lpips.distance(step, other).item() < distance.item()
     assert not any(parameter.requires_grad for parameter in lpips.parameters())
+
+
+def test_as_a_loss_it_looks_at_three_sizes_of_64_pixels_and_more():
+    lpips = LPIPS(weights())
+    images, wanted = torch.rand(2, 2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    images[1] = wanted[1]
+    images.requires_grad_()
+    loss = perceptual_loss([images, images], wanted, lpips.distance)
+    halves = (torch.nn.functional.avg_pool2d(torch.stack([images[0], wanted[0]]), 2**scale) for scale in range(3))
+    expected = sum(lpips.distance(pair[:1], pair[1:]).item() for pair in halves)
+    assert loss.tolist() == pytest.approx([2 * expected, 0.0], rel=1e-4)
+    loss.sum().backward()
+    assert images.grad is not None
+    assert images.grad.isfinite().all()
+    assert images.grad[0].abs().sum() > 0
 
 
 def test_it_moves_to_a_device_and_a_type_whole():
