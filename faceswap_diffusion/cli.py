@@ -117,8 +117,8 @@ def _add_swap_arguments(swap: argparse.ArgumentParser) -> None:
     add("target", metavar="TARGET", help="photo to change")
     add("-o", "--output", required=True, metavar="OUT", help="where to write the result: .png, .jpg or .webp")
     add("--region", default="face",
-        help="face, head (with its hair), hair, skin, brows, eyes, nose, mouth, features (brows, eyes, nose and mouth) "
-        "or accessories (glasses and earrings, if the face parser knows them) (default: face)")  # fmt: skip
+        help="face, head (with its hair), hair, skin, brows, eyes, nose, mouth, features (brows, eyes, nose and "
+        "mouth) or accessories (glasses and earrings, if the face parser knows them) (default: face)")  # fmt: skip
     add("--mask", metavar="MASK", help="picture as large as TARGET, white where to repaint, in place of --region")
     add("--source-face", type=face_choice, default="largest", metavar="FACE",
         help="in the sources: largest, or an index, 0 being leftmost (default: largest)")  # fmt: skip

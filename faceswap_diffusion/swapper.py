@@ -320,12 +320,15 @@ class FaceSwapper:
         Args:
             photos (`Sequence[Photo]`): One or more.
             which (`str | int`): The face in each: "largest", or an index.
-            region (`str`): What is to be repainted; where hair is, the source's hair is shown too.
+            region (`str`): What is to be repainted. It is also what is shown of the source instead of the checkpoint's
+                `shown_regions`, where they do not hold it: hair, for one.
 
         Raises:
             NoFaceFoundError: If a photo has no such face.
         """
-        shown = region if "hair" in REGIONS.get(region, ()) else self.pipeline.config["shown_regions"]
+        shown = self.pipeline.config["shown_regions"]
+        if not REGIONS.get(region, frozenset()) <= REGIONS[shown]:
+            shown = region
         faces = [
             self.align(photo.rgb, select_face(self.analyzer.analyze(photo.rgb), which, where=photo.name))
             for photo in photos

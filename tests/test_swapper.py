@@ -166,13 +166,14 @@ def test_regions_are_nested_as_their_names_say(swapper: FaceSwapper):
         swapper.swap(WOMAN, SELFIE, region="nostril")
 
 
-def test_the_sources_hair_is_shown_where_hair_is_repainted(swapper: FaceSwapper):
+def test_what_is_repainted_beyond_the_face_is_shown_of_the_source(swapper: FaceSwapper):
     photo = load_photo(WOMAN)
     face, head = (swapper.encode_person([photo], region=region) for region in ("face", "head"))
-    mouth = swapper.encode_person([photo], region="mouth")
+    mouth, worn = (swapper.encode_person([photo], region=region) for region in ("mouth", "accessories"))
     torch.testing.assert_close(face.identity_embeds, head.identity_embeds)
     assert not torch.allclose(face.source_clip_embeds, head.source_clip_embeds)
     torch.testing.assert_close(face.source_clip_embeds, mouth.source_clip_embeds)
+    assert not torch.allclose(face.source_clip_embeds, worn.source_clip_embeds)
 
 
 def test_a_mask_of_the_users_own_takes_the_place_of_the_region(swapper: FaceSwapper, tmp_path: Path):

@@ -33,7 +33,7 @@ class PatchDiscriminator(nn.Module):
 
 
 def discriminator_loss(real: torch.Tensor, fake: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
-    """Hinge loss of verdicts on real and on painted patches (arXiv 1705.02894, eq. 3), each sample's mean over patches.
+    """Hinge loss of verdicts on real and on painted patches (arXiv 1705.02894, eq. 3), each sample's weighted mean.
 
     Args:
         real (`torch.Tensor`): (B, 1, h, w).

@@ -64,8 +64,8 @@ def predict_x0(
 def min_snr_weights(alphas_cumprod: torch.Tensor, gamma: float, prediction_type: str) -> torch.Tensor:
     """Weights of the samples' squared errors, so that the error of x_0 weighs min(SNR, gamma) (Min-SNR).
 
-    That is the strategy of arXiv 2303.09556, section 3.4, with SNR = a / (1 - a). The error of eps is SNR times that of
-    x_0 and the error of v is SNR + 1 times it, hence min(SNR, gamma) / SNR and min(SNR, gamma) / (SNR + 1).
+    The strategy of arXiv 2303.09556, section 3.4, with SNR = a / (1 - a). The squared error of eps is SNR times
+    that of x_0, and the error of v is SNR + 1 times it, hence min(SNR, gamma) / SNR and min(SNR, gamma) / (SNR + 1).
 
     Args:
         alphas_cumprod (`torch.Tensor`): (B,), a of each sample's timestep.

@@ -1,7 +1,7 @@
 """Mask shuffling (arXiv 2409.07269, section 3.4): what is hidden and what is shown changes from sample to sample."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,6 +71,25 @@ def _parse_mask_set(choice: str) -> tuple[str, float]:
     if not 0 < weight < math.inf:
         raise ValueError(f"got mask set {choice!r}; its weight must be a positive number, as in {name}=0.5")
     return name, weight
+
+
+def check_mask_sets(names: Iterable[str], label_names: Sequence[str]) -> None:
+    """Makes sure that a face parser knows what the mask sets are about; they would fall back to the face otherwise.
+
+    Args:
+        names (`Iterable[str]`): Keys of `MASK_SETS`.
+        label_names (`Sequence[str]`): What the parser tells apart.
+
+    Raises:
+        ValueError: If it has none of the labels of a set.
+    """
+    for name in names:
+        labels = REGIONS[MASK_SETS[name].hidden]
+        if labels.isdisjoint(label_names):
+            raise ValueError(
+                f"got mask set {name!r}, but the masks have no {' or '.join(sorted(labels))}; leave it out, "
+                "or prepare the faces with a parser that tells them apart"
+            )
 
 
 def draw_mask_set(weights: Mapping[str, float], generator: torch.Generator, repaints_face: bool = False) -> MaskSet:

@@ -62,7 +62,7 @@ def ddim_predictions(
         alphas_cumprod (`torch.Tensor`): Of all training timesteps.
         prediction_type (`str`): See `prediction_target`.
         num_gradient_steps (`int`, *optional*): The last steps, which carry gradients; those before run without and
-            their predictions are not returned. 1 makes a state without gradients and looks at it once. All if left out.
+            their predictions are not returned: with 1 there is one look at a state made without. All if left out.
         gradient_checkpointing (`bool`): Computes each step anew for its gradient instead of keeping its activations.
 
     Returns:

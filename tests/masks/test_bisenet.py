@@ -66,6 +66,8 @@ def test_nineteen_labels_become_refaces_twelve():
         ("head", {1, 2, 3, 4, 5, 6, 7, 9, 10, 11}),
         ("hair", {4}),
         ("mouth", {1, 9}),
+        ("features", {1, 2, 3, 5, 9}),
+        ("accessories", {10, 11}),
     ],
 )
 def test_regions_are_refaces_sets_of_labels(region: str, indices: set[int]):

@@ -62,7 +62,8 @@ def labels(landmarks) -> np.ndarray:
 
 def test_regions_name_labels_that_exist():
     assert set().union(*REGIONS.values()) <= set(LABELS) | set(REFACE_LABELS)
-    assert REGIONS["head"] == REGIONS["face"] | REGIONS["hair"] | {"glasses", "earrings"}
+    assert REGIONS["head"] == REGIONS["face"] | REGIONS["hair"] | REGIONS["accessories"]
+    assert REGIONS["features"] == REGIONS["brows"] | REGIONS["eyes"] | REGIONS["nose"] | REGIONS["mouth"]
 
 
 def test_region_mask_picks_its_labels():
@@ -167,6 +168,7 @@ def test_head_mask_spares_a_hand(labels, landmarks):
 
 def test_repaint_mask_dispatches(labels, landmarks):
     assert np.array_equal(repaint_mask(labels, landmarks, "head"), head_mask(labels, landmarks))
+    assert np.array_equal(repaint_mask(labels, landmarks, "head", list(LABELS)), head_mask(labels, landmarks))
     assert np.array_equal(repaint_mask(labels, landmarks), face_mask(labels, landmarks))
     assert np.array_equal(repaint_mask(labels, landmarks, "hair"), region_mask(labels, "hair"))
     with pytest.raises(ValueError, match="choose one of"):

@@ -3,17 +3,25 @@ import torch
 
 from faceswap_diffusion.training.discriminator import PatchDiscriminator, discriminator_loss, painter_loss
 
+REAL, FAKE = torch.tensor([2.0, 0.5]).view(1, 1, 1, 2), torch.tensor([-3.0, 0.0]).view(1, 1, 1, 2)
+
 
 def test_hinge_loss_by_hand():
-    real, fake = torch.tensor([2.0, 0.5]), torch.tensor([-3.0, 0.0])
-    assert discriminator_loss(real, fake).item() == (0 + 0.5) / 2 + (0 + 1) / 2
+    assert discriminator_loss(REAL, FAKE).tolist() == [(0 + 0.5) / 2 + (0 + 1) / 2]
 
 
 def test_weights_count_patches_by_hand():
-    real, fake = torch.tensor([2.0, 0.5]), torch.tensor([-3.0, 0.0])
-    weights = torch.tensor([1.0, 3.0])
-    assert discriminator_loss(real, fake, weights).item() == (1 * 0 + 3 * (0.5 + 1)) / 4
-    assert painter_loss(fake, weights).item() == (1 * 3 - 3 * 0) / 4
+    weights = torch.tensor([0.25, 0.75]).view(1, 1, 1, 2)
+    assert discriminator_loss(REAL, FAKE, weights).tolist() == [0.25 * 0 + 0.75 * (0.5 + 1)]
+    assert painter_loss(FAKE, weights).tolist() == [0.25 * 3 - 0.75 * 0]
+
+
+def test_each_sample_has_its_own_mean_whatever_the_weights_of_the_others():
+    real, fake = torch.cat([REAL, FAKE]), torch.cat([FAKE, REAL])
+    weights = torch.tensor([[1.0, 1.0], [1.0, 0.0]]).view(2, 1, 1, 2)
+    assert painter_loss(fake, weights).tolist() == [1.5, -2.0]
+    assert discriminator_loss(real, fake, weights).tolist() == [0.75, 4 + 3.0]
+    assert painter_loss(fake, torch.zeros_like(fake)).tolist() == [0.0, 0.0]  # an empty mask is no reason for NaN
 
 
 @pytest.mark.parametrize(("num_halvings", "width"), [(2, 30), (3, 62)])
@@ -45,7 +53,7 @@ def test_it_learns_to_tell_blurred_from_sharp():
     for _ in range(60):
         sharp = torch.randn(4, 3, 32, 32).clamp(-1, 1)
         blurred = torch.nn.functional.avg_pool2d(sharp, 3, 1, 1)
-        loss = discriminator_loss(discriminator(sharp), discriminator(blurred))
+        loss = discriminator_loss(discriminator(sharp), discriminator(blurred)).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
