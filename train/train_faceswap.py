@@ -122,7 +122,7 @@ def add_objective_arguments(parser: ArgumentParser) -> None:
         "--num_gradient_steps", type=PositiveInt | None, default=1, help="of them, from the end; null: all"
     )
     group.add_argument(
-        "--rollout_checkpointing", type=bool, default=False, help="compute each of them anew on the way back"
+        "--rollout_checkpointing", action="store_true", help="compute each of them anew on the way back"
     )
     group.add_argument("--own_weight", type=NonNegativeFloat, default=1.0)
     group.add_argument("--identity_weight", type=NonNegativeFloat, default=1.5)

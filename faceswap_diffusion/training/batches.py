@@ -15,7 +15,7 @@ from faceswap_diffusion.conditioning.geometry import exchange_geometry, identity
 from faceswap_diffusion.faces.landmarks import dlib68
 from faceswap_diffusion.training.augmentation import augment_source, soften, thin_plate_basis, warp_mask
 from faceswap_diffusion.training.dataset import FaceRecord, PreparedFaces
-from faceswap_diffusion.training.mask_shuffling import MaskSet, draw_mask_set, region_or_face
+from faceswap_diffusion.training.mask_shuffling import MaskSet, check_mask_sets, draw_mask_set, region_or_face
 from faceswap_diffusion.training.mirroring import mirrored_landmarks68
 from faceswap_diffusion.training.randomness import choose, generator_for, uniform
 
@@ -172,12 +172,14 @@ class SwapSamples(Dataset):
             none: landmarks keep their owner's geometry.
 
     Raises:
-        ValueError: If cross samples are wanted of faces that are all one person's.
+        ValueError: If cross samples are wanted of faces that are all one person's, or a mask set has labels that the
+            faces' parser does not know.
     """
 
     def __init__(
         self, faces: PreparedFaces, settings: SampleSettings, geometry_coefficients: torch.Tensor | None = None
     ):
+        check_mask_sets(settings.mask_sets, faces.label_names)
         self.faces, self.settings = faces, settings
         self.rows_of: dict[str, list[int]] = defaultdict(list)
         for row, identity in enumerate(faces.identities):

@@ -298,7 +298,7 @@ class SwapObjective(nn.Module):
             "coarse": coarse_loss(swaps[-1], target, mask).mean(),
         }
         if self.lpips:
-            losses["lpips"] = perceptual_loss(self.lpips[0], swaps, target).mean()
+            losses["lpips"] = perceptual_loss(swaps, target, self.lpips[0].distance).mean()
         if self.discriminator is not None:
             losses |= self.adversarial_losses(swaps[-1], target, mask)
         return losses

@@ -54,7 +54,7 @@ def arguments(checkpoint, prepared_faces):
         given = [
             "--pretrained_model_name_or_path", checkpoint, "--train_data_dir", prepared_faces, "--output_dir",
             output_dir, "--train_batch_size", 4, "--max_train_steps", 4, "--lr_warmup_steps", 1, "--learning_rate",
-            1e-2, "--num_rollout_steps", "[2]", "--checkpointing_steps", 1, "--validation_steps", 2,
+            1e-2, "--num_rollout_steps", 2, "--checkpointing_steps", 1, "--validation_steps", 2,
             "--dataloader_num_workers", 0, "--report_to", "none", "--adversarial_weight", 0.1, *more,
         ]  # fmt: skip
         return [str(part) for part in given]
@@ -181,7 +181,7 @@ def test_help_is_grouped(capsys):
     [
         (["--train_batch_size", 1, "--cross_share", 1, "--own_share", 0], "global batch of 1"),
         (["--train_batch_size", 6], "use a multiple of 4"),
-        (["--mask_sets", '["nose"]'], "got mask set 'nose'"),
+        (["--mask_sets", "nose"], "got mask set 'nose'"),
         (["--vae", "somewhere"], "needs --image_encoder"),
         (["--train_data_dir", "nowhere"], "nowhere"),
     ],
@@ -254,7 +254,7 @@ def test_the_finished_checkpoint_is_pushed_with_its_card(undisturbed, arguments,
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
     command = arguments(undisturbed, "--validation_data_dir", prepared_faces, "--num_validation", 2)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_TOKEN": "hf_test"}
-    pushed = [*command, "--push_to_hub", "true", "--hub_model_id", "somebody/mine"]
+    pushed = [*command, "--push_to_hub", "--hub_model_id", "somebody/mine"]
     subprocess.run([sys.executable, str(SCRIPT), *pushed], env=environment, check=True)
     hub.close()
     files = hub.repositories["somebody/mine"]
