@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import nn
@@ -44,8 +44,8 @@ class SmallModel(nn.Module):
 def build_parts(accelerator: Accelerator, sharded: bool = False, **settings: Any) -> TrainingParts:
     torch.manual_seed(0)
     model = SmallModel()
-    if sharded:
-        fully_shard(model)
+    if sharded:  # takes no other memory format
+        fully_shard(model.to(memory_format=torch.contiguous_format))  # type: ignore[call-overload]
     groups = [
         {"params": list(model.painter.parameters()), "lr": 1e-2, "betas": (0.9, 0.99)},
         {"params": list(model.discriminator.parameters()), "lr": 1e-3, "betas": (0.5, 0.99), "weight_decay": 0.0},
@@ -83,7 +83,8 @@ def main() -> None:
     if args.file_size:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (args.file_size, args.file_size))
-    accelerator = Accelerator(cpu=True)
+    # The discriminator has no gradients in the first steps.
+    accelerator = Accelerator(cpu=True, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
     parts = build_parts(accelerator, args.sharded)
     try:
         step = load_state(accelerator, args.folder, parts)
@@ -92,11 +93,11 @@ def main() -> None:
                 take_step(accelerator, parts, step)
                 time.sleep(args.pause)
                 step += 1
-                print(f"step {step}", flush=True)
+                accelerator.print(f"step {step}", flush=True)
                 stopping = stop.requested(accelerator)
                 save_state(accelerator, args.folder, step, parts, total_limit=2)
                 if stopping:
-                    print(f"stopped after {step}", flush=True)
+                    accelerator.print(f"stopped after {step}", flush=True)
                     break
     except (StateNotSavedError, ValueError) as error:
         sys.exit(f"{type(error).__name__}: {error}")

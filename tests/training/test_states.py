@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -30,12 +29,9 @@ def accelerator() -> Accelerator:
 
 
 def small_run(*arguments: object, processes: int = 1) -> subprocess.CompletedProcess:
-    launcher = []
-    if processes > 1:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", str(port)]
+    launcher = (
+        ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes > 1 else []
+    )
     command = [sys.executable, *launcher, "-m", "tests.training.small_run", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
 
@@ -87,7 +83,9 @@ def test_loading_brings_back_every_part(accelerator, tmp_path):
     saved = train(accelerator, tmp_path, 4)
     loaded = build_parts(accelerator)
     assert load_state(accelerator, tmp_path, loaded) == 4
-    for (name, tensor), other in zip(saved.model.state_dict().items(), loaded.model.state_dict().values(), strict=True):
+    for (name, tensor), other in zip(
+        saved.model.state_dict().items(), loaded.model.state_dict().values(), strict=True
+    ):
         assert torch.equal(tensor, other), name
     for mine, other in zip(saved.ema.shadow_params, loaded.ema.shadow_params, strict=True):
         assert torch.equal(mine, other)
