@@ -181,7 +181,7 @@ def check_tracker(name: str) -> None:
     Raises:
         ValueError: If it is not installed.
     """
-    if name != "none" and name not in get_available_trackers():
+    if name not in ("none", *map(str, get_available_trackers())):
         raise ValueError(f"--report_to {name} needs the package: pip install {name}, or use --report_to none")
 
 

@@ -1,5 +1,6 @@
 """Swaps made while training, exactly as users get them: how much identity, pose and face there is in them."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,6 +89,28 @@ def validate(
     }
     originals = [face.pixels for face in aligned]
     return ValidationResult(values, grid([[originals[source] for source in sources], originals, swaps]))
+
+
+def choose_rows(identities: Sequence[str], count: int) -> list[int]:
+    """Chooses faces for validation: of as many people as there are, one of each before a second one of anybody.
+
+    Args:
+        identities (`Sequence[str]`): The person of each row.
+        count (`int`): How many, if there are so many.
+
+    Returns:
+        `list[int]`: Rows in order.
+
+    Raises:
+        ValueError: If all are of one person.
+    """
+    next_person(identities)
+    seen: Counter[str] = Counter()
+    turns = []
+    for identity in identities:
+        turns.append(seen[identity])
+        seen[identity] += 1
+    return sorted(sorted(range(len(identities)), key=lambda row: turns[row])[:count])
 
 
 def next_person(identities: Sequence[str]) -> list[int]:
