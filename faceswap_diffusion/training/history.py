@@ -13,6 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from faceswap_diffusion.provenance import save_image
+
 PANELS: dict[str, tuple[str, ...]] = {
     "discriminator": ("adversarial", "discriminator"),
     "learning rate": ("learning_rate",),
@@ -133,9 +135,7 @@ class History:
             `PIL.Image.Image`: The same picture.
         """
         picture = draw_curves([*self.values.rows(), *self.speed.rows()])
-        unfinished = path.with_name(f"unfinished_{path.name}")
-        picture.save(unfinished, format="PNG")
-        os.replace(unfinished, path)
+        save_image(picture, path, provenance=None)
         return picture
 
 
