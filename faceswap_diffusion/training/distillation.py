@@ -90,7 +90,16 @@ def make_student(
 
 
 def set_student_defaults(pipeline: FaceSwapInpaintPipeline, num_ddim_timesteps: int, num_inference_steps: int) -> None:
-    """Gives a pipeline a `LCMScheduler` of the same noise, few steps and no guidance; see `make_student`."""
+    """Gives a pipeline a `LCMScheduler` of the same noise, few steps and no guidance; see `make_student`.
+
+    Raises:
+        ValueError: If there are more steps in a swap than in the teacher's way.
+    """
+    if num_inference_steps > num_ddim_timesteps:
+        raise ValueError(
+            f"a swap of {num_inference_steps} steps needs as many solver steps, but there are {num_ddim_timesteps}: "
+            "raise --num_ddim_timesteps, or lower --num_inference_steps"
+        )
     scheduler = LCMScheduler.from_config(pipeline.scheduler.config, original_inference_steps=num_ddim_timesteps)
     pipeline.register_modules(scheduler=scheduler)
     pipeline.register_to_config(default_num_inference_steps=num_inference_steps, default_guidance_scale=1.0)

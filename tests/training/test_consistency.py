@@ -64,7 +64,7 @@ def test_the_consistency_function_is_what_the_lcm_scheduler_ends_a_swap_with(pre
     output, noisy = noise_of(0, 2, 4, 3, 3), noise_of(1, 2, 4, 3, 3)
     scheduler = LCMScheduler(prediction_type=prediction_type)
     scheduler.set_timesteps(1)
-    expected = scheduler.step(output, 999, noisy).denoised
+    expected = scheduler.step(output, 999, noisy, return_dict=False)[1]
     timesteps = torch.full((2,), 999)
     torch.testing.assert_close(consistency_function(output, noisy, timesteps, ALPHAS, prediction_type), expected)
 
@@ -88,7 +88,7 @@ def test_a_solver_step_is_one_of_the_ddim_scheduler(prediction_type):
     )  # fmt: skip
     scheduler.set_timesteps(5)
     for index, timestep in enumerate(timesteps.tolist()):
-        expected = scheduler.step(output[index], timestep, noisy[index]).prev_sample
+        expected = scheduler.step(output[index], timestep, noisy[index], return_dict=False)[0]
         torch.testing.assert_close(got[index], expected, rtol=1e-4, atol=1e-5)
 
 
