@@ -17,3 +17,29 @@ cv2.setNumThreads(1)
 @pytest.fixture(scope="session")
 def example_images() -> Path:
     return Path(__file__).parent.parent / "examples" / "images"
+
+
+@pytest.fixture(scope="session")
+def prepared_faces(tmp_path_factory, example_images) -> Path:
+    """Eight faces of five people who do not exist, prepared for training at 64 px; of three people there are two."""
+    return prepare(sorted(example_images.glob("p0*.jpg")), tmp_path_factory.mktemp("prepared"))
+
+
+@pytest.fixture(scope="session")
+def one_person(tmp_path_factory, example_images) -> Path:
+    """Two faces of one person, prepared for training at 64 px."""
+    return prepare(sorted(example_images.glob("p001*.jpg")), tmp_path_factory.mktemp("one_person"))
+
+
+def prepare(photos: list[Path], folder: Path) -> Path:
+    """Prepares photos whose names begin with the person's."""
+    from faceswap_diffusion.training.photo_sources import open_folders
+    from faceswap_diffusion.training.preparation import PreparationSettings, prepare_faces
+
+    for photo in photos:
+        person = folder / "photos" / photo.name.split("_")[0]
+        person.mkdir(parents=True, exist_ok=True)
+        (person / photo.name).symlink_to(photo)
+    source = open_folders([folder / "photos"], "folder", "folder")
+    prepare_faces(source, folder / "faces", PreparationSettings(resolution=64))
+    return folder / "faces"

@@ -46,7 +46,9 @@ class Roles:
         """
         shares = [Fraction(share).limit_denominator(64) for share in (cross_share, own_share)]
         if min(shares) < 0 or sum(shares) > 1:
-            raise ValueError(f"shares of {cross_share} and {own_share}: each has to be 0 or more, both together 1 at most")
+            raise ValueError(
+                f"shares of {cross_share} and {own_share}: each has to be 0 or more, both together 1 at most"
+            )
         period = lcm(*(share.denominator for share in shares))
         return cls(period, *(int(share * period) for share in shares))
 

@@ -21,7 +21,6 @@ from faceswap_diffusion.training.losses import (
     masked_mse,
     min_snr_weights,
     perceptual_loss,
-    predict_x0,
     prediction_target,
 )
 from faceswap_diffusion.training.randomness import choose, generator_for, uniform
@@ -274,9 +273,7 @@ class SwapObjective(nn.Module):
             self.settings.rollout_checkpointing,
         )
 
-    def own_loss(
-        self, x0s: list[torch.Tensor], latents: torch.Tensor, mask: torch.Tensor, own: slice
-    ) -> torch.Tensor:
+    def own_loss(self, x0s: list[torch.Tensor], latents: torch.Tensor, mask: torch.Tensor, own: slice) -> torch.Tensor:
         """Squared error of the predictions of samples that are to come out as they were."""
         errors = [masked_mse(x0[own], latents[own], mask[own], self.settings.outside_weight) for x0 in x0s]
         return torch.stack(errors).mean()

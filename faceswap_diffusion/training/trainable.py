@@ -60,9 +60,7 @@ def architecture_of(module: nn.Module) -> str:
     return hashlib.sha256("\n".join(described).encode()).hexdigest()
 
 
-def build_optimizer(
-    groups: list[dict], weight_decay: float, use_8bit_adam: bool
-) -> torch.optim.Optimizer:
+def build_optimizer(groups: list[dict], weight_decay: float, use_8bit_adam: bool) -> torch.optim.Optimizer:
     """AdamW (arXiv 1711.05101), or bitsandbytes' with states of 8 bits.
 
     Args:

@@ -1,0 +1,99 @@
+"""Prepares photos for training: aligned crops, label maps, landmarks, head pose, expression and identity of each face.
+
+    python train/prepare_faces.py PHOTOS --output_dir data/faces
+
+PHOTOS are folders, or tar files of webdataset; --dataset_name takes a data set of the Hugging Face Hub instead.
+CelebAMask-HQ and FFHQ are known by their folders. Crops that are FFHQ-aligned already are prepared with --aligned.
+
+`rejected.csv` tells what was left out and why. Stop the script at any time, by any means: run the same command again
+and it goes on with the first shard that is missing, to the same files.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import torch
+from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import PositiveInt
+
+from faceswap_diffusion.training.photo_sources import (
+    HubPhotos,
+    IdentityRule,
+    Layout,
+    PhotoSource,
+    TarPhotos,
+    open_folders,
+)
+from faceswap_diffusion.training.preparation import PreparationSettings, count_reasons, prepare_faces
+
+
+def available_cores() -> int:
+    """Cores that this process may use: in a container these can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def build_parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="prepare_faces.py", description=__doc__)
+    parser.add_argument("--config", action="config", help="YAML file of settings; flags after it win")
+    photos = parser.add_argument_group("photos")
+    photos.add_argument("photos", type=Path, nargs="*", help="folders, with their subfolders, or tar files")
+    photos.add_argument("--dataset_name", type=str, help="Hub id or local path of a data set, in place of them")
+    photos.add_argument("--split", type=str, default="train", help="of the data set")
+    photos.add_argument("--image_column", type=str, default="image", help="of the data set")
+    photos.add_argument(
+        "--layout", type=Layout, default="auto", help="of a folder; auto: CelebAMask-HQ's or FFHQ's if it looks so"
+    )
+    photos.add_argument("--aligned", action="store_true", help="they are FFHQ-aligned crops: take them as they are")
+    people = parser.add_argument_group("people", "who is who: two pictures of one person may become source and target")
+    people.add_argument(
+        "--identity", type=IdentityRule, default="auto",
+        help="auto: a manifest.csv beside the photos tells, or CelebA's list; folder: the folder of each photo does",
+    )  # fmt: skip
+    people.add_argument("--identity_csv", type=Path, help="table with the columns file (relative to it) and identity")
+    people.add_argument(
+        "--identity_column", type=str, help="of the data set; in tar files a key of the .json, or a text's suffix"
+    )
+    faces = parser.add_argument_group("faces")
+    faces.add_argument("--output_dir", type=Path, required=True, help="receives the shards")
+    faces.add_argument(
+        "--resolution", type=PositiveInt, default=128, help="side of the crops in pixels; smaller faces are left out"
+    )
+    faces.add_argument("--face", type=Literal["largest", "all"], default="largest", help="which of a photo")
+    faces.add_argument("--shard_size", type=PositiveInt, default=256, help="photos in a shard")
+    faces.add_argument(
+        "--num_workers", type=PositiveInt, default=available_cores(), help="processes; by default one a core"
+    )
+    return parser
+
+
+def open_photos(args: Namespace) -> PhotoSource:
+    if bool(args.photos) == bool(args.dataset_name):
+        raise ValueError("name folders or tar files of photos, or a --dataset_name: one of the two")
+    if args.dataset_name:
+        return HubPhotos(args.dataset_name, args.split, args.image_column, args.identity_column)
+    if all(path.suffix == ".tar" for path in args.photos):
+        return TarPhotos(args.photos, args.identity_column)
+    return open_folders(args.photos, args.layout, args.identity, args.identity_csv)
+
+
+def main() -> None:
+    parser = build_parser()
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    try:
+        source = open_photos(args)
+        settings = PreparationSettings(args.resolution, args.aligned or source.aligned, args.face, args.shard_size)
+        num_faces, rejections = prepare_faces(source, args.output_dir, settings, args.num_workers)
+    except ValueError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        sys.exit(2)
+    left_out = f"; left out: {count_reasons(rejections)} (see rejected.csv)" if rejections else ""
+    print(f"{num_faces} faces of {len(source)} photos in {args.output_dir}{left_out}")
+
+
+if __name__ == "__main__":
+    main()
