@@ -9,7 +9,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 
 from faceswap_diffusion.training.batches import Roles, SwapBatch
 from faceswap_diffusion.training.objective import ObjectiveSettings, SwapObjective
-from faceswap_diffusion.training.trainable import select_trainable
+from faceswap_diffusion.training.trainable import select_trainable, trained_parameters
 from tests.tiny import CROP_SIZE, tiny_inputs, tiny_pipeline
 from tests.train.fsdp_on_cpu import allow_fsdp_on_cpu
 
@@ -62,7 +62,7 @@ def main(path: str) -> None:
     allow_fsdp_on_cpu()
     accelerator = Accelerator()
     objective = build_objective()
-    objective, optimizer = accelerator.prepare(objective, torch.optim.AdamW(objective.parameters(), lr=1e-3))
+    objective, optimizer = accelerator.prepare(objective, torch.optim.AdamW(trained_parameters(objective), lr=1e-3))
     for step in range(3):
         loss = objective(build_batch(step, accelerator.process_index), step)["loss"]
         accelerator.backward(loss)

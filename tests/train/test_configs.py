@@ -20,16 +20,24 @@ from accelerate.utils.launch import (
 )
 from safetensors.torch import load_file
 
+from faceswap_diffusion.training.trainable import trained_parameters
 from tests.train.fsdp_steps import build_objective, take_steps
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "train" / "configs"
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 def launched(name: str, *more: str) -> Namespace:
     """What `accelerate launch` makes of a file and a command line."""
     arguments = ["--config_file", str(CONFIGS / f"{name}.yaml"), *more, "train/train_faceswap.py", "--seed", "3"]
-    args, _, _ = _validate_launch_command(launch_command_parser().parse_args(arguments))
+    args, config, _ = _validate_launch_command(launch_command_parser().parse_args(arguments))
+    args.deepspeed_fields_from_accelerate_config = ",".join(config.deepspeed_config)  # as `launch_command` does
     return args
 
 
@@ -45,7 +53,11 @@ def launched(name: str, *more: str) -> Namespace:
 )
 def test_a_file_starts_as_many_processes_as_its_name_says(name, distributed_type, machines, processes):
     config = load_config_from_file(str(CONFIGS / f"{name}.yaml"))
-    assert (config.distributed_type, config.num_machines, config.num_processes) == (distributed_type, machines, processes)
+    assert (config.distributed_type, config.num_machines, config.num_processes) == (
+        distributed_type,
+        machines,
+        processes,
+    )
     assert config.mixed_precision is None, "the script's --mixed_precision decides"
 
 
@@ -73,7 +85,28 @@ def test_two_hosts_meet_at_the_first_one(rank):
     args = launched("gpu_2x8", "--main_process_ip", "10.1.2.3", "--machine_rank", str(rank))
     prepare_multi_gpu_env(args)
     assert (int(args.nnodes), int(args.nproc_per_node), int(args.node_rank)) == (2, 8, rank)
-    assert (args.master_addr, int(args.master_port)) == ("10.1.2.3", 29500)
+    assert (args.rdzv_backend, args.rdzv_endpoint) == ("static", "10.1.2.3:29500")
+
+
+@pytest.mark.slow
+def test_two_launchers_make_one_run(tmp_path):
+    """For real, with one process on each of two hosts that are both this one."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import accelerate\n"
+        "state = accelerate.PartialState(cpu=True)\n"
+        "print('RANKS', *accelerate.utils.gather_object([state.process_index]), 'OF', state.num_processes)\n"
+    )
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", CONFIGS / "gpu_2x8.yaml"]
+    more = ["--num_processes", "2", "--main_process_port", str(free_port())]
+    hosts = [
+        subprocess.Popen([*launcher, *more, "--machine_rank", str(rank), script], stdout=subprocess.PIPE, text=True)
+        for rank in (0, 1)
+    ]
+    for host in hosts:
+        output, _ = host.communicate(timeout=120)
+        assert host.returncode == 0
+        assert "RANKS 0 1 OF 2" in output
 
 
 def fsdp_environment() -> dict[str, str]:
@@ -105,16 +138,23 @@ def test_zero_2_divides_gradients_and_optimizer_and_nothing_goes_to_the_cpu():
 @pytest.mark.slow
 def test_two_processes_with_the_units_of_fsdp_train_like_one(tmp_path):
     """Their weights are gathered after two steps, after a swap with the divided networks, and after another step."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     environment = {**os.environ, **fsdp_environment(), "ACCELERATE_USE_CPU": "1", "PYTHONPATH": str(ROOT)}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port)]
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--master_port",
+        str(free_port()),
+    ]
     script = [str(Path(__file__).with_name("fsdp_steps.py")), str(tmp_path / "weights.safetensors")]
-    finished = subprocess.run([*launcher, *script], env=environment, capture_output=True, text=True)
+    finished = subprocess.run(
+        [*launcher, "--master_port", str(free_port()), *script], env=environment, capture_output=True, text=True
+    )
     assert finished.returncode == 0, finished.stderr
     objective = build_objective()
-    take_steps(objective, torch.optim.AdamW(objective.parameters(), lr=1e-3), num_processes=2)
+    take_steps(objective, torch.optim.AdamW(trained_parameters(objective), lr=1e-3), num_processes=2)
     got = load_file(tmp_path / "weights.safetensors")
     for name, tensor in objective.state_dict().items():
         torch.testing.assert_close(got[name], tensor, rtol=1e-3, atol=5e-5, msg=name)
