@@ -344,7 +344,9 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         sys.exit(2)
     if args.output_file:
-        device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+        device = (
+            torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+        )
         described = {"device": device, "torch": torch.__version__, "rows": [asdict(row) for row in rows]}
         args.output_file.write_text(json.dumps(described, indent=2))
 

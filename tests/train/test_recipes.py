@@ -23,9 +23,7 @@ def parsed(name: str) -> Namespace:
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     recipe = str(TRAIN / "recipes" / f"{name}.yaml")
-    return script.swap_parser().parse_args(
-        ["--config", recipe, "--train_data_dir", "faces", "--output_dir", "run"]
-    )
+    return script.swap_parser().parse_args(["--config", recipe, "--train_data_dir", "faces", "--output_dir", "run"])
 
 
 def test_every_recipe_is_tested_and_named_in_the_page():
