@@ -3,8 +3,8 @@
     python train/benchmark_training.py
     python train/benchmark_training.py --count
 
-Three steps are compared: samples denoised once (plain); a quarter of them rolled out instead, with the identity loss on
-the last prediction; the same with gradients through all of its denoising steps. Each without and with gradient
+Three steps are compared: samples denoised once (plain); a quarter of them rolled out instead, with the identity loss
+on the last prediction; the same with gradients through all of its denoising steps. Each without and with gradient
 checkpointing, and each in a process of its own, so that peaks do not mix. The small model is the one in the package;
 the full-size one has REFace's architecture with random weights and is measured on an accelerator only.
 
@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -95,7 +95,7 @@ class Row:
     """A case and its measurement; none where memory did not suffice."""
 
     case: Case
-    measured: Measured | None = field(default=None)
+    measured: Measured | None
 
 
 def benchmark_parser() -> ArgumentParser:
@@ -106,7 +106,7 @@ def benchmark_parser() -> ArgumentParser:
         "--pretrained_model_name_or_path", type=str, default=str(EMBEDDED_CHECKPOINT), help="the small model"
     )
     parser.add_argument("--train_data_dir", type=str, nargs="+", help="folders of prepare_faces.py; or made up faces")
-    parser.add_argument("--train_batch_size", type=PositiveInt | None, help="16 for the small model, 4 for the other")
+    parser.add_argument("--train_batch_size", type=PositiveInt, help="16 for the small model, 4 for the other")
     parser.add_argument("--num_steps", type=PositiveInt, default=10, help="that are timed")
     parser.add_argument("--num_warmup_steps", type=NonNegativeInt, default=3)
     parser.add_argument("--num_rollout_steps", type=PositiveInt, default=4)
