@@ -132,7 +132,7 @@ def count_activations(pipeline: FaceSwapInpaintPipeline) -> ActivationCounts:
     """
     with FakeTensorMode():
         unet = UNet2DConditionModel.from_config(pipeline.unet.config).train()
-        vae = AutoencoderKL.from_config(pipeline.vae.config).requires_grad_(False)
+        vae = AutoencoderKL.from_config(pipeline.vae.config).requires_grad_(False).eval()
         side = pipeline.config["crop_size"] // 2 ** (len(vae.config["block_out_channels"]) - 1)
         latents = torch.zeros(1, vae.config["latent_channels"], side, side, requires_grad=True)
         unet_input = torch.zeros(1, unet.config["in_channels"], side, side)
