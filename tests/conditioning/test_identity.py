@@ -58,6 +58,6 @@ def test_two_photos_of_a_person_are_nearer_than_two_people(sface, example_images
 
 
 def test_sface_has_its_buffers_in_the_same_order_in_every_process():
-    """DDP sends buffers of the first process to the others by their order: another order would mix up their weights."""
+    """DDP sends buffers of the first process to the others by their order; another one would mix up their weights."""
     layers = [name.rpartition("_")[0] for name, _ in SFace().named_buffers()]
     assert list(dict.fromkeys(layers)) == sorted(set(layers))
