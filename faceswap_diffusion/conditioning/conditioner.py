@@ -53,7 +53,7 @@ class UnconditionalContext(nn.Module):
 
     def forward(self, batch_size: int) -> torch.Tensor:
         """The context (batch_size, num_tokens, dim)."""
-        return self.embeds.expand(batch_size, -1, -1)
+        return self.embeds.repeat(batch_size, 1, 1)  # no view: FSDP frees the parameter after this call
 
 
 def build_projection(in_features: int, num_tokens: int, dim: int, hidden_dim: int | None) -> nn.Module:

@@ -51,7 +51,8 @@ class SFace(nn.Module):
     def __init__(self):
         super().__init__()
         stored = load_file(model_path("sface"))
-        for name in {key.rpartition(".")[0] for key in stored if key.endswith(".zero_point")}:
+        # In the same order in every process: DDP sends buffers from one to another by their order.
+        for name in sorted({key.rpartition(".")[0] for key in stored if key.endswith(".zero_point")}):
             weight = dequantize_blocks(*(stored[f"{name}.{part}"] for part in ("weight", "scale", "zero_point")))
             if name.endswith("dw") or name == "conv_1":
                 weight = weight.view(len(weight), -1, 3, 3)

@@ -130,7 +130,10 @@ class Run:
         self.model, self.optimizer = accelerator.prepare(objective, optimizer)
         self.painted = self.optimizer.param_groups[0]["params"]
         self.lr_scheduler = get_scheduler(
-            args.lr_scheduler, self.optimizer, args.lr_warmup_steps, num_training_steps=args.max_train_steps
+            args.lr_scheduler,
+            self.optimizer,
+            num_warmup_steps=args.lr_warmup_steps,
+            num_training_steps=args.max_train_steps,
         )
         self.ema = EMAModel(self.painted, args.ema_decay, use_ema_warmup=True, power=3 / 4) if args.ema_decay else None
         self.parts = TrainingParts(self.model, self.optimizer, self.lr_scheduler, self.ema, settings)

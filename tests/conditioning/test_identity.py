@@ -55,3 +55,9 @@ def test_two_photos_of_a_person_are_nearer_than_two_people(sface, example_images
     others = max(cosine[:2, 2:].max().item(), 0.2)
     assert cosine[0, 1] > others + 0.2
     assert cosine[2, 3] > others + 0.2
+
+
+def test_sface_has_its_buffers_in_the_same_order_in_every_process():
+    """DDP sends buffers of the first process to the others by their order; another one would mix up their weights."""
+    layers = [name.rpartition("_")[0] for name, _ in SFace().named_buffers()]
+    assert list(dict.fromkeys(layers)) == sorted(set(layers))

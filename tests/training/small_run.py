@@ -4,6 +4,7 @@ It goes on from the newest state in FOLDER, takes steps until STEPS, and saves a
 """
 
 import argparse
+import gc
 import os
 import resource
 import signal
@@ -127,6 +128,9 @@ def main() -> None:
                     break
     except (StateNotSavedError, ValueError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
+    accelerator.wait_for_everyone()
+    del parts  # FSDP holds on to gloo, whose threads do not bear to be there at the very end
+    gc.collect()
     accelerator.end_training()
 
 

@@ -1,0 +1,68 @@
+"""The files for `train_faceswap.py --config`: read by the script's own parser, and what they come to."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import yaml
+from jsonargparse import Namespace
+
+from faceswap_diffusion.masks.parsing import LABELS
+from faceswap_diffusion.training.batches import Roles
+from faceswap_diffusion.training.mask_shuffling import MASK_SETS, check_mask_sets, draw_mask_set, parse_mask_sets
+from faceswap_diffusion.training.randomness import generator_for
+
+TRAIN = Path(__file__).parents[2] / "train"
+RECIPES = ["finetune_full", "finetune_lora", "reface", "small"]
+
+
+def parsed(name: str) -> Namespace:
+    spec = importlib.util.spec_from_file_location("train_faceswap", TRAIN / "train_faceswap.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    recipe = str(TRAIN / "recipes" / f"{name}.yaml")
+    return script.swap_parser().parse_args(["--config", recipe, "--train_data_dir", "faces", "--output_dir", "run"])
+
+
+def test_every_recipe_is_tested_and_named_in_the_page():
+    page = (TRAIN / "README.md").read_text()
+    assert sorted(path.stem for path in (TRAIN / "recipes").iterdir()) == RECIPES
+    for name in RECIPES:
+        assert f"recipes/{name}.yaml" in page
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_line_of_a_recipe_reaches_the_script(name):
+    args = parsed(name)
+    for key, value in yaml.safe_load((TRAIN / "recipes" / f"{name}.yaml").read_text()).items():
+        assert getattr(args, key) == value, key
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_batch_of_one_process_holds_the_roles_that_a_recipe_wants(name):
+    args = parsed(name)
+    Roles.from_shares(args.cross_share, args.own_share).check(args.train_batch_size, args.train_batch_size)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_mask_sets_of_a_recipe_are_those_of_our_parser_and_swap_whole_faces(name):
+    weights = parse_mask_sets(parsed(name).mask_sets)
+    check_mask_sets(weights, LABELS)
+    assert draw_mask_set(weights, generator_for(0, "sample", 0), repaints_face=True) in MASK_SETS.values()
+
+
+def test_the_recipe_of_reface_has_what_the_paper_and_its_released_code_say():
+    """arXiv 2409.07269, section 3.3: eps-MSE + 0.3 identity + 0.1 LPIPS through four steps with gradients."""
+    args = parsed("reface")
+    assert (args.identity_weight, args.lpips_weight, args.coarse_weight, args.adversarial_weight) == (0.3, 0.1, 0, 0)
+    assert (args.num_rollout_steps, args.rollout_depth, args.rollout_start) == ([4], "full", "target")
+    assert args.num_gradient_steps is None
+    assert (args.timestep_sampling, args.outside_weight, args.snr_gamma) == ("uniform", 1, None)
+    assert (args.learning_rate, args.lr_scheduler, args.lr_warmup_steps) == (1e-5, "constant_with_warmup", 10_000)
+    assert (args.unconditional_probability, args.pair_probability) == (0.2, 0)
+    assert set(parse_mask_sets(args.mask_sets)) == {"face", "head"}
+    roles = Roles.from_shares(args.cross_share, args.own_share)
+    assert (roles.num_cross, roles.num_own) == (1, 0), "each GPU takes both losses in every step"
+    assert roles.period == args.train_batch_size
