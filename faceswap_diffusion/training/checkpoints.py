@@ -5,7 +5,6 @@
 import shutil
 from pathlib import Path
 
-from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
 from peft import get_peft_model_state_dict
 
 from faceswap_diffusion.checkpoint_files import PARSER_FOLDER, load_pipeline
@@ -53,7 +52,8 @@ def save_lora(pipeline: FaceSwapInpaintPipeline, folder: Path) -> None:
         pipeline (`FaceSwapInpaintPipeline`): Whose UNet has an adapter.
         folder (`Path`): Where to; replaced if it is there.
     """
-    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(pipeline.unet))
+    # With peft's names: diffusers' old ones are only for attention, and are lost beside others when loaded.
+    layers = get_peft_model_state_dict(pipeline.unet)
     with replaced_folder(folder) as unfinished:
         FaceSwapInpaintPipeline.save_lora_weights(unfinished, unet_lora_layers=layers)
         pipeline.scheduler.save_pretrained(unfinished / "scheduler")

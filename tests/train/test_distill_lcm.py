@@ -23,7 +23,7 @@ from faceswap_diffusion.training.distillation import (
 )
 from faceswap_diffusion.training.states import saved_steps
 from faceswap_diffusion.training.trainable import trained_parameters
-from tests.tiny import CROP_SIZE, tiny_inputs, tiny_pipeline
+from tests.tiny import CROP_SIZE, tiny_conditioner, tiny_inputs, tiny_pipeline
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,7 +43,9 @@ distillation = load_script()
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
-    tiny_pipeline(default_guidance_scale=2.0).save_pretrained(folder)
+    pipeline = tiny_pipeline(default_guidance_scale=2.0)
+    pipeline.register_modules(conditioner=tiny_conditioner(combine="concat", identity_tokens=2))  # all layers in use
+    pipeline.save_pretrained(folder)
     return folder
 
 
@@ -56,7 +58,7 @@ def arguments(checkpoint, prepared_faces):
             "--pretrained_model_name_or_path", checkpoint, "--train_data_dir", prepared_faces, "--output_dir",
             output_dir, "--train_batch_size", 4, "--max_train_steps", 3, "--lr_warmup_steps", 1, "--learning_rate",
             1e-2, "--num_ddim_timesteps", 10, "--lora_rank", 2, "--checkpointing_steps", 1, "--validation_steps", 3,
-            "--validation_data_dir", prepared_faces, "--num_validation", 2, "--dataloader_num_workers", 0,
+            "--validation_data_dir", prepared_faces, "--num_validation", 4, "--dataloader_num_workers", 0,
             "--report_to", "none", *more,
         ]  # fmt: skip
         return [str(part) for part in given]
@@ -129,7 +131,7 @@ def test_a_lora_moves_attention_convolutions_and_time_but_not_the_outermost_laye
 
 
 def test_full_training_moves_every_weight_of_the_unet(arguments, checkpoint, tmp_path):
-    run(arguments(tmp_path / "run", "--output_type", "full"))
+    run(arguments(tmp_path / "run", "--output_type", "full", "--weight_decay", 0))
     assert not (tmp_path / "run" / "lora").exists()
     before, after = unet_weights(checkpoint), unet_weights(tmp_path / "run" / "pipeline")
     assert set(before) == set(after)
