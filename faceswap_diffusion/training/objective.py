@@ -1,7 +1,7 @@
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportOptionalMemberAccess=false
 # pyright: reportIndexIssue=false, reportOptionalCall=false
 # diffusers annotates its models and their outputs too loosely for the checker.
-"""The objective of the swap model: what one batch costs, term by term, with everything that is trained in one module."""
+"""The objective of the swap model: what one batch costs, term by term; all that is trained is in one module."""
 
 from dataclasses import dataclass
 
@@ -40,7 +40,7 @@ class ObjectiveSettings:
         outside_weight (`float`): Weight of what lies outside the mask, which is never pasted.
         num_rollout_steps (`tuple[int, ...]`): Steps of the sampling inside training: one of them is drawn a step.
         rollout_depth (`str`): `"random"`: stop after any number of them, or `"full"`: take them all.
-        rollout_start (`str`): `"noise"` as in a swap, or REFace's `"target"`: the target, noised to the first timestep.
+        rollout_start (`str`): `"noise"` as in a swap, or REFace's `"target"`: the target, noised to the first one.
         num_gradient_steps (`int`, *optional*): Steps at the end that gradients pass through; none: all of them.
         rollout_checkpointing (`bool`): Whether each of these steps is computed anew on the way back, to save memory.
         own_weight, identity_weight, coarse_weight, lpips_weight, adversarial_weight (`float`): Of each term.
@@ -225,7 +225,7 @@ class SwapObjective(SwapModule):
         generators: list[torch.Generator],
     ) -> dict[str, torch.Tensor]:
         """Losses of swaps whose true pixels nobody knows: identity and LPIPS in every step, the others in the last."""
-        cross, settings = slice(batch.num_cross), self.settings
+        cross = slice(batch.num_cross)
         mask, target = batch.mask[cross], batch.pixels[cross]
         swaps = [self.decode(x0[cross], target, mask) for x0 in x0s]
         embeds = [self.embed_identity(jitter_views(swap, generators[cross]), mask) for swap in swaps]

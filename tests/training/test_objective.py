@@ -117,7 +117,9 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(batch):
     weights = {"own_weight": 0.7, "identity_weight": 3.0, "coarse_weight": 0.2, "adversarial_weight": 0.5}
     losses = objective_of(**weights)(batch, 0)
     wanted = losses["denoising"] + losses["discriminator"]
-    wanted = wanted + sum(weights[f"{name}_weight"] * losses[name] for name in ("own", "identity", "coarse", "adversarial"))
+    wanted = wanted + sum(
+        weights[f"{name}_weight"] * losses[name] for name in ("own", "identity", "coarse", "adversarial")
+    )
     torch.testing.assert_close(losses["loss"], wanted)
 
 
