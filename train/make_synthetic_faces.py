@@ -38,7 +38,7 @@ from faceswap_diffusion.faces.alignment import arcface_matrix, crop
 from faceswap_diffusion.faces.detection import FaceDetector
 from faceswap_diffusion.faces.landmarks import FaceMesh
 from faceswap_diffusion.provenance import GENERATED, save_image
-from faceswap_diffusion.training.age import AgeNet, youngest_age
+from faceswap_diffusion.training.age import AgeEstimator
 
 FIRST_RESERVED_SEED = 900_000
 NETWORK_SHA256 = {
@@ -50,7 +50,7 @@ NETWORK_SHA256 = {
 LOOK_STRENGTHS = (0.10, 0.25)  # SFace's cosine to the first look: about 0.94 and 0.85
 INSPECTED_SIZE = 256  # faces are judged at this size, whatever size is written
 MIN_DETECTION_SCORE = 0.8
-MIN_AGE = 25.0  # years that a face must look like at least: the network errs by 5 years for the young
+MIN_AGE = 28.0  # years; far above 18, because estimates of single faces err: checkpoints/age_probe/README.md measures
 MIN_SHARPNESS = 100.0  # variance of the Laplacian; the network's own faces have 180 to 3000
 
 
@@ -59,7 +59,7 @@ class Measurement:
     """What is known of one picture: a row of the manifest.
 
     `sharpness` is the variance of the Laplacian at 256 px; `yaw`, `pitch` and `roll` are degrees; `age` is how
-    old the face looks at least, in years; `identity_cosine` compares SFace's embedding with that of the first look.
+    old the face looks, in years; `identity_cosine` compares SFace's embedding with that of the first look.
     """
 
     file: str
@@ -169,17 +169,20 @@ class FaceGenerator:
         return self.mapping(latent.astype(np.float32))[0].copy()
 
 
+@torch.no_grad()
+def embed(recognizer: SFace, picture: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
+    """SFace's embedding (128,) of a face."""
+    aligned = crop(picture, arcface_matrix(keypoints), 112)
+    pixel_values = torch.from_numpy(aligned).permute(2, 0, 1)[None].float() / 127.5 - 1
+    return recognizer(pixel_values)[0].numpy()
+
+
 class FaceInspector:
     """Measures a face and rejects what is not one sharp adult face."""
 
     def __init__(self):
-        self.detector, self.mesh, self.recognizer, self.age_net = FaceDetector(), FaceMesh(), SFace(), AgeNet()
-
-    @torch.no_grad()
-    def embed(self, picture: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
-        aligned = crop(picture, arcface_matrix(keypoints), 112)
-        pixel_values = torch.from_numpy(aligned).permute(2, 0, 1)[None].float() / 127.5 - 1
-        return self.recognizer(pixel_values)[0].numpy()
+        self.detector, self.mesh = FaceDetector(), FaceMesh()
+        self.recognizer, self.estimate_age = SFace(), AgeEstimator()
 
     def inspect(self, picture: np.ndarray) -> tuple[dict[str, float], np.ndarray] | str:
         """Measures a picture, uint8 RGB.
@@ -197,12 +200,15 @@ class FaceInspector:
         detection = detections[0]
         if detection.score < MIN_DETECTION_SCORE:
             return "unsure detection"
-        age = youngest_age(self.age_net, picture, detection.keypoints)
+        embedding = embed(self.recognizer, picture, detection.keypoints)
+        age = self.estimate_age(picture, detection.keypoints, embedding)
         if age < MIN_AGE:
             return "may be a minor"
         yaw, pitch, roll = map(float, self.mesh(picture, detection.keypoints).head_pose)
         measured = {"score": float(detection.score), "sharpness": sharpness, "age": age}
-        return {**measured, "yaw": yaw, "pitch": pitch, "roll": roll}, self.embed(picture, detection.keypoints)
+        return {**measured, "yaw": yaw, "pitch": pitch, "roll": roll}, embed(
+            self.recognizer, picture, detection.keypoints
+        )
 
 
 def draw_person(

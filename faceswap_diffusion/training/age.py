@@ -1,4 +1,6 @@
-"""How old a face looks: face-api.js's small age network in torch, for keeping minors out of what we generate."""
+"""How old a face looks, for keeping minors out of what we generate: face-api.js's age network and a probe of ours."""
+
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,6 +11,7 @@ from torch import nn
 from faceswap_diffusion.faces.alignment import arcface_matrix, crop
 from faceswap_diffusion.model_files import model_path
 
+AGE_PROBE = Path(__file__).parents[1] / "checkpoints" / "age_probe" / "model.safetensors"
 CROP_SIZE = 112
 # The network was trained on detectors' boxes, which reach below the chin: ArcFace's square has to move down by this
 # many of its pixels, measured by who is told from whom in pictures that were looked at one by one.
@@ -138,15 +141,31 @@ def age_crop(image: np.ndarray, keypoints: np.ndarray) -> torch.Tensor:
     return torch.stack([face, face.flip(2)])
 
 
-def youngest_age(net: AgeNet, image: np.ndarray, keypoints: np.ndarray) -> float:
-    """How old a face looks at least, in years: the lower of the ages of the face and of its mirror image.
+class AgeEstimator:
+    """How old a face looks: the mean of two estimates that err about different faces.
 
-    Args:
-        net (`AgeNet`): The network.
-        image (`np.ndarray` of shape `(H, W, 3)`, uint8, RGB): The photo.
-        keypoints (`np.ndarray` of shape `(5, 2)`): Eyes, nose, mouth corners in pixels, viewer's left first.
+    `AgeNet` looks at the face and at its mirror image, and the younger answer counts. The age probe, a linear layer,
+    tells the age from SFace's embedding of who it is; `train/fit_age_probe.py` fitted it to answers of `AgeNet`.
 
-    Returns:
-        `float`: Years.
+    Raises:
+        ModelFileError: When the network's file of weights is missing or altered.
     """
-    return float(net(age_crop(image, keypoints)).min())
+
+    def __init__(self):
+        self.net, self.probe = AgeNet(), nn.Linear(128, 1)
+        self.probe.load_state_dict(load_file(AGE_PROBE))
+
+    @torch.no_grad()
+    def __call__(self, image: np.ndarray, keypoints: np.ndarray, embedding: np.ndarray) -> float:
+        """Estimates an age.
+
+        Args:
+            image (`np.ndarray` of shape `(H, W, 3)`, uint8, RGB): The photo.
+            keypoints (`np.ndarray` of shape `(5, 2)`): Eyes, nose, mouth corners in pixels, viewer's left first.
+            embedding (`np.ndarray` of shape `(128,)`, float32): SFace's, of unit length.
+
+        Returns:
+            `float`: Years.
+        """
+        youngest = self.net(age_crop(image, keypoints)).min()
+        return float(youngest + self.probe(torch.from_numpy(embedding))[0]) / 2
