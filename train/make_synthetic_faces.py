@@ -50,7 +50,7 @@ NETWORK_SHA256 = {
 LOOK_STRENGTHS = (0.10, 0.25)  # SFace's cosine to the first look: about 0.94 and 0.85
 INSPECTED_SIZE = 256  # faces are judged at this size, whatever size is written
 MIN_DETECTION_SCORE = 0.8
-MIN_AGE = 28.0  # years; far above 18, because estimates of single faces err: checkpoints/age_probe/README.md measures
+MIN_AGE = 30.0  # years: far above 18, for estimates of single faces err; checkpoints/age_probe/README.md measures
 MIN_SHARPNESS = 100.0  # variance of the Laplacian; the network's own faces have 180 to 3000
 
 
