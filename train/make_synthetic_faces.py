@@ -104,7 +104,10 @@ def build_parser() -> ArgumentParser:
     drawing = parser.add_argument_group("drawing")
     drawing.add_argument("--network_dir", type=Path, help="the package's folder random_face/data; default: installed")
     drawing.add_argument(
-        "--num_workers", type=PositiveInt, default=available_cores(), help="processes; by default one a core"
+        "--num_workers",
+        type=PositiveInt,
+        default=available_cores(),
+        help="processes, 1.3 GB each; by default one a core",
     )
     return parser
 
