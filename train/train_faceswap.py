@@ -1,3 +1,5 @@
+# pyright: reportOperatorIssue=false
+# jsonargparse makes its kinds of numbers at run time.
 """Trains the swap model: masked inpainting of faces, conditioned on identity, CLIP features and landmarks.
 
     python train/prepare_faces.py photos --output_dir data/faces

@@ -1,4 +1,5 @@
 # pyright: reportArgumentType=false, reportOptionalMemberAccess=false, reportAttributeAccessIssue=false
+# pyright: reportIndexIssue=false
 # diffusers annotates its models too loosely for the checker.
 """A new swap model around a finished autoencoder and image encoder: the architecture of the model in the package."""
 

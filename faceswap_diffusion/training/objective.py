@@ -137,7 +137,8 @@ class SwapObjective(SwapModule):
 
     def total(self, losses: dict[str, torch.Tensor]) -> torch.Tensor:
         """The weighted sum. The discriminator's own loss says nothing about the model: its weight is 1."""
-        return sum(getattr(self.settings, f"{name}_weight", 1.0) * loss for name, loss in losses.items())
+        weighted = [getattr(self.settings, f"{name}_weight", 1.0) * loss for name, loss in losses.items()]
+        return torch.stack(weighted).sum()
 
     def draw(self, batch: SwapBatch, latents: torch.Tensor) -> Draws:
         """Draws noise, timesteps and dropout of each sample; none of those that are rolled out is dropped."""
