@@ -93,3 +93,23 @@ def add_output_arguments(parser: ArgumentParser) -> None:
     group.add_argument("--push_to_hub", action="store_true")
     group.add_argument("--hub_model_id", type=str, help="owner/name; the output folder's name if left out")
     group.add_argument("--hub_private", action="store_true")
+
+
+def add_small_run_arguments(parser: ArgumentParser, batch_size: int, num_steps: int, learning_rate: float) -> None:
+    """Adds what `take_steps` needs: the run of a small network that becomes part of a swap model.
+
+    Args:
+        parser (`ArgumentParser`): To add to.
+        batch_size (`int`): Default.
+        num_steps (`int`): Default.
+        learning_rate (`float`): Default.
+    """
+    group = parser.add_argument_group("run")
+    group.add_argument("--output_dir", type=Path, required=True, help="receives states and the finished network")
+    group.add_argument("--train_batch_size", type=PositiveInt, default=batch_size, help="of each process")
+    group.add_argument("--max_train_steps", type=PositiveInt, default=num_steps)
+    group.add_argument("--learning_rate", type=PositiveFloat, default=learning_rate)
+    group.add_argument("--mixed_precision", type=Literal["no", "fp16", "bf16"], default="no")
+    group.add_argument("--checkpointing_steps", type=PositiveInt, default=250)
+    group.add_argument("--dataloader_num_workers", type=NonNegativeInt, default=0)
+    group.add_argument("--seed", type=NonNegativeInt, default=0)

@@ -17,7 +17,7 @@ from faceswap_diffusion.training.augmentation import augment_source, soften, thi
 from faceswap_diffusion.training.dataset import FaceRecord, PreparedFaces
 from faceswap_diffusion.training.mask_shuffling import MaskSet, check_mask_sets, draw_mask_set, region_or_face
 from faceswap_diffusion.training.mirroring import mirrored_landmarks68
-from faceswap_diffusion.training.randomness import choose, generator_for, uniform
+from faceswap_diffusion.training.randomness import choose, generator_for, row_of_sample, uniform
 
 
 @dataclass(frozen=True)
@@ -195,13 +195,13 @@ class SwapSamples(Dataset):
         self.geometry = None
         if geometry_coefficients is not None:
             landmarks = np.stack([dlib68(points) for points in faces.column("landmarks")])
-            explaining = (torch.from_numpy(faces.column(name)) for name in ("head_pose", "blendshapes"))
-            self.geometry = identity_geometry(torch.from_numpy(landmarks), *explaining, geometry_coefficients)
+            head_pose, blendshapes = (torch.from_numpy(faces.column(name)) for name in ("head_pose", "blendshapes"))
+            landmarks = torch.from_numpy(landmarks)
+            self.geometry = identity_geometry(landmarks, head_pose, blendshapes, geometry_coefficients)
 
     def row(self, index: int) -> int:
         """The face that is the target of a sample: each comes once an epoch, in a new order."""
-        epoch, position = divmod(index, len(self.faces))
-        return int(self._order(epoch)[position])
+        return row_of_sample(self.settings.seed, index, len(self.faces))
 
     def source_row(self, index: int, generator: torch.Generator) -> int:
         """The face whose identity a sample gets."""
@@ -243,10 +243,6 @@ class SwapSamples(Dataset):
         return SwapBatch(**stacked, num_cross=count["cross"], num_own=count["own"])
 
     @lru_cache(maxsize=2)  # noqa: B019 - one dataset lives as long as the run
-    def _order(self, epoch: int) -> torch.Tensor:
-        return torch.randperm(len(self.faces), generator=generator_for(self.settings.seed, "order", epoch))
-
-    @lru_cache(maxsize=2)  # noqa: B019
     def _partners(self, step: int) -> list[int | None]:
         """For each sample of a step, the row of another person among the step's targets."""
         size = self.settings.global_batch_size

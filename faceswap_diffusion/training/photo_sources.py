@@ -17,10 +17,12 @@ from PIL import Image
 
 from faceswap_diffusion.masks.parsing import LABELS
 from faceswap_diffusion.photos import load_photo
-from faceswap_diffusion.training.dataset import IMAGE_SUFFIXES, find_images
 
 Layout = Literal["auto", "folder", "celebamask-hq", "ffhq"]
 IdentityRule = Literal["auto", "folder"]
+
+IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+"""What a picture's file name ends with."""
 
 CELEBAMASK_PARTS = {
     "skin": "skin", "nose": "nose", "eye_g": "glasses", "l_eye": "eyes", "r_eye": "eyes", "l_brow": "brows",
@@ -254,6 +256,24 @@ def open_folders(
     if identity_csv:
         photos.identities = _identities_by_file(photos.paths, [identity_csv])
     return photos
+
+
+def find_images(folders: Sequence[str | Path]) -> list[Path]:
+    """Lists the pictures below some folders, sorted by path, so that an index always means the same picture.
+
+    Args:
+        folders (`Sequence[str | Path]`): Folders, searched with their subfolders.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    paths = sorted(
+        path for folder in folders for path in Path(folder).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES
+    )
+    if not paths:
+        where, suffixes = ", ".join(map(str, folders)), ", ".join(sorted(IMAGE_SUFFIXES))
+        raise ValueError(f"no picture found in {where}: expected files ending in {suffixes}")
+    return paths
 
 
 def merge_part_masks(masks: dict[str, np.ndarray]) -> np.ndarray:

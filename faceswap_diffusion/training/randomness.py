@@ -3,6 +3,8 @@
 So a sample is the same in whichever process, batch or restarted run it is drawn, and no random state has to be saved.
 """
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 
@@ -30,3 +32,20 @@ def uniform(generator: torch.Generator) -> float:
 def choose(count: int, generator: torch.Generator) -> int:
     """An index below `count`."""
     return int(torch.randint(count, (), generator=generator))
+
+
+def row_of_sample(seed: int, index: int, count: int) -> int:
+    """Which of `count` rows a sample takes: each row comes once an epoch, in a new order.
+
+    Args:
+        seed (`int`): The run's.
+        index (`int`): The sample's number in the run.
+        count (`int`): Number of rows.
+    """
+    epoch, position = divmod(index, count)
+    return int(_order(seed, epoch, count)[position])
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, count: int) -> torch.Tensor:
+    return torch.randperm(count, generator=generator_for(seed, "order", epoch))
