@@ -23,6 +23,27 @@ if TYPE_CHECKING:
 
 logger = logging.get_logger(__name__)
 
+CARD_TAGS = ("face-swap", "inpainting")
+
+CONSENT = """Swap faces only of people who agreed to it, and leave in place the metadata that says a picture was made \
+with AI.
+"""
+
+
+def swap_example(checkpoint: str) -> str:
+    """What a model card shows first: from photo to photo, in Markdown.
+
+    Args:
+        checkpoint (`str`): Hub id or folder.
+    """
+    return f"""```py
+from faceswap_diffusion import FaceSwapper
+
+FaceSwapper.from_pretrained("{checkpoint}").swap("source.jpg", "target.jpg").save("swapped.png")
+```
+"""
+
+
 HUB_FILES = {
     "pipeline.py": '''"""The pipeline, for `custom_pipeline`; it needs `pip install faceswap-diffusion`."""
 
@@ -32,12 +53,12 @@ from faceswap_diffusion import FaceSwapInpaintPipeline  # noqa: F401
 
 from faceswap_diffusion import FaceConditioner  # noqa: F401
 ''',
-    "README.md": """---
+    "README.md": f"""---
 library_name: diffusers
 pipeline_tag: image-to-image
 tags:
-- face-swap
-- inpainting
+- {CARD_TAGS[0]}
+- {CARD_TAGS[1]}
 ---
 
 # Face swapping by diffusion
@@ -52,14 +73,8 @@ pipe = FaceSwapInpaintPipeline.from_pretrained("owner/name")
 
 From photo to photo:
 
-```py
-from faceswap_diffusion import FaceSwapper
-
-FaceSwapper.from_pretrained("owner/name").swap("source.jpg", "target.jpg").save("swapped.png")
-```
-
-Swap faces only of people who agreed to it, and leave in place the metadata that says a picture was made with AI.
-""",
+{swap_example("owner/name")}
+{CONSENT}""",
 }
 
 

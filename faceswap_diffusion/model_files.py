@@ -111,6 +111,17 @@ _ENTRIES = (
         commercial_use=True,
     ),
     ModelFile(
+        name="age_net",
+        filename="age_net_uint8.safetensors",
+        sha256="ec3db052143b424dc75ed4ce4def15fa70c0778f71f9f55f9ff31c85bdbe995f",
+        size=437_500,
+        licence="MIT",
+        origin="age network of face-api.js (Vincent Mühler), https://github.com/justadudewhohacks/face-api.js; "
+        "rewritten from age_gender_model.bin by train/convert_age_net.py",
+        carrier="npm @vladmandic/face-api@1.7.15 (model/age_gender_model.bin)",
+        commercial_use=True,
+    ),
+    ModelFile(
         name="w600k_mbf",
         filename="w600k_mbf.onnx",
         sha256="9cc6e4a75f0e2bf0b1aed94578f144d15175f357bdc05e815e5c4a02b319eb4f",

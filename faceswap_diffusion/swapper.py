@@ -299,19 +299,29 @@ class FaceSwapper:
             label_names=self.parser.label_names,
             landmarks=transform_points(landmarks, matrix),
             landmarks68=landmarks68,
-            geometry=self._geometry(face, landmarks68),
+            geometry=self.own_geometry(landmarks68, face.head_pose, face.blendshapes),
         )
 
-    def _geometry(self, face: Face, landmarks68: np.ndarray) -> torch.Tensor | None:
-        """The person's own part of landmarks in crop pixels, (1, 68, 2)."""
-        if not self.pipeline.config["geometry_share"] or face.head_pose is None or face.blendshapes is None:
+    def own_geometry(
+        self, landmarks68: np.ndarray, head_pose: np.ndarray | None, blendshapes: np.ndarray | None
+    ) -> torch.Tensor | None:
+        """What of a face's landmarks is the person's own, and not their pose and expression.
+
+        Args:
+            landmarks68 (`np.ndarray`): (68, 2), x, y in crop pixels.
+            head_pose (`np.ndarray`, *optional*): (3,), yaw, pitch and roll in degrees.
+            blendshapes (`np.ndarray`, *optional*): (52,) in [0, 1].
+
+        Returns:
+            `torch.Tensor`, *optional*: (1, 68, 2), see [`AlignedFace`].
+        """
+        if not self.pipeline.config["geometry_share"] or head_pose is None or blendshapes is None:
             return None
-        landmarks, head_pose, blendshapes = (
-            torch.from_numpy(np.asarray(value, np.float32))[None]
-            for value in (landmarks68, face.head_pose, face.blendshapes)
+        landmarks, pose, expression = (
+            torch.from_numpy(np.asarray(value, np.float32))[None] for value in (landmarks68, head_pose, blendshapes)
         )
         coefficients = self.pipeline.conditioner.geometry_coefficients.float().cpu()
-        return identity_geometry(landmarks, head_pose, blendshapes, coefficients)
+        return identity_geometry(landmarks, pose, expression, coefficients)
 
     @torch.no_grad()
     def encode_person(self, photos: Sequence[Photo], which: str | int = "largest", region: str = "face") -> Person:
@@ -320,19 +330,29 @@ class FaceSwapper:
         Args:
             photos (`Sequence[Photo]`): One or more.
             which (`str | int`): The face in each: "largest", or an index.
-            region (`str`): What is to be repainted. It is also what is shown of the source instead of the checkpoint's
-                `shown_regions`, where they do not hold it: hair, for one.
+            region (`str`): See `encode_faces`.
 
         Raises:
             NoFaceFoundError: If a photo has no such face.
         """
-        shown = self.pipeline.config["shown_regions"]
-        if not REGIONS.get(region, frozenset()) <= REGIONS[shown]:
-            shown = region
         faces = [
             self.align(photo.rgb, select_face(self.analyzer.analyze(photo.rgb), which, where=photo.name))
             for photo in photos
         ]
+        return self.encode_faces(faces, region)
+
+    @torch.no_grad()
+    def encode_faces(self, faces: Sequence[AlignedFace], region: str = "face") -> Person:
+        """Encodes who to become: the mean over faces of one person.
+
+        Args:
+            faces (`Sequence[AlignedFace]`): One or more.
+            region (`str`): What is to be repainted. It is also what is shown of the source instead of the checkpoint's
+                `shown_regions`, where they do not hold it: hair, for one.
+        """
+        shown = self.pipeline.config["shown_regions"]
+        if not REGIONS.get(region, frozenset()) <= REGIONS[shown]:
+            shown = region
         crops = [face.pixels for face in faces]
         masks = [repaint_mask(face.labels, face.landmarks, shown, face.label_names) for face in faces]
         identity_embeds = self.pipeline.encode_identity(crops, masks).mean(0, keepdim=True)

@@ -10,7 +10,7 @@ SHIPPED = [name for name, entry in MODEL_FILES.items() if entry.shipped]
 
 
 def test_what_is_shipped():
-    assert sorted(SHIPPED) == ["face_landmarker", "sface", "yunet"]
+    assert sorted(SHIPPED) == ["age_net", "face_landmarker", "sface", "yunet"]
     known = {MODEL_FILES[name].filename for name in SHIPPED} | {"README.md", "licenses"}
     assert {path.name for path in ASSETS.iterdir()} == known
     assert all(MODEL_FILES[name].commercial_use for name in SHIPPED)
@@ -41,6 +41,7 @@ def test_licences_and_origin_lie_beside_the_files():
         assert MODEL_FILES[name].sha256 in readme
         assert MODEL_FILES[name].filename in readme
         assert MODEL_FILES[name].carrier.split(" (")[0].removeprefix("PyPI ").replace("==", " ") in readme
+    assert "Vincent Mühler" in (ASSETS / "licenses" / "face-api.js-MIT.txt").read_text(encoding="utf-8")
     assert "Shiqi Yu" in (ASSETS / "licenses" / "YuNet-MIT.txt").read_text()
     assert "Apache License" in (ASSETS / "licenses" / "Apache-2.0.txt").read_text()
 

@@ -65,7 +65,11 @@ def test_wheel_carries_the_models(packed):
             "image_encoder": "model.safetensors",
         }.items()
     }
-    wanted |= {"checkpoints/face_parser/diffusion_pytorch_model.safetensors", "py.typed"}
+    wanted |= {
+        "checkpoints/face_parser/diffusion_pytorch_model.safetensors",
+        "checkpoints/age_probe/model.safetensors",
+    }
+    wanted |= {"py.typed"}
     assert {f"{PACKAGE.name}/{name}" for name in wanted} <= packed
 
 

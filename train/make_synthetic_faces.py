@@ -1,37 +1,45 @@
 """Draws FFHQ-aligned faces of people who do not exist, and keeps those that show one sharp adult face.
 
-    pip install --no-deps random-face && pip install openvino
+    pip install --no-deps random-face && pip install "faceswap-diffusion[train]"
     python train/make_synthetic_faces.py --seeds 200000 1000 --output_dir data/synthetic
 
-The network is MobileStyleGAN from the package `random-face` (Apache-2.0), distilled from StyleGAN2-FFHQ
-(non-commercial). Seed n is the latent `numpy.random.RandomState(n).normal(size=(1, 512))`, without truncation.
-`--looks 2` draws two pictures of each person: the second one's style is moved 10 to 25 % of the way towards somebody
+The network is MobileStyleGAN from the package random-face (Apache-2.0), distilled from StyleGAN2-FFHQ
+(non-commercial). Seed n is the latent numpy.random.RandomState(n).normal(size=(1, 512)), without truncation.
+--looks 2 draws two pictures of each person: the second one's style is moved 10 to 25 % of the way towards somebody
 else's.
 
-`manifest.csv` describes the faces that were kept, `rejected.csv` the others. Stop the script at any time: run the
-same command again and it goes on with the first seed that is in neither. Seeds from 800000 on are for choosing models,
-never for training; seeds from 900000 on are reserved for measuring by others and refused.
+manifest.csv describes the faces that were kept, rejected.csv the others, both in the order of the seeds. Stop the
+script at any time, by any means: run the same command again and it goes on with the seeds that are in neither. The
+files are the same however many processes draw them. Seeds from 800000 on are for choosing models, never for training;
+seeds from 900000 on are reserved for measuring by others and refused.
 """
 
-import argparse
 import csv
 import hashlib
 import importlib.util
-import json
+import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from PIL import Image
+from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from faceswap_diffusion.conditioning.identity import SFace
+from faceswap_diffusion.devices import available_cores
 from faceswap_diffusion.faces.alignment import arcface_matrix, crop
 from faceswap_diffusion.faces.detection import FaceDetector
 from faceswap_diffusion.faces.landmarks import FaceMesh
 from faceswap_diffusion.provenance import GENERATED, save_image
+from faceswap_diffusion.training.age import AgeEstimator
+from faceswap_diffusion.training.arguments import build_parser
 
 FIRST_RESERVED_SEED = 900_000
 NETWORK_SHA256 = {
@@ -43,6 +51,7 @@ NETWORK_SHA256 = {
 LOOK_STRENGTHS = (0.10, 0.25)  # SFace's cosine to the first look: about 0.94 and 0.85
 INSPECTED_SIZE = 256  # faces are judged at this size, whatever size is written
 MIN_DETECTION_SCORE = 0.8
+MIN_AGE = 30.0  # years: far above 18, for estimates of single faces err; checkpoints/age_probe/README.md measures
 MIN_SHARPNESS = 100.0  # variance of the Laplacian; the network's own faces have 180 to 3000
 
 
@@ -50,8 +59,8 @@ MIN_SHARPNESS = 100.0  # variance of the Laplacian; the network's own faces have
 class Measurement:
     """What is known of one picture: a row of the manifest.
 
-    `sharpness` is the variance of the Laplacian at 256 px; `yaw`, `pitch` and `roll` are degrees; `minor_score` is the
-    adult probe's; `identity_cosine` compares SFace's embedding with that of the person's first look.
+    `sharpness` is the variance of the Laplacian at 256 px; `yaw`, `pitch` and `roll` are degrees; `age` is how
+    old the face looks, in years; `identity_cosine` compares SFace's embedding with that of the first look.
     """
 
     file: str
@@ -63,33 +72,44 @@ class Measurement:
     yaw: float
     pitch: float
     roll: float
-    minor_score: float
+    age: float
     identity_cosine: float
 
 
-def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", nargs=2, type=int, required=True, metavar=("START", "COUNT"))
-    parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--looks", type=int, default=1, help="pictures of each person")
-    parser.add_argument("--resolution", type=int, default=256, help="side of the pictures in pixels, at most 1024")
-    parser.add_argument("--quality", type=int, default=95, help="JPEG quality")
-    parser.add_argument("--network_dir", type=Path, help="the package's folder random_face/data; default: installed")
-    parser.add_argument(
-        "--adult_probe",
-        type=Path,
-        required=True,
-        help="JSON file of a linear probe on SFace's embedding that tells minors from adults: w (128), b, threshold",
+@dataclass(frozen=True)
+class Person:
+    """What became of one seed: the pictures that were kept, and (look, reason) of those that were not."""
+
+    seed: int
+    kept: list[Measurement]
+    rejected: list[tuple[int, str]]
+
+
+def drawing_parser() -> ArgumentParser:
+    parser = build_parser("make_synthetic_faces.py", __doc__)
+    people = parser.add_argument_group("people")
+    people.add_argument(
+        "--seeds", nargs=2, type=NonNegativeInt, required=True, metavar=("START", "COUNT"), help="a person each"
+    )  # fmt: skip
+    people.add_argument("--looks", type=PositiveInt, default=1, help="pictures of each person")
+    pictures = parser.add_argument_group("pictures")
+    pictures.add_argument("--output_dir", type=Path, required=True, help="receives pictures and tables")
+    pictures.add_argument("--resolution", type=PositiveInt, default=256, help="side in pixels, at most 1024")
+    pictures.add_argument("--quality", type=PositiveInt, default=95, help="of the JPEG files, at most 100")
+    drawing = parser.add_argument_group("drawing")
+    drawing.add_argument("--network_dir", type=Path, help="the package's folder random_face/data; default: installed")
+    drawing.add_argument(
+        "--num_workers",
+        type=PositiveInt,
+        default=available_cores(),
+        help="processes, 1.3 GB each; by default one a core",
     )
-    parser.add_argument("--num_threads", type=int, default=1)
-    args = parser.parse_args(arguments)
-    check_seeds(*args.seeds)
-    return args
+    return parser
 
 
 def check_seeds(start: int, count: int) -> None:
     """Refuses seeds that are reserved for measuring."""
-    if start < 0 or start + count > FIRST_RESERVED_SEED:
+    if start + count > FIRST_RESERVED_SEED:
         raise ValueError(
             f"seeds {start} to {start + count - 1}: choose them from 0 to {FIRST_RESERVED_SEED - 1}, "
             "the rest is reserved for evaluation"
@@ -115,14 +135,13 @@ def check_network_files(folder: Path) -> None:
 
 
 class FaceGenerator:
-    """MobileStyleGAN: a seed or style (1, 512) in, an FFHQ-aligned face out."""
+    """MobileStyleGAN on one thread: a seed or style (1, 512) in, an FFHQ-aligned face out."""
 
-    def __init__(self, folder: Path, num_threads: int = 1):
+    def __init__(self, folder: Path):
         import openvino  # here, so that everything else works without it
 
-        check_network_files(folder)
         core = openvino.Core()
-        core.set_property("CPU", {"INFERENCE_NUM_THREADS": num_threads, "INFERENCE_PRECISION_HINT": "f32"})
+        core.set_property("CPU", {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"})
         self.mapping = core.compile_model(folder / "MappingNetwork.xml", "CPU")
         self.synthesis = core.compile_model(folder / "SynthesisNetwork.xml", "CPU")
 
@@ -148,23 +167,20 @@ class FaceGenerator:
         return self.mapping(latent.astype(np.float32))[0].copy()
 
 
+@torch.no_grad()
+def embed(recognizer: SFace, picture: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
+    """SFace's embedding (128,) of a face."""
+    aligned = crop(picture, arcface_matrix(keypoints), 112)
+    pixel_values = torch.from_numpy(aligned).permute(2, 0, 1)[None].float() / 127.5 - 1
+    return recognizer(pixel_values)[0].numpy()
+
+
 class FaceInspector:
     """Measures a face and rejects what is not one sharp adult face."""
 
-    def __init__(self, adult_probe: Path):
-        probe = json.loads(adult_probe.read_text())
-        self.weights, self.bias, self.threshold = np.array(probe["w"]), probe["b"], probe["threshold"]
-        self.detector, self.mesh, self.recognizer = FaceDetector(), FaceMesh(), SFace()
-
-    def minor_score(self, embedding: np.ndarray) -> float:
-        """The probe's score of an embedding (128,): above its threshold the face looks like a minor's."""
-        return float(4 * self.weights @ embedding + self.bias)
-
-    @torch.no_grad()
-    def embed(self, picture: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
-        aligned = crop(picture, arcface_matrix(keypoints), 112)
-        pixel_values = torch.from_numpy(aligned).permute(2, 0, 1)[None].float() / 127.5 - 1
-        return self.recognizer(pixel_values)[0].numpy()
+    def __init__(self):
+        self.detector, self.mesh = FaceDetector(), FaceMesh()
+        self.recognizer, self.estimate_age = SFace(), AgeEstimator()
 
     def inspect(self, picture: np.ndarray) -> tuple[dict[str, float], np.ndarray] | str:
         """Measures a picture, uint8 RGB.
@@ -182,13 +198,15 @@ class FaceInspector:
         detection = detections[0]
         if detection.score < MIN_DETECTION_SCORE:
             return "unsure detection"
-        embedding = self.embed(picture, detection.keypoints)
-        minor_score = self.minor_score(embedding)
-        if minor_score > self.threshold:
+        embedding = embed(self.recognizer, picture, detection.keypoints)
+        age = self.estimate_age(picture, detection.keypoints, embedding)
+        if age < MIN_AGE:
             return "may be a minor"
         yaw, pitch, roll = map(float, self.mesh(picture, detection.keypoints).head_pose)
-        measured = {"score": float(detection.score), "sharpness": sharpness, "minor_score": minor_score}
-        return {**measured, "yaw": yaw, "pitch": pitch, "roll": roll}, embedding
+        measured = {"score": float(detection.score), "sharpness": sharpness, "age": age}
+        return {**measured, "yaw": yaw, "pitch": pitch, "roll": roll}, embed(
+            self.recognizer, picture, detection.keypoints
+        )
 
 
 def draw_person(
@@ -232,6 +250,8 @@ class Records:
         path = self.folder / name
         if not path.exists():
             self._append(path, [header])
+        elif path.read_text().partition("\n")[0] != ",".join(header):
+            raise ValueError(f"{path} has other columns than {','.join(header)}: choose another --output_dir")
         return path
 
     def _append(self, path: Path, rows: list[list]) -> None:
@@ -242,14 +262,14 @@ class Records:
         """Seeds that are in one of the tables."""
         return {int(row["seed"]) for path in (self.manifest, self.rejected) for row in csv.DictReader(path.open())}
 
-    def add(self, measurements: list[Measurement], rejected: list[list]) -> None:
-        rounded = [
+    def add(self, person: Person) -> None:
+        kept = [
             [round(value, 4) if isinstance(value, float) else value for value in asdict(measurement).values()]
-            for measurement in measurements
+            for measurement in person.kept
         ]
         # One append a table: after a kill between the two, `done_seeds` still knows the person.
-        self._append(self.manifest, rounded)
-        self._append(self.rejected, rejected)
+        self._append(self.manifest, kept)
+        self._append(self.rejected, [[person.seed, look, reason] for look, reason in person.rejected])
 
 
 def save_picture(picture: np.ndarray, path: Path, resolution: int, quality: int, seed: int) -> None:
@@ -259,24 +279,73 @@ def save_picture(picture: np.ndarray, path: Path, resolution: int, quality: int,
     save_image(resized, path, provenance=provenance, digital_source_type=GENERATED, quality=quality)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    args = parse_args(arguments)
-    torch.set_num_threads(args.num_threads)
-    cv2.setNumThreads(args.num_threads)
-    generator = FaceGenerator(args.network_dir or find_network_dir(), args.num_threads)
-    inspector = FaceInspector(args.adult_probe)
-    records = Records(args.output_dir)
-    start, count = args.seeds
-    done = records.done_seeds()
-    num_kept = 0
-    progress = tqdm([seed for seed in range(start, start + count) if seed not in done], unit="person", mininterval=10)
-    for seed in progress:
-        kept, rejected = draw_person(generator, inspector, seed, args.looks)
+class PeopleOfSeeds(Dataset):
+    """Draws a person, and saves the pictures that are kept, for each seed that is asked for.
+
+    Each process makes its own networks when it draws its first person.
+    """
+
+    def __init__(self, seeds: list[int], network_dir: Path, args: Namespace):
+        self.seeds, self.network_dir, self.args = seeds, network_dir, args
+
+    @cached_property
+    def generator(self) -> FaceGenerator:
+        return FaceGenerator(self.network_dir)
+
+    @cached_property
+    def inspector(self) -> FaceInspector:
+        torch.set_num_threads(1)
+        cv2.setNumThreads(1)
+        return FaceInspector()
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def __getitem__(self, index: int) -> Person:
+        seed, args = self.seeds[index], self.args
+        kept, rejected = draw_person(self.generator, self.inspector, seed, args.looks)
         for measurement, picture in kept:
             save_picture(picture, args.output_dir / measurement.file, args.resolution, args.quality, seed)
-        records.add([measurement for measurement, _ in kept], [[seed, look, reason] for look, reason in rejected])
-        num_kept += len(kept)
-        progress.set_postfix(kept=num_kept, refresh=False)
+        return Person(seed, [measurement for measurement, _ in kept], rejected)
+
+
+def draw_people(people: PeopleOfSeeds, num_workers: int) -> Iterator[Person]:
+    """Draws everybody in the order of their seeds, in one process or several."""
+    num_workers = min(num_workers, len(people))
+    if num_workers <= 1:
+        return (people[index] for index in range(len(people)))
+    # Not forked: torch and OpenCV have threads of their own by now.
+    return iter(DataLoader(people, None, num_workers=num_workers, multiprocessing_context="spawn"))
+
+
+def make_faces(args: Namespace) -> None:
+    start, count = args.seeds
+    check_seeds(start, count)
+    network_dir = args.network_dir or find_network_dir()
+    check_network_files(network_dir)
+    records = Records(args.output_dir)
+    done = records.done_seeds()
+    seeds = [seed for seed in range(start, start + count) if seed not in done]
+    num_kept = 0
+    with tqdm(total=count, initial=count - len(seeds), desc="drawing faces", unit="person") as progress:
+        for person in draw_people(PeopleOfSeeds(seeds, network_dir, args), args.num_workers):
+            records.add(person)
+            num_kept += len(person.kept)
+            progress.set_postfix(kept=num_kept, refresh=False)
+            progress.update()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = drawing_parser()
+    args = parser.parse_args(arguments)
+    try:
+        make_faces(args)
+    except ValueError as error:
+        reason = (
+            str(error).strip().splitlines()[-1].removeprefix("ValueError: ")
+        )  # a worker's has a traceback before it
+        print(f"{parser.prog}: {reason}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

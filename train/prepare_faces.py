@@ -9,8 +9,8 @@ CelebAMask-HQ and FFHQ are known by their folders. Crops that are FFHQ-aligned a
 and it goes on with the first shard that is missing, to the same files.
 """
 
-import os
 import sys
+from argparse import SUPPRESS
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +19,8 @@ import torch
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
+from faceswap_diffusion.devices import available_cores
+from faceswap_diffusion.training.arguments import build_parser
 from faceswap_diffusion.training.photo_sources import (
     HubPhotos,
     IdentityRule,
@@ -30,16 +32,12 @@ from faceswap_diffusion.training.photo_sources import (
 from faceswap_diffusion.training.preparation import PreparationSettings, count_reasons, prepare_faces
 
 
-def available_cores() -> int:
-    """Cores that this process may use: in a container these can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def build_parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="prepare_faces.py", description=__doc__)
-    parser.add_argument("--config", action="config", help="YAML file of settings; flags after it win")
+def add_arguments(parser: ArgumentParser) -> None:
     photos = parser.add_argument_group("photos")
-    photos.add_argument("photos", type=Path, nargs="*", help="folders, with their subfolders, or tar files")
+    # Without a default, or no photos on the command line would be taken for a word against those of --config.
+    photos.add_argument(
+        "photos", type=Path, nargs="*", default=SUPPRESS, help="folders, with their subfolders, or tar files"
+    )
     photos.add_argument("--dataset_name", type=str, help="Hub id or local path of a data set, in place of them")
     photos.add_argument("--split", type=str, default="train", help="of the data set")
     photos.add_argument("--image_column", type=str, default="image", help="of the data set")
@@ -66,22 +64,23 @@ def build_parser() -> ArgumentParser:
     faces.add_argument(
         "--num_workers", type=PositiveInt, default=available_cores(), help="processes; by default one a core"
     )
-    return parser
 
 
 def open_photos(args: Namespace) -> PhotoSource:
-    if bool(args.photos) == bool(args.dataset_name):
+    paths = args.get("photos")
+    if bool(paths) == bool(args.dataset_name):
         raise ValueError("name folders or tar files of photos, or a --dataset_name: one of the two")
     if args.dataset_name:
         return HubPhotos(args.dataset_name, args.split, args.image_column, args.identity_column)
-    if all(path.suffix == ".tar" for path in args.photos):
-        return TarPhotos(args.photos, args.identity_column)
-    return open_folders(args.photos, args.layout, args.identity, args.identity_csv)
+    if all(path.suffix == ".tar" for path in paths):
+        return TarPhotos(paths, args.identity_column)
+    return open_folders(paths, args.layout, args.identity, args.identity_csv)
 
 
-def main() -> None:
-    parser = build_parser()
-    args = parser.parse_args()
+def main(arguments: list[str] | None = None) -> None:
+    parser = build_parser("prepare_faces.py", __doc__)
+    add_arguments(parser)
+    args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     try:

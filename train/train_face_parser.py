@@ -3,7 +3,7 @@
     accelerate launch train/train_face_parser.py --train_data_dir PARSING --output_dir runs/face_parser
 
 PARSING holds square pictures NAME.jpg with NAME_seg.png (indices into `masks.parsing.LABELS`). Stop it at any time:
-run the same command again and it goes on from the last saved state.
+run the same command again and it goes on from the last saved state, to the same end.
 """
 
 import argparse
@@ -14,13 +14,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration, set_seed
+from accelerate.utils import set_seed
 from diffusers.optimization import get_scheduler
 from PIL import Image
-from torch.utils.data import DataLoader, TensorDataset
 from tqdm.auto import tqdm
 
 from faceswap_diffusion.masks.parsing import LABELS, FaceParser
+from faceswap_diffusion.training.randomness import generator_for
+from faceswap_diffusion.training.states import TrainingParts, load_state, save_state
+
+STAYING = ("seed", "resolution", "block_out_channels", "max_train_steps", "learning_rate", "occlusion_probability")
 
 
 def parse_args() -> argparse.Namespace:
@@ -124,59 +127,62 @@ def intersection_over_union(model: FaceParser, pictures: torch.Tensor, labels: t
     return matched / (confusion.sum(0) + confusion.sum(1) - matched)
 
 
+def rows_of_step(seed: int, step: int, count: int, batch_size: int) -> torch.Tensor:
+    """Which of `count` pictures a step takes: each comes once an epoch at most, in a new order."""
+    steps_per_epoch = count // batch_size
+    if not steps_per_epoch:
+        raise ValueError(f"{count} pictures are fewer than a batch of {batch_size}: use a smaller --train_batch_size")
+    epoch, position = divmod(step, steps_per_epoch)
+    order = torch.randperm(count, generator=generator_for(seed, "order", epoch))
+    return order[position * batch_size : (position + 1) * batch_size]
+
+
 def main() -> None:
     args = parse_args()
-    accelerator = Accelerator(
-        project_config=ProjectConfiguration(str(args.output_dir), automatic_checkpoint_naming=True, total_limit=1)
-    )
+    accelerator = Accelerator()
     set_seed(args.seed)
     pictures, labels = load_labelled(args.train_data_dir, 2 * args.resolution)
     held_out = torch.arange(len(pictures)) % args.validation_stride == 0
+    shown = torch.nonzero(~held_out)[:, 0]
+    rank, num_processes = accelerator.process_index, accelerator.num_processes
+    batch_size = args.train_batch_size * num_processes
 
-    model = FaceParser(sample_size=args.resolution, block_out_channels=tuple(args.block_out_channels))
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=1e-2)
+    parser = FaceParser(sample_size=args.resolution, block_out_channels=tuple(args.block_out_channels))
+    parser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(parser.parameters(), lr=args.learning_rate, weight_decay=1e-2)
+    model, optimizer = accelerator.prepare(parser, optimizer)
     lr_scheduler = get_scheduler("cosine", optimizer, num_warmup_steps=50, num_training_steps=args.max_train_steps)
-    dataset = TensorDataset(pictures[~held_out], labels[~held_out])
-    loader = DataLoader(dataset, batch_size=args.train_batch_size, shuffle=True, drop_last=True)
-    model, optimizer, loader, lr_scheduler = accelerator.prepare(model, optimizer, loader, lr_scheduler)
-    parser = accelerator.unwrap_model(model)
+    settings = {name: getattr(args, name) for name in STAYING}
+    settings |= {"global_batch_size": batch_size, "pictures": len(shown)}
+    parts = TrainingParts(model, optimizer, lr_scheduler, None, settings)
 
-    step = 0
-    checkpoints = sorted((args.output_dir / "checkpoints").glob("checkpoint_*"))
-    if checkpoints:
-        accelerator.load_state()
-        step = lr_scheduler.scheduler.last_epoch
-        accelerator.project_configuration.iteration = int(checkpoints[-1].name.split("_")[-1]) + 1
-
+    step = load_state(accelerator, args.output_dir / "states", parts)
     progress = tqdm(total=args.max_train_steps, initial=step, disable=not accelerator.is_main_process, mininterval=10)
     while step < args.max_train_steps:
-        for pixels, wanted in loader:
-            pixels, wanted = random_affine(pixels.float() / 255, wanted, args.resolution)
-            random_occlusion(pixels, wanted, args.occlusion_probability)
-            pixel_values = (random_colours(pixels) * 2 - 1).contiguous(memory_format=torch.channels_last)
-            loss = parsing_loss(model(pixel_values), wanted)
-            accelerator.backward(loss)
-            accelerator.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            lr_scheduler.step()
-            optimizer.zero_grad()
-            step += 1
-            progress.update()
-            if step % args.checkpointing_steps == 0 or step == args.max_train_steps:
-                accelerator.save_state()
-                parser.eval()
-                scores = intersection_over_union(parser, pictures[held_out], labels[held_out])
-                parser.train()
-                table = ", ".join(f"{name} {score:.3f}" for name, score in zip(LABELS, scores, strict=True))
-                accelerator.print(
-                    f"step {step}: loss {loss.item():.4f}, held-out IoU {table}, mean {scores.mean():.3f}"
-                )
-            if step == args.max_train_steps:
-                break
+        # What a step draws depends on its number alone, so that a run goes on as if it had not been stopped.
+        torch.manual_seed(generator_for(args.seed, "step", step * num_processes + rank).initial_seed())
+        rows = shown[rows_of_step(args.seed, step, len(shown), batch_size).chunk(num_processes)[rank]]
+        pixels, wanted = random_affine(pictures[rows].float() / 255, labels[rows], args.resolution)
+        random_occlusion(pixels, wanted, args.occlusion_probability)
+        pixel_values = (random_colours(pixels) * 2 - 1).contiguous(memory_format=torch.channels_last)
+        loss = parsing_loss(model(pixel_values.to(accelerator.device)), wanted.to(accelerator.device))
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        lr_scheduler.step()
+        optimizer.zero_grad()
+        step += 1
+        progress.update()
+        if step % args.checkpointing_steps == 0 or step == args.max_train_steps:
+            save_state(accelerator, args.output_dir / "states", step, parts, total_limit=1)
+            parser.eval()
+            scores = intersection_over_union(parser, pictures[held_out], labels[held_out])
+            parser.train()
+            table = ", ".join(f"{name} {score:.3f}" for name, score in zip(LABELS, scores, strict=True))
+            accelerator.print(f"step {step}: loss {loss.item():.4f}, held-out IoU {table}, mean {scores.mean():.3f}")
 
     if accelerator.is_main_process:
-        parser.to(torch.float16).save_pretrained(args.output_dir / "face_parser")
+        parser.half().save_pretrained(args.output_dir / "face_parser")
 
 
 if __name__ == "__main__":

@@ -1,52 +1,44 @@
+# pyright: reportOperatorIssue=false
+# jsonargparse makes its kinds of numbers at run time.
 """Trains the swap model: masked inpainting of faces, conditioned on identity, CLIP features and landmarks.
 
     python train/prepare_faces.py photos --output_dir data/faces
     accelerate launch train/train_faceswap.py --train_data_dir data/faces --output_dir runs/mine
 
-goes on from the model in the package. The recipe is REFace's (arXiv 2409.07269): a face is hidden and painted again from
-its own identity, with warped masks, augmented sources and a learned unconditional context. Some samples of each batch
-go through several denoising steps, as in a swap. A part of them has its own source, and is to come out as it was. The
-others get the source of another person in the batch; nobody knows their true pixels, so they are taught by the identity
-loss through the recogniser, by the target's coarse colours, by LPIPS, and by a discriminator that knows what faces look
-like.
+goes on from the model in the package. The recipe is REFace's (arXiv 2409.07269): a face is hidden and painted again
+from its own identity, with warped masks, augmented sources and a learned unconditional context. Some samples of each
+batch go through several denoising steps, as in a swap. A part of them has its own source and is to come out as it was.
+The others get the source of another person in the batch; nobody knows their true pixels, so they are taught by the
+identity loss through the recogniser, by the target's coarse colours, by LPIPS, and by a discriminator that knows what
+faces look like.
 
 Stop it at any time: run the same command again and it goes on from the last saved state, to the same end.
 `train/README.md` tells more; `train/recipes/` holds settings for `--config`.
 """
 
-import shutil
-import sys
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
 from accelerate import Accelerator
-from accelerate.utils import set_seed
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, PositiveInt
-from peft import get_peft_model_state_dict
 
-from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT, PARSER_FOLDER, load_pipeline
-from faceswap_diffusion.hub import push_folder
+from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
-from faceswap_diffusion.training.arguments import add_optimization_arguments, add_output_arguments, build_parser
-from faceswap_diffusion.training.batches import Roles, SampleSettings, SwapSamples
+from faceswap_diffusion.training.arguments import (
+    add_data_arguments,
+    add_optimization_arguments,
+    add_output_arguments,
+    build_parser,
+)
+from faceswap_diffusion.training.batches import Roles
+from faceswap_diffusion.training.checkpoints import fuse_lora, load_whole_pipeline, save_lora, save_pipeline
 from faceswap_diffusion.training.dataset import PreparedFaces
-from faceswap_diffusion.training.mask_shuffling import parse_mask_sets
-from faceswap_diffusion.training.model_card import write_model_card
 from faceswap_diffusion.training.new_model import build_pipeline
 from faceswap_diffusion.training.objective import ObjectiveSettings, SwapObjective
-from faceswap_diffusion.training.run import (
-    DivergedError,
-    Run,
-    build_accelerator,
-    global_batch_size,
-    prepare_networks,
-    replaced_folder,
-)
-from faceswap_diffusion.training.states import StateNotSavedError
+from faceswap_diffusion.training.run import Run, prepare_networks
+from faceswap_diffusion.training.script import draw_samples, hand_on, run_script, settings_of
 from faceswap_diffusion.training.trainable import TRAINING_MODES, select_trainable, trained_parameters
 
 STAYING = ("train", "cross_share", "own_share", "mask_sets", "pair_probability")
@@ -54,21 +46,7 @@ STAYING = ("train", "cross_share", "own_share", "mask_sets", "pair_probability")
 
 def swap_parser() -> ArgumentParser:
     parser = build_parser("train_faceswap.py", __doc__)
-    data = parser.add_argument_group("data")
-    data.add_argument("--train_data_dir", type=str, nargs="+", required=True, help="folders of prepare_faces.py")
-    data.add_argument(
-        "--mask_sets",
-        type=str,
-        nargs="+",
-        default=["face=0.6", "head=0.3", "features=0.1"],
-        help="what is hidden of the target and shown of the source, drawn for each sample",
-    )
-    data.add_argument(
-        "--pair_probability",
-        type=ClosedUnitInterval,
-        default=0.5,
-        help="how often another picture of the same person is the source, where there is one",
-    )
+    add_data_arguments(parser)
     add_model_arguments(parser)
     add_objective_arguments(parser)
     add_optimization_arguments(parser, learning_rate=1e-4, ema_decay=0.998)
@@ -88,7 +66,7 @@ def add_model_arguments(parser: ArgumentParser) -> None:
     model.add_argument("--train", type=Literal[TRAINING_MODES], default="full", help="what is trained")
     model.add_argument("--lora_rank", type=PositiveInt, default=16)
     model.add_argument("--new_vae", type=Path, help="exchange the checkpoint's autoencoder for this finished one")
-    model.add_argument("--draw_landmarks", type=bool | None, help="draw landmarks where the face is hidden, from now on")
+    model.add_argument("--draw_landmarks", type=bool | None, help="whether to draw them where the face is hidden")
     new = parser.add_argument_group("a new model, in place of a checkpoint")
     new.add_argument("--vae", type=Path, help="folder of a finished autoencoder to build it around")
     new.add_argument("--image_encoder", type=Path, help="folder that holds image_encoder/ and feature_extractor/")
@@ -128,6 +106,12 @@ def add_objective_arguments(parser: ArgumentParser) -> None:
     group.add_argument("--identity_weight", type=NonNegativeFloat, default=1.5)
     group.add_argument("--coarse_weight", type=NonNegativeFloat, default=2.0, help="of the target's coarse colours")
     group.add_argument(
+        "--attributes_weight",
+        type=NonNegativeFloat,
+        default=0.0,
+        help="of what the image encoder sees of the target; for encoders that do not know people, as the package's",
+    )
+    group.add_argument(
         "--lpips_weight", type=NonNegativeFloat, default=0.0, help="needs `faceswap-diffusion fetch lpips_vgg16`"
     )
     group.add_argument("--adversarial_weight", type=NonNegativeFloat, default=0.4)
@@ -141,37 +125,13 @@ def load_base(args: Namespace) -> tuple[FaceSwapInpaintPipeline, PreparedFaces]:
         faces = PreparedFaces(args.train_data_dir, args.crop_size)
         pipeline = build_pipeline(args.vae, args.image_encoder, faces, args.block_out_channels, args.prediction_type)
     else:
-        pipeline = load_pipeline(args.pretrained_model_name_or_path)
-        if pipeline.image_encoder is None or pipeline.conditioner is None:
-            raise ValueError(
-                f"checkpoint {args.pretrained_model_name_or_path} lacks an image encoder or a conditioner: training "
-                "needs a whole checkpoint, as `convert reface` and `convert sd-inpaint-init` write it"
-            )
+        pipeline = load_whole_pipeline(args.pretrained_model_name_or_path)
         faces = PreparedFaces(args.train_data_dir, pipeline.config["crop_size"])
     if args.new_vae:
         pipeline.register_modules(vae=AutoencoderKL.from_pretrained(args.new_vae))
     if args.draw_landmarks is not None:
         pipeline.register_to_config(draw_landmarks=args.draw_landmarks)
     return pipeline, faces
-
-
-def settings_of(kind: type, args: Namespace, **more: Any) -> Any:
-    """A dataclass of settings, filled from the arguments of the same names."""
-    given = {field.name: getattr(args, field.name) for field in fields(kind) if hasattr(args, field.name)}
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    return kind(**{**given, **more})
-
-
-def draw_samples(args: Namespace, accelerator: Accelerator, pipeline: FaceSwapInpaintPipeline, faces: PreparedFaces):
-    """The samples of the run."""
-    roles, batch_size = Roles.from_shares(args.cross_share, args.own_share), global_batch_size(args, accelerator)
-    roles.check(args.train_batch_size, batch_size)
-    mask_sets = parse_mask_sets(args.mask_sets)
-    geometry = None
-    if pipeline.config["geometry_share"]:
-        geometry = pipeline.conditioner.geometry_coefficients.float().cpu()
-    settings = settings_of(SampleSettings, args, roles=roles, global_batch_size=batch_size, mask_sets=mask_sets)
-    return SwapSamples(faces, settings, geometry)
 
 
 def parameter_groups(args: Namespace, objective: SwapObjective) -> list[dict[str, Any]]:
@@ -183,80 +143,42 @@ def parameter_groups(args: Namespace, objective: SwapObjective) -> list[dict[str
     return groups
 
 
-def save_pipeline(args: Namespace, pipeline: FaceSwapInpaintPipeline) -> None:
-    """Writes a checkpoint that loads at once, with the face parser of the one that it started from."""
-    with replaced_folder(args.output_dir / "pipeline") as folder:
-        pipeline.save_pretrained(folder)
-        parser = Path(args.pretrained_model_name_or_path, PARSER_FOLDER)
-        if parser.is_dir() and not args.vae:
-            shutil.copytree(parser, folder / PARSER_FOLDER)
+def save_weights(args: Namespace, pipeline: FaceSwapInpaintPipeline) -> None:
+    """Writes what was trained: additions of low rank by themselves, or the whole checkpoint."""
+    if args.train == "lora":
+        save_lora(pipeline, args.output_dir / "lora")
+    else:
+        save_pipeline(pipeline, args.output_dir / "pipeline", base_folder(args))
 
 
-def save_lora(args: Namespace, pipeline: FaceSwapInpaintPipeline) -> None:
-    """Writes the additions of low rank by themselves, as `load_lora_weights` takes them."""
-    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(pipeline.unet))
-    with replaced_folder(args.output_dir / "lora") as folder:
-        FaceSwapInpaintPipeline.save_lora_weights(folder, unet_lora_layers=layers)
-
-
-def fuse_lora(args: Namespace) -> None:
-    """Writes the checkpoint that the additions of low rank make of the one that they were trained on."""
-    pipeline, _ = load_base(args)
-    pipeline.load_lora_weights(args.output_dir / "lora")
-    pipeline.fuse_lora()
-    pipeline.unload_lora_weights()
-    save_pipeline(args, pipeline)
+def base_folder(args: Namespace) -> str:
+    return str(args.vae or args.pretrained_model_name_or_path)
 
 
 def build_run(args: Namespace, accelerator: Accelerator) -> Run:
     pipeline, faces = load_base(args)
-    samples = draw_samples(args, accelerator, pipeline, faces)
+    roles = Roles.from_shares(args.cross_share, args.own_share)
+    samples = draw_samples(args, accelerator, pipeline, faces, roles)
     select_trainable(pipeline, args.train, args.lora_rank)
     prepare_networks(args, accelerator, pipeline)
-    settings = settings_of(ObjectiveSettings, args)
-    objective = SwapObjective(pipeline, settings, samples.settings.roles, faces.identity_network)
-    save = save_lora if args.train == "lora" else save_pipeline
+    objective = SwapObjective(pipeline, settings_of(ObjectiveSettings, args), roles, faces.identity_network)
     staying = {name: getattr(args, name) for name in STAYING}
     groups = parameter_groups(args, objective)
-    return Run(args, accelerator, pipeline, objective, groups, samples, staying, lambda: save(args, pipeline))
+    return Run(args, accelerator, pipeline, objective, groups, samples, staying, lambda: save_weights(args, pipeline))
 
 
 def finish(args: Namespace, run: Run) -> None:
-    """Makes of the trained weights a folder for everybody: a checkpoint that loads at once, its card, the upload."""
+    """Makes of what was trained a checkpoint that loads at once."""
     folder = args.output_dir / "pipeline"
     if args.train == "lora":
-        fuse_lora(args)
-    write_model_card(folder, run)
-    print(f"The checkpoint is in {folder}: faceswap-diffusion swap SOURCE TARGET --checkpoint {folder} -o swap.png")
-    if args.push_to_hub:
-        repository = args.hub_model_id or args.output_dir.resolve().name
-        print(f"Uploaded: {push_folder(folder, repository, private=args.hub_private)}")
+        pipeline, _ = load_base(args)
+        fuse_lora(pipeline, args.output_dir / "lora")
+        save_pipeline(pipeline, folder, base_folder(args))
+    hand_on(args, folder, run)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = swap_parser()
-    args = parser.parse_args(arguments)
-    accelerator = build_accelerator(args)
-    set_seed(args.seed)  # for new layers; everything else is drawn from the seed and its own number
-    try:
-        run = build_run(args, accelerator)
-        if accelerator.is_main_process:
-            args.output_dir.mkdir(parents=True, exist_ok=True)
-            parser.save(args, args.output_dir / "config.yaml", overwrite=True)
-        if args.report_to != "none":
-            accelerator.init_trackers(args.tracker_project_name)
-        step = run.train()
-        if step < args.max_train_steps:
-            accelerator.print(f"Stopped after step {step}: the same command goes on from there.")
-        elif accelerator.is_main_process:
-            finish(args, run)
-        accelerator.end_training()
-    except ValueError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        sys.exit(2)
-    except (DivergedError, StateNotSavedError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        sys.exit(1)
+    run_script(swap_parser(), arguments, build_run, finish)
 
 
 if __name__ == "__main__":

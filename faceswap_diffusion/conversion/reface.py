@@ -25,7 +25,7 @@ from faceswap_diffusion.conversion.compvis import compvis_shape, unet_keys, vae_
 from faceswap_diffusion.conversion.output import check_output, written
 from faceswap_diffusion.conversion.torch_files import Checkpoint, read_checkpoint
 from faceswap_diffusion.conversion.weights import ConversionReport, check_weights, fill, left_out, shapes_of
-from faceswap_diffusion.hub import write_hub_files
+from faceswap_diffusion.hub import CARD_TAGS, CONSENT, swap_example, write_hub_files
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 
 NETWORKS = ("unet", "vae", "image_encoder", "conditioner")
@@ -120,13 +120,13 @@ PUBLISHED = Architecture(
 """The checkpoint that REFace's authors published: Stable Diffusion 1.4, CLIP ViT-L/14, IR-SE50, 512 px."""
 
 
-MODEL_CARD = """---
+MODEL_CARD = f"""---
 license: other
 library_name: diffusers
 pipeline_tag: image-to-image
 tags:
-- face-swap
-- inpainting
+- {CARD_TAGS[0]}
+- {CARD_TAGS[1]}
 ---
 
 # REFace, converted for Diffusers
@@ -135,14 +135,8 @@ Weights of [REFace](https://arxiv.org/abs/2409.07269), converted by the package 
 says what became of every key. Their terms are those of the original: they were trained on CelebAMask-HQ and began as
 Paint-by-Example's, for non-commercial use.
 
-```py
-from faceswap_diffusion import FaceSwapper
-
-FaceSwapper.from_pretrained("path/to/this/folder").swap("source.jpg", "target.jpg").save("swapped.png")
-```
-
-Swap faces only of people who agreed to it, and leave in place the metadata that says a picture was made with AI.
-"""
+{swap_example("path/to/this/folder")}
+{CONSENT}"""
 
 
 def stable_diffusion_scheduler() -> DDIMScheduler:

@@ -1,3 +1,5 @@
+# pyright: reportOperatorIssue=false
+# jsonargparse makes its kinds of numbers at run time.
 """Arguments that the training scripts of the swap model share: how it is optimised, and what becomes of it."""
 
 from pathlib import Path
@@ -17,6 +19,29 @@ def build_parser(script: str, description: str | None) -> ArgumentParser:
     parser = ArgumentParser(prog=script, description=description)
     parser.add_argument("--config", action="config", help="YAML file of settings; flags after it win")
     return parser
+
+
+def add_data_arguments(parser: ArgumentParser) -> None:
+    """Adds which faces are trained on, and how samples are made of them.
+
+    Args:
+        parser (`ArgumentParser`): To add to.
+    """
+    group = parser.add_argument_group("data")
+    group.add_argument("--train_data_dir", type=str, nargs="+", required=True, help="folders of prepare_faces.py")
+    group.add_argument(
+        "--mask_sets",
+        type=str,
+        nargs="+",
+        default=["face=0.6", "head=0.3", "features=0.1"],
+        help="what is hidden of the target and shown of the source, drawn for each sample",
+    )
+    group.add_argument(
+        "--pair_probability",
+        type=ClosedUnitInterval,
+        default=0.5,
+        help="how often another picture of the same person is the source, where there is one",
+    )
 
 
 def add_optimization_arguments(parser: ArgumentParser, learning_rate: float, ema_decay: float) -> None:

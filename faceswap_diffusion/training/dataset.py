@@ -121,7 +121,7 @@ class PreparedFaces(Dataset):
         if side != size:
             pixels = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
             labels = resize_labels(labels, size)
-        measured = {name: stored[name].reshape(shape) for name, shape in MEASUREMENTS.items()}
+        measured = {name: np.array(stored[name]).reshape(shape) for name, shape in MEASUREMENTS.items()}
         return FaceRecord(
             name=str(stored["name"]),
             identity=self.identities[row],
@@ -130,7 +130,7 @@ class PreparedFaces(Dataset):
             landmarks=resize_landmarks(measured["landmarks"], side, size),
             head_pose=measured["head_pose"],
             blendshapes=measured["blendshapes"],
-            identity_embeds=torch.tensor(measured["identity_embeds"]),
+            identity_embeds=torch.from_numpy(measured["identity_embeds"]),
         )
 
     def column(self, name: str) -> np.ndarray:
@@ -142,7 +142,8 @@ class PreparedFaces(Dataset):
         Returns:
             `np.ndarray`: (N, ...) float32; landmarks in pixels of `resolution`.
         """
-        values = self._table_column(name).combine_chunks().flatten().to_numpy().reshape(-1, *MEASUREMENTS[name])
+        stored = self._table_column(name).combine_chunks().flatten().to_numpy()
+        values = np.array(stored).reshape(-1, *MEASUREMENTS[name])
         return resize_landmarks(values, self._sides[:, None, None], self.resolution) if name == "landmarks" else values
 
     def _table_column(self, name: str) -> pa.ChunkedArray:

@@ -25,7 +25,8 @@ class PatchDiscriminator(nn.Module):
             stride = 2 if index < num_halvings else 1
             convolution = nn.utils.parametrizations.spectral_norm(nn.Conv2d(before, after, 4, stride, 1))
             layers += [convolution, nn.LeakyReLU(0.2)]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 3, padding=1))
+        # No bias: the hinge loss lifts real verdicts as much as it lowers painted ones; rounding errors would move it.
+        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 3, padding=1, bias=False))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Judges RGB (B, 3, H, W) in [-1, 1]: one number a patch, (B, 1, h, w), the higher the more real."""

@@ -1,4 +1,5 @@
 # pyright: reportArgumentType=false, reportOptionalMemberAccess=false, reportAttributeAccessIssue=false
+# pyright: reportIndexIssue=false
 # diffusers annotates its models too loosely for the checker.
 """A new swap model around a finished autoencoder and image encoder: the architecture of the model in the package."""
 
@@ -47,7 +48,7 @@ def build_unet(block_out_channels: Sequence[int], sample_size: int) -> UNet2DCon
 
 
 def build_conditioner(clip_embed_dim: int, faces: PreparedFaces) -> FaceConditioner:
-    """A conditioner of four kinds of tokens, which knows the mean, the spread and the geometry of the faces' landmarks.
+    """A conditioner of four kinds of tokens, which knows mean, spread and geometry of the faces' landmarks.
 
     Args:
         clip_embed_dim (`int`): Width of the image encoder's `image_embeds`.

@@ -1,17 +1,16 @@
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportOptionalMemberAccess=false
 # pyright: reportIndexIssue=false, reportOptionalCall=false
 # diffusers annotates its models and their outputs too loosely for the checker.
-"""The objective of the swap model: what one batch costs, term by term, with everything that is trained in one module."""
+"""The objective of the swap model: what one batch costs, term by term; all that is trained is in one module."""
 
 from dataclasses import dataclass
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
-from torch import nn
 
 from faceswap_diffusion.evaluation.lpips import LPIPS
-from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline, assemble_unet_input
-from faceswap_diffusion.pipeline_inputs import hide, preprocess_encoder_image, preprocess_identity_image, resize
+from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.pipeline_inputs import resize
 from faceswap_diffusion.training.augmentation import jitter_views
 from faceswap_diffusion.training.batches import Roles, SwapBatch
 from faceswap_diffusion.training.discriminator import PatchDiscriminator, discriminator_loss, painter_loss
@@ -25,6 +24,7 @@ from faceswap_diffusion.training.losses import (
 )
 from faceswap_diffusion.training.randomness import choose, generator_for, uniform
 from faceswap_diffusion.training.sampling import ddim_predictions, visited_timesteps
+from faceswap_diffusion.training.swap_module import SwapModule
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,11 @@ class ObjectiveSettings:
         outside_weight (`float`): Weight of what lies outside the mask, which is never pasted.
         num_rollout_steps (`tuple[int, ...]`): Steps of the sampling inside training: one of them is drawn a step.
         rollout_depth (`str`): `"random"`: stop after any number of them, or `"full"`: take them all.
-        rollout_start (`str`): `"noise"` as in a swap, or REFace's `"target"`: the target, noised to the first timestep.
+        rollout_start (`str`): `"noise"` as in a swap, or REFace's `"target"`: the target, noised to the first one.
         num_gradient_steps (`int`, *optional*): Steps at the end that gradients pass through; none: all of them.
         rollout_checkpointing (`bool`): Whether each of these steps is computed anew on the way back, to save memory.
-        own_weight, identity_weight, coarse_weight, lpips_weight, adversarial_weight (`float`): Of each term.
+        own_weight, identity_weight, coarse_weight, attributes_weight, lpips_weight, adversarial_weight (`float`): Of
+            each term.
     """
 
     seed: int = 0
@@ -59,6 +60,7 @@ class ObjectiveSettings:
     own_weight: float = 1.0
     identity_weight: float = 1.0
     coarse_weight: float = 0.5
+    attributes_weight: float = 0.0
     lpips_weight: float = 0.0
     adversarial_weight: float = 0.1
 
@@ -80,11 +82,10 @@ class Draws:
     dropped: torch.Tensor
 
 
-class SwapObjective(nn.Module):
+class SwapObjective(SwapModule):
     """The loss of a batch (REFace, arXiv 2409.07269, section 3.3, and what we added).
 
-    The UNet, the conditioner and, with an adversarial weight, a discriminator are its submodules, so that one forward
-    pass and one backward pass serve every way of distributing them. The frozen networks are not.
+    With an adversarial weight, a discriminator is its submodule as well.
 
     Args:
         pipeline (`FaceSwapInpaintPipeline`): A whole checkpoint; it is trained in place.
@@ -101,16 +102,12 @@ class SwapObjective(nn.Module):
         roles: Roles,
         identity_network: str = "sface",
     ):
-        super().__init__()
-        self.unet, self.conditioner = pipeline.unet, pipeline.conditioner
+        super().__init__(pipeline, identity_network)
         judged = roles.num_cross and settings.adversarial_weight
         self.discriminator = PatchDiscriminator(num_halvings=3) if judged else None
-        self.pipeline, self.settings = pipeline, settings
-        self.prepared_embeds = pipeline.conditioner.config["identity_network"] == identity_network
+        self.settings = settings
         # In a tuple, so that it is no submodule: it is not trained and not saved.
-        self.lpips = (LPIPS().to(pipeline.unet.device),) if settings.lpips_weight else ()
-        self.alphas_cumprod = pipeline.scheduler.alphas_cumprod
-        self.prediction_type = pipeline.scheduler.config["prediction_type"]
+        self.lpips = (LPIPS().to(pipeline.vae.device),) if settings.lpips_weight else ()
 
     def forward(self, batch: SwapBatch, step: int) -> dict[str, torch.Tensor]:
         """Computes every term.
@@ -124,7 +121,7 @@ class SwapObjective(nn.Module):
         """
         latents = self.encode_targets(batch.pixels)
         draws = self.draw(batch, latents)
-        masked, mask = self.encode_masked(batch, draws), resize(batch.mask, *latents.shape[-2:])
+        masked, mask = self.encode_masked(batch, draws.generators), resize(batch.mask, *latents.shape[-2:])
         identity_embeds = self.source_embeds(batch)
         context = self.context(batch, identity_embeds, draws.dropped)
         num_rolled_out = batch.num_cross + batch.num_own
@@ -142,19 +139,8 @@ class SwapObjective(nn.Module):
 
     def total(self, losses: dict[str, torch.Tensor]) -> torch.Tensor:
         """The weighted sum. The discriminator's own loss says nothing about the model: its weight is 1."""
-        return sum(getattr(self.settings, f"{name}_weight", 1.0) * loss for name, loss in losses.items())
-
-    @torch.no_grad()
-    def encode_targets(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Scaled latents (B, 4, h, w): the mode of the posterior."""
-        return self.pipeline.vae.encode(pixels).latent_dist.mode() * self.pipeline.vae.config["scaling_factor"]
-
-    @torch.no_grad()
-    def encode_masked(self, batch: SwapBatch, draws: Draws) -> torch.Tensor:
-        """Scaled latents of the targets without their faces, as the pipeline makes them."""
-        drawing = self.pipeline.draw(batch.landmarks, *batch.pixels.shape[-2:])
-        drawing = None if drawing is None else drawing.to(batch.pixels.device)
-        return self.pipeline.encode_vae_image(hide(batch.pixels, batch.mask, drawing), draws.generators)
+        weighted = [getattr(self.settings, f"{name}_weight", 1.0) * loss for name, loss in losses.items()]
+        return torch.stack(weighted).sum()
 
     def draw(self, batch: SwapBatch, latents: torch.Tensor) -> Draws:
         """Draws noise, timesteps and dropout of each sample; none of those that are rolled out is dropped."""
@@ -168,50 +154,6 @@ class SwapObjective(nn.Module):
         dropped[: batch.num_cross + batch.num_own] = False
         timesteps = (positions * len(self.alphas_cumprod)).long()
         return Draws(generators, noise, timesteps.to(latents.device), dropped.to(latents.device))
-
-    @torch.no_grad()
-    def source_embeds(self, batch: SwapBatch) -> torch.Tensor:
-        """Identity of the sources, (B, D)."""
-        if self.prepared_embeds:
-            return batch.identity_embeds
-        return self.embed_identity(batch.source_pixels, batch.source_mask)
-
-    def embed_identity(self, pixels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Embeds crops (B, 3, S, S) in [-1, 1] as `FaceSwapInpaintPipeline.encode_identity` does; differentiable."""
-        config = self.pipeline.config
-        size = config["identity_size"] or config["crop_size"]
-        if config["mask_identity"]:
-            pixels = preprocess_identity_image(pixels, size, self.pipeline.feature_extractor.image_mean, mask)
-        recognizer = self.conditioner.identity_encoder
-        return recognizer(recognizer.prepare(resize(pixels, size, size)))
-
-    @torch.no_grad()
-    def clip_embeds(self, pixels: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        encoder, extractor = self.pipeline.image_encoder, self.pipeline.feature_extractor
-        statistics = extractor.image_mean, extractor.image_std
-        return encoder(preprocess_encoder_image(pixels, encoder.config.image_size, *statistics, mask)).image_embeds
-
-    def context(self, batch: SwapBatch, identity_embeds: torch.Tensor, dropped: torch.Tensor) -> torch.Tensor:
-        """The UNet's context; the unconditional one where `dropped` (B,) is set."""
-        context = self.conditioner(
-            identity_embeds,
-            self.clip_embeds(batch.source_pixels, batch.source_mask),
-            self.clip_embeds(batch.pixels),
-            batch.landmarks * self.pipeline.config["landmark_scale"],
-        )
-        return torch.where(dropped[:, None, None], self.conditioner.unconditional(len(context)), context)
-
-    def predict(
-        self,
-        noisy: torch.Tensor,
-        timesteps: torch.Tensor,
-        masked: torch.Tensor,
-        mask: torch.Tensor,
-        context: torch.Tensor,
-    ) -> torch.Tensor:
-        """The UNet's output (B, 4, h, w)."""
-        unet_input = assemble_unet_input(noisy, masked, mask, self.pipeline.config["channel_order"])
-        return self.unet(unet_input, timesteps, context).sample.float()
 
     def denoising_loss(
         self,
@@ -286,7 +228,7 @@ class SwapObjective(nn.Module):
         generators: list[torch.Generator],
     ) -> dict[str, torch.Tensor]:
         """Losses of swaps whose true pixels nobody knows: identity and LPIPS in every step, the others in the last."""
-        cross, settings = slice(batch.num_cross), self.settings
+        cross = slice(batch.num_cross)
         mask, target = batch.mask[cross], batch.pixels[cross]
         swaps = [self.decode(x0[cross], target, mask) for x0 in x0s]
         embeds = [self.embed_identity(jitter_views(swap, generators[cross]), mask) for swap in swaps]
@@ -294,11 +236,21 @@ class SwapObjective(nn.Module):
             "identity": torch.stack([identity_loss(embed, identity_embeds[cross]).mean() for embed in embeds]).mean(),
             "coarse": coarse_loss(swaps[-1], target, mask).mean(),
         }
+        if self.settings.attributes_weight:
+            losses["attributes"] = self.attributes_loss(swaps[-1], target)
         if self.lpips:
             losses["lpips"] = perceptual_loss(swaps, target, self.lpips[0].distance).mean()
         if self.discriminator is not None:
             losses |= self.adversarial_losses(swaps[-1], target, mask)
         return losses
+
+    def attributes_loss(self, swaps: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Squared error of what the image encoder sees in swaps and in their targets.
+
+        For encoders that see pose, expression and light but not who it is, as that of `train/train_image_encoder.py`:
+        these are to stay the target's. CLIP itself knows people.
+        """
+        return (self.clip_embeds(swaps) - self.clip_embeds(target)).square().mean()
 
     def decode(self, x0: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """The picture of predicted latents inside the mask, the target around it, RGB in [-1, 1]."""

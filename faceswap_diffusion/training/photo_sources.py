@@ -192,13 +192,17 @@ class HubPhotos(PhotoSource):
         identity_column (`str`, *optional*): Who is in them.
 
     Raises:
-        ValueError: If there is no such column.
+        ValueError: If there is no such data set or column.
     """
 
     def __init__(
         self, name: str, split: str = "train", image_column: str = "image", identity_column: str | None = None
     ):
-        rows = datasets.load_dataset(name, split=split)
+        try:
+            rows = datasets.load_dataset(name, split=split)
+        except OSError as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"cannot load the data set {name} ({reason}): check its name, or download it") from None
         for column in filter(None, (image_column, identity_column)):
             if column not in rows.column_names:
                 raise ValueError(f"{name} has no column {column!r}: choose one of {', '.join(rows.column_names)}")

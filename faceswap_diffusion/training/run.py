@@ -25,11 +25,11 @@ from tqdm.auto import tqdm
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.training.batches import StepBatches, SwapBatch, SwapSamples
 from faceswap_diffusion.training.dataset import FaceRecord, PreparedFaces
-from faceswap_diffusion.training.history import History, log_pictures
+from faceswap_diffusion.training.history import History, check_tracker, log_pictures
 from faceswap_diffusion.training.interruption import StopSignal
 from faceswap_diffusion.training.states import TrainingParts, load_state, save_state
 from faceswap_diffusion.training.trainable import architecture_of, build_optimizer
-from faceswap_diffusion.training.validation import validate
+from faceswap_diffusion.training.validation import choose_rows, validate
 
 STAYING = ("seed", "max_train_steps", "lr_scheduler", "lr_warmup_steps", "ema_decay", "mixed_precision")
 """Arguments that must not change between a stop and going on, or the run would not be the same run."""
@@ -41,6 +41,7 @@ class DivergedError(RuntimeError):
 
 def build_accelerator(args: Namespace) -> Accelerator:
     """The accelerator of a run, see `arguments` for what it takes."""
+    check_tracker(args.report_to)
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision,
         gradient_accumulation_steps=args.gradient_accumulation_steps,
@@ -85,7 +86,7 @@ def load_validation(args: Namespace, pipeline: FaceSwapInpaintPipeline) -> list[
     if not args.validation_data_dir:
         return []
     faces = PreparedFaces(args.validation_data_dir, pipeline.config["crop_size"])
-    return [faces[row] for row in range(min(args.num_validation, len(faces)))]
+    return [faces[row] for row in choose_rows(faces.identities, args.num_validation)]
 
 
 class Run:
@@ -130,7 +131,10 @@ class Run:
         self.model, self.optimizer = accelerator.prepare(objective, optimizer)
         self.painted = self.optimizer.param_groups[0]["params"]
         self.lr_scheduler = get_scheduler(
-            args.lr_scheduler, self.optimizer, args.lr_warmup_steps, num_training_steps=args.max_train_steps
+            args.lr_scheduler,
+            self.optimizer,
+            num_warmup_steps=args.lr_warmup_steps,
+            num_training_steps=args.max_train_steps,
         )
         self.ema = EMAModel(self.painted, args.ema_decay, use_ema_warmup=True, power=3 / 4) if args.ema_decay else None
         self.parts = TrainingParts(self.model, self.optimizer, self.lr_scheduler, self.ema, settings)
@@ -148,7 +152,8 @@ class Run:
         """
         args, accelerator = self.args, self.accelerator
         step = load_state(accelerator, args.output_dir / "states", self.parts)
-        self.history.truncate(step)
+        if accelerator.is_main_process:
+            self.history.truncate(step)
         progress = tqdm(
             total=args.max_train_steps, initial=step, mininterval=5, disable=not accelerator.is_local_main_process
         )
@@ -240,11 +245,13 @@ class Run:
         )
 
     def report(self, step: int, losses: dict[str, float], speed: dict[str, float], progress: tqdm) -> None:
-        """Tells history, trackers and progress bar of a step. Speed is no part of the history, which is the same in
-        a run that was interrupted.
+        """Tells history, trackers and progress bar of a step.
+
+        Speed has a file of its own: the history of a run that was interrupted is that of one that was not.
         """
         if self.accelerator.is_main_process:
             self.history.add(step, losses)
+            self.history.add_speed(step, speed)
         self.accelerator.log({**losses, **speed}, step=step)
         shown = {"loss": losses["loss"], **speed}
         progress.set_postfix({name: f"{value:.3g}" for name, value in shown.items()}, refresh=False)

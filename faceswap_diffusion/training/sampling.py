@@ -33,8 +33,8 @@ def ddim_step(
     Args:
         x0 (`torch.Tensor`): (B, C, h, w), the clean latents predicted at the present timestep.
         noisy (`torch.Tensor`): (B, C, h, w), the present state.
-        alpha_cumprod (`torch.Tensor`): Scalar, of the present timestep.
-        previous (`torch.Tensor`): Scalar, of the timestep to go to.
+        alpha_cumprod (`torch.Tensor`): Of the present timestep, a scalar, or (B, 1, 1, 1) of each sample's.
+        previous (`torch.Tensor`): Of the timestep to go to, likewise.
     """
     noise = (noisy - alpha_cumprod.sqrt() * x0) / (1 - alpha_cumprod).sqrt()
     return previous.sqrt() * x0 + (1 - previous).sqrt() * noise

@@ -74,7 +74,7 @@ def build_optimizer(groups: list[dict], weight_decay: float, use_8bit_adam: bool
     if not use_8bit_adam:
         return torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
     try:
-        import bitsandbytes
+        import bitsandbytes  # pyright: ignore[reportMissingImports] - no package for all platforms
     except ImportError as error:
         raise ValueError("--use_8bit_adam needs bitsandbytes: pip install bitsandbytes") from error
     return bitsandbytes.optim.AdamW8bit(groups, weight_decay=weight_decay)

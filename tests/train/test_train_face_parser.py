@@ -92,6 +92,17 @@ def test_parsing_loss_by_hand():
     assert training.parsing_loss(undecided, labels).item() == pytest.approx(np.log(2) + 1 / 3, abs=1e-6)
 
 
+def test_rows_of_a_step_come_once_an_epoch_in_an_order_of_its_own():
+    epochs = [torch.cat([training.rows_of_step(3, step, 11, 4) for step in (first, first + 1)]) for first in (0, 2)]
+    for rows in epochs:
+        assert len(set(rows.tolist())) == 8
+        assert set(rows.tolist()) <= set(range(11))
+    assert not torch.equal(*epochs)
+    assert torch.equal(training.rows_of_step(3, 3, 11, 4), epochs[1][4:])
+    with pytest.raises(ValueError, match="smaller --train_batch_size"):
+        training.rows_of_step(0, 0, 3, 4)
+
+
 def test_intersection_over_union_by_hand():
     class Fixed(FaceParser):
         def parse(self, crop: np.ndarray) -> np.ndarray:
@@ -105,24 +116,41 @@ def test_intersection_over_union_by_hand():
     assert scores[:3].tolist() == [0.5, 0.5, 1]
 
 
-def run(data: Path, output: Path, steps: int) -> str:
-    command = [sys.executable, SCRIPT, "--train_data_dir", data, "--output_dir", output, "--resolution", "32"]
-    command += ["--block_out_channels", "4", "8", "8", "8", "--train_batch_size", "4", "--checkpointing_steps", "2"]
-    command += ["--validation_stride", "4", "--max_train_steps", str(steps)]
-    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])}
-    return subprocess.check_output([str(part) for part in command], env=environment, text=True)
+def start(data: Path, output: Path) -> subprocess.Popen:
+    """A run of 6 steps on 6 pictures in batches of 4."""
+    command = [sys.executable, SCRIPT, "--train_data_dir", data, "--output_dir", output, "--resolution", 32]
+    command += ["--block_out_channels", 4, 8, 8, 8, "--train_batch_size", 4, "--checkpointing_steps", 1]
+    command += ["--validation_stride", 4, "--max_train_steps", 6]
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[1]), "PYTHONUNBUFFERED": "1"}
+    environment |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(list(map(str, command)), env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen) -> list[str]:
+    """What it prints, a line a step."""
+    output, _ = process.communicate()
+    assert process.returncode == 0
+    return [line for line in output.splitlines() if line.startswith("step")]
 
 
 @pytest.mark.slow
-def test_the_script_trains_stops_and_goes_on(tmp_path):
-    data, output = write(tmp_path / "data"), tmp_path / "out"
-    first = run(data, output, steps=4)
-    assert "step 2:" in first
-    assert "step 4:" in first
-    assert "skin 0." in first
-    second = run(data, output, steps=6)
-    assert "step 4:" not in second
-    assert "step 6:" in second
-    parser = FaceParser.from_pretrained(output / "face_parser")
+def test_a_run_that_is_killed_ends_as_if_it_had_not_been(tmp_path):
+    data = write(tmp_path / "data")
+    undisturbed = finish(start(data, tmp_path / "undisturbed"))
+    assert [line.split(":")[0] for line in undisturbed] == [f"step {step}" for step in range(1, 7)]
+    assert "skin 0." in undisturbed[0]
+
+    process = start(data, tmp_path / "killed")
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("step 2"):
+        assert process.poll() is None
+    process.kill()
+    process.communicate()
+    lines = finish(start(data, tmp_path / "killed"))
+    assert 0 < len(lines) < 6
+    assert lines == undisturbed[-len(lines) :]
+    name = "face_parser/diffusion_pytorch_model.safetensors"
+    assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+    parser = FaceParser.from_pretrained(tmp_path / "killed" / "face_parser")
     assert parser.config["sample_size"] == 32
     assert all(parameter.isfinite().all() for parameter in parser.parameters())

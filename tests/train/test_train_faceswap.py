@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
@@ -42,7 +43,9 @@ training = load_script()
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
-    tiny_pipeline().save_pretrained(folder)
+    pipeline = tiny_pipeline()
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, prediction_type="v_prediction")
+    pipeline.save_pretrained(folder)
     return folder
 
 
@@ -207,21 +210,22 @@ def test_going_on_with_other_settings_or_another_architecture_is_an_error(undist
         assert str(more[0]).removeprefix("--") in capsys.readouterr().err
 
 
-def test_accumulated_batches_train_like_one_large_batch(undisturbed, arguments, tmp_path):
-    more = ["--cross_share", 0.5, "--own_share", 0.5, "--validation_steps", 4]
+def test_accumulated_batches_train_like_one_large_batch(arguments, tmp_path):
+    # Without discriminator: its spectral norm goes on with every forward pass, and there are twice as many.
+    more = ["--cross_share", 0.5, "--own_share", 0.5, "--learning_rate", 1e-4, "--adversarial_weight", 0]
     run(arguments(tmp_path / "large", *more))
     run(arguments(tmp_path / "small", *more, "--train_batch_size", 2, "--gradient_accumulation_steps", 2))
     compare_runs(tmp_path / "large", tmp_path / "small")
 
 
 def compare_runs(first: Path, second: Path) -> None:
-    """The same but for the order in which sums are made."""
+    """The same but for the order of sums, of which AdamW makes much where gradients are next to none."""
     for got, expected in zip(history(second), history(first), strict=True):
         for name, value in expected.items():
             assert float(got[name]) == pytest.approx(float(value), rel=2e-3, abs=1e-4), (expected["step"], name)
     expected = weights(first)
     for name, tensor in weights(second).items():
-        torch.testing.assert_close(tensor, expected[name], rtol=1e-2, atol=2e-3, msg=name)
+        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-4, msg=name)
 
 
 def test_a_lora_is_saved_by_itself_and_in_a_checkpoint(arguments, checkpoint, tmp_path):
@@ -264,7 +268,7 @@ def test_the_finished_checkpoint_is_pushed_with_its_card(undisturbed, arguments,
 
 @pytest.mark.slow
 def test_two_processes_train_like_one_with_the_same_global_batch(arguments, tmp_path):
-    more = ["--cross_share", 0.5, "--own_share", 0.5, "--validation_steps", 4]
+    more = ["--cross_share", 0.5, "--own_share", 0.5, "--learning_rate", 1e-4]
     run(arguments(tmp_path / "one", *more))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

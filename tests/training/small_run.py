@@ -4,15 +4,19 @@ It goes on from the newest state in FOLDER, takes steps until STEPS, and saves a
 """
 
 import argparse
+import gc
+import os
 import resource
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState, GradientState, PartialState
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import nn
@@ -22,7 +26,31 @@ from faceswap_diffusion.training.discriminator import PatchDiscriminator
 from faceswap_diffusion.training.interruption import StopSignal
 from faceswap_diffusion.training.states import StateNotSavedError, TrainingParts, load_state, save_state
 
+ROOT = Path(__file__).parents[2]
 GLOBAL_BATCH = 4
+
+
+def start(*arguments: object, processes: int = 1) -> subprocess.Popen:
+    """This program in a process of its own, or several."""
+    launcher = []
+    if processes > 1:
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    return subprocess.Popen(
+        [sys.executable, *launcher, "-m", "tests.training.small_run", *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def fresh_accelerator() -> Accelerator:
+    for state in (AcceleratorState, GradientState):
+        state._reset_state()
+    PartialState._reset_state()
+    # The discriminator has no gradients in the first steps.
+    return Accelerator(cpu=True, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
 
 
 class SmallModel(nn.Module):
@@ -44,8 +72,8 @@ class SmallModel(nn.Module):
 def build_parts(accelerator: Accelerator, sharded: bool = False, **settings: Any) -> TrainingParts:
     torch.manual_seed(0)
     model = SmallModel()
-    if sharded:
-        fully_shard(model)
+    if sharded:  # takes no other memory format
+        fully_shard(model.to(memory_format=torch.contiguous_format))  # type: ignore[call-overload]
     groups = [
         {"params": list(model.painter.parameters()), "lr": 1e-2, "betas": (0.9, 0.99)},
         {"params": list(model.discriminator.parameters()), "lr": 1e-3, "betas": (0.5, 0.99), "weight_decay": 0.0},
@@ -83,7 +111,7 @@ def main() -> None:
     if args.file_size:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (args.file_size, args.file_size))
-    accelerator = Accelerator(cpu=True)
+    accelerator = fresh_accelerator()
     parts = build_parts(accelerator, args.sharded)
     try:
         step = load_state(accelerator, args.folder, parts)
@@ -92,14 +120,17 @@ def main() -> None:
                 take_step(accelerator, parts, step)
                 time.sleep(args.pause)
                 step += 1
-                print(f"step {step}", flush=True)
+                accelerator.print(f"step {step}", flush=True)
                 stopping = stop.requested(accelerator)
                 save_state(accelerator, args.folder, step, parts, total_limit=2)
                 if stopping:
-                    print(f"stopped after {step}", flush=True)
+                    accelerator.print(f"stopped after {step}", flush=True)
                     break
     except (StateNotSavedError, ValueError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
+    accelerator.wait_for_everyone()
+    del parts  # FSDP holds on to gloo, whose threads do not bear to be there at the very end
+    gc.collect()
     accelerator.end_training()
 
 

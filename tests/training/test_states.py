@@ -2,42 +2,22 @@
 
 import json
 import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors.torch import load_file
 
 from faceswap_diffusion.training.states import StateNotSavedError, load_state, save_state, saved_steps
-from tests.training.small_run import build_parts, take_step
+from tests.training.small_run import build_parts, fresh_accelerator, start, take_step
 
-ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 FILES = ("model.safetensors", "optimizer.safetensors", "ema.safetensors", "state.json")
 
 
 @pytest.fixture
 def accelerator() -> Accelerator:
-    for state in (AcceleratorState, GradientState):
-        state._reset_state()
-    PartialState._reset_state()
-    return Accelerator(cpu=True)
-
-
-def small_run(*arguments: object, processes: int = 1) -> subprocess.CompletedProcess:
-    launcher = []
-    if processes > 1:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", str(port)]
-    command = [sys.executable, *launcher, "-m", "tests.training.small_run", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    return fresh_accelerator()
 
 
 def train(accelerator: Accelerator, folder: Path, steps: int, **settings: object):
@@ -54,14 +34,21 @@ def assert_same_state(first: Path, second: Path) -> None:
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
 
 
-@pytest.mark.parametrize("stop", [1, 4])
-def test_going_on_in_a_new_process_ends_at_the_same_bits(accelerator, tmp_path, stop):
+@pytest.mark.parametrize("stop", [0, 1, 4])
+def test_going_on_ends_at_the_same_bits(accelerator, tmp_path, stop):
     train(accelerator, tmp_path / "undisturbed", 6)
     train(accelerator, tmp_path / "stopped", stop)
-    done = small_run(tmp_path / "stopped", 6)
-    assert done.returncode == 0, done.stderr
-    assert f"step {stop + 1}\n" in done.stdout
-    assert f"step {stop}\n" not in done.stdout
+    train(accelerator, tmp_path / "stopped", 6)
+    assert_same_state(tmp_path / "undisturbed" / "step_000006", tmp_path / "stopped" / "step_000006")
+
+
+def test_going_on_in_a_new_process_ends_at_the_same_bits(accelerator, tmp_path):
+    train(accelerator, tmp_path / "undisturbed", 6)
+    train(accelerator, tmp_path / "stopped", 4)
+    process = start(tmp_path / "stopped", 6)
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert output.split("\n") == ["step 5", "step 6", ""]
     assert_same_state(tmp_path / "undisturbed" / "step_000006", tmp_path / "stopped" / "step_000006")
 
 
@@ -87,7 +74,9 @@ def test_loading_brings_back_every_part(accelerator, tmp_path):
     saved = train(accelerator, tmp_path, 4)
     loaded = build_parts(accelerator)
     assert load_state(accelerator, tmp_path, loaded) == 4
-    for (name, tensor), other in zip(saved.model.state_dict().items(), loaded.model.state_dict().values(), strict=True):
+    for (name, tensor), other in zip(
+        saved.model.state_dict().items(), loaded.model.state_dict().values(), strict=True
+    ):
         assert torch.equal(tensor, other), name
     for mine, other in zip(saved.ema.shadow_params, loaded.ema.shadow_params, strict=True):
         assert torch.equal(mine, other)
@@ -175,14 +164,15 @@ def test_a_full_disk_leaves_the_states_before_usable(accelerator, tmp_path):
     train(accelerator, tmp_path, 2)
     sizes = {name: (tmp_path / "step_000002" / name).stat().st_size for name in FILES}
     limit = (sizes["model.safetensors"] + sizes["optimizer.safetensors"]) // 2
-    failed = small_run(tmp_path, 4, "--file_size", limit)
-    assert failed.returncode == 1
-    (line,) = failed.stderr.strip().splitlines()[-1:]
+    process = start(tmp_path, 4, "--file_size", limit)
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    (line,) = errors.strip().splitlines()[-1:]
     assert line.startswith("StateNotSavedError: cannot save the state of step 3")
     assert f"the last good state is {tmp_path / 'step_000002'}" in line
     assert [path.name for path in tmp_path.iterdir()] == ["step_000002"]
     train(accelerator, tmp_path / "undisturbed", 4)
-    assert small_run(tmp_path, 4).returncode == 0
+    train(accelerator, tmp_path, 4)
     assert_same_state(tmp_path / "undisturbed" / "step_000004", tmp_path / "step_000004")
 
 
@@ -196,8 +186,9 @@ def test_a_folder_that_cannot_be_made_is_a_state_not_saved(accelerator, tmp_path
 @pytest.mark.parametrize("options", [(), ("--sharded",)], ids=["ddp", "fsdp2"])
 def test_two_processes_go_on_at_the_same_bits_and_one_reads_their_state(accelerator, tmp_path, options):
     for folder, steps in (("undisturbed", 5), ("stopped", 3), ("stopped", 5)):
-        done = small_run(tmp_path / folder, steps, *options, processes=2)
-        assert done.returncode == 0, done.stderr
+        process = start(tmp_path / folder, steps, *options, processes=2)
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
     state = tmp_path / "stopped" / "step_000005"
     assert_same_state(tmp_path / "undisturbed" / "step_000005", state)
     alone = train(accelerator, tmp_path / "alone", 3)
@@ -213,6 +204,7 @@ def test_two_processes_go_on_at_the_same_bits_and_one_reads_their_state(accelera
 
 @pytest.mark.slow
 def test_all_processes_are_told_of_a_full_disk(tmp_path):
-    failed = small_run(tmp_path, 4, "--file_size", 4000, processes=2)
-    assert failed.returncode != 0
-    assert failed.stderr.count("StateNotSavedError: cannot save the state of step 1") == 2
+    process = start(tmp_path, 4, "--file_size", 4000, processes=2)
+    _, errors = process.communicate()
+    assert process.returncode != 0
+    assert errors.count("StateNotSavedError: cannot save the state of step 1") == 2

@@ -1,0 +1,71 @@
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
+# diffusers annotates its models too loosely for the checker.
+"""From the checkpoint that a run begins with to the one that it leaves."""
+
+import shutil
+from pathlib import Path
+
+from peft import get_peft_model_state_dict
+
+from faceswap_diffusion.checkpoint_files import PARSER_FOLDER, load_pipeline
+from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.training.run import replaced_folder
+
+
+def load_whole_pipeline(checkpoint: str) -> FaceSwapInpaintPipeline:
+    """Loads a checkpoint to train, in float32 on the CPU.
+
+    Args:
+        checkpoint (`str`): Folder or Hub id.
+
+    Raises:
+        ValueError: If it cannot be loaded, or lacks parts that training needs.
+    """
+    pipeline = load_pipeline(checkpoint)
+    if pipeline.image_encoder is None or pipeline.conditioner is None:
+        raise ValueError(
+            f"checkpoint {checkpoint} lacks an image encoder or a conditioner: training needs a whole checkpoint, as "
+            "`convert reface` and `convert sd-inpaint-init` write it"
+        )
+    return pipeline
+
+
+def save_pipeline(pipeline: FaceSwapInpaintPipeline, folder: Path, base: str) -> None:
+    """Writes a checkpoint that loads at once.
+
+    Args:
+        pipeline (`FaceSwapInpaintPipeline`): To write.
+        folder (`Path`): Where to; replaced if it is there.
+        base (`str`): The checkpoint that training began with: its face parser goes along.
+    """
+    with replaced_folder(folder) as unfinished:
+        pipeline.save_pretrained(unfinished)
+        parser = Path(base, PARSER_FOLDER)
+        if parser.is_dir():
+            shutil.copytree(parser, unfinished / PARSER_FOLDER)
+
+
+def save_lora(pipeline: FaceSwapInpaintPipeline, folder: Path) -> None:
+    """Writes a UNet's additions of low rank by themselves, as `load_lora_weights` takes them, and their scheduler.
+
+    Args:
+        pipeline (`FaceSwapInpaintPipeline`): Whose UNet has an adapter.
+        folder (`Path`): Where to; replaced if it is there.
+    """
+    # With peft's names: diffusers' old ones are only for attention, and are lost beside others when loaded.
+    layers = get_peft_model_state_dict(pipeline.unet)
+    with replaced_folder(folder) as unfinished:
+        FaceSwapInpaintPipeline.save_lora_weights(unfinished, unet_lora_layers=layers)
+        pipeline.scheduler.save_pretrained(unfinished / "scheduler")
+
+
+def fuse_lora(pipeline: FaceSwapInpaintPipeline, folder: Path) -> None:
+    """Adds what `save_lora` wrote to the weights of the checkpoint that it was trained on.
+
+    Args:
+        pipeline (`FaceSwapInpaintPipeline`): The checkpoint; changed in place.
+        folder (`Path`): Of the additions.
+    """
+    pipeline.load_lora_weights(folder)
+    pipeline.fuse_lora()
+    pipeline.unload_lora_weights()

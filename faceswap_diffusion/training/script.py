@@ -1,0 +1,95 @@
+"""What is around the run in a training script of the swap model: samples of arguments, a card, an exit code."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from jsonargparse import ArgumentParser, Namespace
+from safetensors import SafetensorError
+
+from faceswap_diffusion.hub import push_folder
+from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.training.batches import Roles, SampleSettings, SwapSamples
+from faceswap_diffusion.training.dataset import PreparedFaces
+from faceswap_diffusion.training.mask_shuffling import parse_mask_sets
+from faceswap_diffusion.training.model_card import write_model_card
+from faceswap_diffusion.training.run import DivergedError, Run, build_accelerator, global_batch_size
+
+
+def settings_of(kind: type, args: Namespace, **more: Any) -> Any:
+    """A dataclass of settings, filled from the arguments of the same names."""
+    given = {field.name: getattr(args, field.name) for field in fields(kind) if hasattr(args, field.name)}
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    return kind(**{**given, **more})
+
+
+def draw_samples(
+    args: Namespace,
+    accelerator: Accelerator,
+    pipeline: FaceSwapInpaintPipeline,
+    faces: PreparedFaces,
+    roles: Roles,
+) -> SwapSamples:
+    """The samples of a run.
+
+    Raises:
+        ValueError: If batches do not hold their roles evenly, or mask sets do not fit the faces.
+    """
+    batch_size = global_batch_size(args, accelerator)
+    roles.check(args.train_batch_size, batch_size)
+    mask_sets = parse_mask_sets(args.mask_sets)
+    geometry = None
+    if pipeline.config["geometry_share"]:
+        geometry = pipeline.conditioner.geometry_coefficients.float().cpu()
+    settings = settings_of(SampleSettings, args, roles=roles, global_batch_size=batch_size, mask_sets=mask_sets)
+    return SwapSamples(faces, settings, geometry)
+
+
+def hand_on(args: Namespace, folder: Path, run: Run) -> None:
+    """Makes of a finished checkpoint something for everybody: its card, how to use it, the upload."""
+    write_model_card(folder, run)
+    run.accelerator.print(
+        f"The checkpoint is in {folder}: faceswap-diffusion swap SOURCE TARGET --checkpoint {folder} -o swap.png"
+    )
+    if args.push_to_hub:
+        repository = args.hub_model_id or args.output_dir.resolve().name
+        run.accelerator.print(f"Uploaded: {push_folder(folder, repository, private=args.hub_private)}")
+
+
+def run_script(
+    parser: ArgumentParser,
+    arguments: Sequence[str] | None,
+    build_run: Callable[[Namespace, Accelerator], Run],
+    finish: Callable[[Namespace, Run], None],
+) -> None:
+    """Runs a training script; what cannot work is one line and exit code 2, what went wrong on the way exit code 1.
+
+    Args:
+        parser (`ArgumentParser`): Of the script.
+        arguments (`Sequence[str]`, *optional*): Those of the process if left out.
+        build_run (`Callable`): Makes the run of arguments and accelerator.
+        finish (`Callable`): Called in the main process once all steps are taken.
+    """
+    args = parser.parse_args(arguments)
+    accelerator = build_accelerator(args)
+    set_seed(args.seed)  # for new layers; everything else is drawn from the seed and its own number
+    try:
+        run = build_run(args, accelerator)
+        if accelerator.is_main_process:
+            args.output_dir.mkdir(parents=True, exist_ok=True)
+            parser.save(args, args.output_dir / "config.yaml", overwrite=True)
+        if args.report_to != "none":
+            accelerator.init_trackers(args.tracker_project_name)
+        step = run.train()
+        if step < args.max_train_steps:
+            accelerator.print(f"Stopped after step {step}: the same command goes on from there.")
+        elif accelerator.is_main_process:
+            finish(args, run)
+        accelerator.end_training()
+    except ValueError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    except (DivergedError, OSError, SafetensorError) as error:  # a full disk has many faces
+        parser.exit(1, f"{parser.prog}: {error}\n")

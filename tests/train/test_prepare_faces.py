@@ -1,0 +1,115 @@
+"""The script that prepares photos: as somebody types it, and killed while it works."""
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from PIL import Image
+
+from faceswap_diffusion.training.dataset import PreparedFaces
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "train" / "prepare_faces.py"
+
+
+def load_script():
+    spec = importlib.util.spec_from_file_location("prepare_faces", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+script = load_script()
+
+
+def start(*arguments: object) -> subprocess.Popen:
+    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+    return subprocess.Popen(
+        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+def written(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def fails(capsys, *arguments: object) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        script.main([*map(str, arguments)])
+    assert stopped.value.code == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def test_photos_become_faces_and_a_second_run_changes_nothing(example_images, tmp_path, capsys):
+    Image.new("RGB", (300, 300), "grey").save(tmp_path / "grey.png")
+    shutil.copy(example_images / "p001_portrait.jpg", tmp_path)
+    arguments = [str(tmp_path), "--output_dir", str(tmp_path / "faces"), "--resolution", "64", "--num_workers", "1"]
+    script.main(arguments)
+    told = f"1 faces of 2 photos in {tmp_path / 'faces'}; left out: 1 no face (see rejected.csv)"
+    assert capsys.readouterr().out.strip() == told
+    before = written(tmp_path / "faces")
+    script.main(arguments)
+    assert capsys.readouterr().out.strip() == told
+    assert written(tmp_path / "faces") == before
+    assert [record.name for record in PreparedFaces([tmp_path / "faces"], 64)] == ["p001_portrait.jpg"]
+
+
+def test_settings_come_from_a_file_and_flags_win(example_images, tmp_path):
+    (tmp_path / "photos" / "ann").mkdir(parents=True)
+    shutil.copy(example_images / "p001_portrait.jpg", tmp_path / "photos" / "ann")
+    settings = {
+        "photos": [str(tmp_path / "photos")], "output_dir": str(tmp_path / "faces"), "resolution": 64,
+        "identity": "folder", "num_workers": 1,
+    }  # fmt: skip
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
+    script.main(["--config", str(tmp_path / "settings.yaml"), "--resolution", "96"])
+    assert PreparedFaces([tmp_path / "faces"], 96).identities == ["ann"]
+
+
+def test_mistakes_end_with_one_line_and_code_2(example_images, tmp_path, capsys):
+    output = ("--output_dir", tmp_path / "faces")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert fails(capsys, empty, *output).startswith(f"prepare_faces.py: no picture found in {empty}: expected")
+    assert fails(capsys, *output).endswith("name folders or tar files of photos, or a --dataset_name: one of the two")
+    assert "there is no folder" in fails(capsys, tmp_path / "gone", *output)
+    assert "cannot read" in fails(capsys, tmp_path / "gone.tar", *output)
+    assert "does not conform to restriction v>0" in fails(capsys, example_images, *output, "--resolution", "0")
+    assert not (tmp_path / "faces").exists()
+    Image.new("RGB", (300, 300), "grey").save(empty / "grey.png")
+    left_over = fails(capsys, empty, *output, "--num_workers", "1")
+    assert left_over.startswith("prepare_faces.py: no face is left: 1 no face; ")
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_it_ends_as_if_undisturbed(example_images, tmp_path):
+    """Every run is killed as soon as there is a shard more; its processes end with it."""
+    common = [example_images, "--resolution", "64", "--shard_size", "1"]
+    script.main([str(part) for part in (*common, "--num_workers", 1, "--output_dir", tmp_path / "undisturbed")])
+    wanted = written(tmp_path / "undisturbed")
+    output = tmp_path / "killed"
+    for num_workers in (2, 1, 2):
+        num_shards = len(list(output.glob("*.arrow")))
+        process = start(*common, "--num_workers", num_workers, "--output_dir", output)
+        while process.poll() is None and len(list(output.glob("*.arrow"))) == num_shards:
+            time.sleep(0.01)
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        _, alive = psutil.wait_procs(children, timeout=30)
+        assert alive == []
+        assert not (output / "rejected.csv").exists()
+        for name, content in written(output).items():
+            assert content == wanted.get(name) or name == "preparation.json" or "unfinished" in name
+    assert start(*common, "--num_workers", 2, "--output_dir", output).wait() == 0
+    assert written(output) == wanted

@@ -1,0 +1,59 @@
+"""Stopping from outside: a run finishes its step, saves and leaves; without a run nothing has changed."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from faceswap_diffusion.training.interruption import StopSignal
+from faceswap_diffusion.training.states import saved_steps
+from tests.training.small_run import fresh_accelerator, start
+
+
+def wait_for_a_step(process: subprocess.Popen) -> None:
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("step"):
+        assert process.poll() is None
+
+
+def test_a_run_that_is_asked_to_stop_saves_its_last_step(tmp_path):
+    process = start(tmp_path, 1000, "--pause", 0.2)
+    wait_for_a_step(process)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    last = saved_steps(tmp_path)[-1]
+    assert output.splitlines()[-2:] == [f"step {last}", f"stopped after {last}"]
+    assert last < 1000
+
+
+def test_the_former_handlers_come_back():
+    accelerator = fresh_accelerator()
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with StopSignal() as stop:
+        assert not stop.requested(accelerator)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested(accelerator)
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_the_second_ctrl_c_acts_as_usual():
+    accelerator = fresh_accelerator()
+    with StopSignal() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.requested(accelerator)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.slow
+def test_one_process_that_is_asked_to_stop_stops_all(tmp_path):
+    process = start(tmp_path, 1000, "--pause", 0.2, processes=2)
+    wait_for_a_step(process)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGTERM)
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert 0 < saved_steps(tmp_path)[-1] < 1000

@@ -1,0 +1,137 @@
+# pyright: reportOperatorIssue=false
+# jsonargparse makes its kinds of numbers at run time.
+"""Distils a swap model into a student of 1 to 8 steps (LCM, arXiv 2310.04378; LCM-LoRA, arXiv 2311.05556).
+
+    python train/prepare_faces.py photos --output_dir data/faces
+    accelerate launch train/distill_lcm.py --train_data_dir data/faces --output_dir runs/fast
+
+leaves a LoRA and its scheduler in `runs/fast/lora`, for the checkpoint it was distilled from, and in
+`runs/fast/pipeline` a checkpoint with both in it, which swaps at once. With `--output_type full` there is no LoRA.
+
+The teacher's guidance becomes part of the student, which needs none of its own and so is twice as fast a step.
+
+Stop it at any time: run the same command again and it goes on from the last saved state, to the same end.
+"""
+
+from functools import partial
+from typing import Any, Literal
+
+from accelerate import Accelerator
+from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import ClosedUnitInterval, PositiveFloat, PositiveInt
+
+from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT
+from faceswap_diffusion.training.arguments import (
+    add_data_arguments,
+    add_optimization_arguments,
+    add_output_arguments,
+    build_parser,
+)
+from faceswap_diffusion.training.batches import Roles
+from faceswap_diffusion.training.checkpoints import fuse_lora, load_whole_pipeline, save_lora, save_pipeline
+from faceswap_diffusion.training.dataset import PreparedFaces
+from faceswap_diffusion.training.distillation import (
+    OUTPUT_TYPES,
+    ConsistencyObjective,
+    ConsistencySettings,
+    make_student,
+    set_student_defaults,
+    split_off_teacher,
+)
+from faceswap_diffusion.training.run import Run, prepare_networks
+from faceswap_diffusion.training.script import draw_samples, hand_on, run_script, settings_of
+from faceswap_diffusion.training.trainable import trained_parameters
+
+STAYING = ("output_type", "cross_share", "num_ddim_timesteps", "mask_sets", "pair_probability")
+
+
+def distillation_parser() -> ArgumentParser:
+    parser = build_parser("distill_lcm.py", __doc__)
+    add_data_arguments(parser)
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "--pretrained_model_name_or_path",
+        type=str,
+        default=str(EMBEDDED_CHECKPOINT),
+        help="checkpoint to distil: folder or Hub id; the package's if left out",
+    )
+    model.add_argument(
+        "--output_type", type=Literal[OUTPUT_TYPES], default="lora", help="what is trained: additions, or the UNet"
+    )
+    model.add_argument("--lora_rank", type=PositiveInt, default=64)
+    model.add_argument(
+        "--num_inference_steps", type=PositiveInt, default=4, help="of the student's swaps if a call names none"
+    )
+    add_consistency_arguments(parser)
+    add_optimization_arguments(parser, learning_rate=1e-4, ema_decay=0.995)
+    add_output_arguments(parser)
+    return parser
+
+
+def add_consistency_arguments(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("consistency")
+    group.add_argument(
+        "--cross_share",
+        type=ClosedUnitInterval,
+        default=0.5,
+        help="samples with the source of another person, which the teacher swaps first",
+    )
+    group.add_argument(
+        "--num_rollout_steps", type=PositiveInt | None, help="of these swaps; the checkpoint's own if left out"
+    )
+    group.add_argument(
+        "--guidance_scale", type=PositiveFloat | None, help="of the teacher; the checkpoint's own if left out"
+    )
+    group.add_argument(
+        "--num_ddim_timesteps",
+        type=PositiveInt,
+        default=50,
+        help="steps into which the teacher's way is divided; the student's swaps take no more than that",
+    )
+    group.add_argument(
+        "--huber_c", type=PositiveFloat, default=0.001, help="where the loss turns from square to linear"
+    )
+    group.add_argument("--outside_weight", type=ClosedUnitInterval, default=0.1, help="of pixels that are kept")
+
+
+def build_run(args: Namespace, accelerator: Accelerator) -> Run:
+    pipeline = load_whole_pipeline(args.pretrained_model_name_or_path)
+    faces = PreparedFaces(args.train_data_dir, pipeline.config["crop_size"])
+    samples = draw_samples(args, accelerator, pipeline, faces, Roles.from_shares(args.cross_share, 0))
+    settings = settings_of(
+        ConsistencySettings,
+        args,
+        guidance_scale=args.guidance_scale or pipeline.config["default_guidance_scale"],
+        num_rollout_steps=args.num_rollout_steps or pipeline.config["default_num_inference_steps"],
+    )
+    teacher = split_off_teacher(pipeline)
+    make_student(pipeline, args.output_type, args.lora_rank, args.num_ddim_timesteps, args.num_inference_steps)
+    prepare_networks(args, accelerator, pipeline)
+    objective = ConsistencyObjective(pipeline, teacher, settings, faces.identity_network)
+    groups: list[dict[str, Any]] = [
+        {"params": trained_parameters(objective.unet), "lr": args.learning_rate, "betas": (0.9, 0.99)}
+    ]
+    staying = {name: getattr(args, name) for name in STAYING}
+    save = {
+        "lora": partial(save_lora, pipeline, args.output_dir / "lora"),
+        "full": partial(save_pipeline, pipeline, args.output_dir / "pipeline", args.pretrained_model_name_or_path),
+    }[args.output_type]
+    return Run(args, accelerator, pipeline, objective, groups, samples, staying, save)
+
+
+def finish(args: Namespace, run: Run) -> None:
+    folder = args.output_dir / "pipeline"
+    if args.output_type == "lora":
+        pipeline = load_whole_pipeline(args.pretrained_model_name_or_path)
+        fuse_lora(pipeline, args.output_dir / "lora")
+        set_student_defaults(pipeline, args.num_ddim_timesteps, args.num_inference_steps)
+        save_pipeline(pipeline, folder, args.pretrained_model_name_or_path)
+    hand_on(args, folder, run)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    run_script(distillation_parser(), arguments, build_run, finish)
+
+
+if __name__ == "__main__":
+    main()
