@@ -14,12 +14,11 @@ from faceswap_diffusion.training.preparation import PreparationSettings, prepare
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory, example_images) -> PreparedFaces:
-    """A face that is turned, its mirror image, one that is lit from the side, its mirror image."""
+    """A face that is turned, and its mirror image."""
     folder = tmp_path_factory.mktemp("both")
-    for number, name in enumerate(("p001_park.jpg", "group.jpg")):
-        with Image.open(example_images / name) as photo:
-            photo.save(folder / f"{number}_a.png")
-            photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / f"{number}_b.png")
+    with Image.open(example_images / "p001_park.jpg") as photo:
+        photo.save(folder / "a.png")
+        photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / "b.png")
     prepare_faces(open_folders([folder]), folder / "faces", PreparationSettings())
     return PreparedFaces([folder / "faces"], 128)
 
@@ -35,13 +34,11 @@ def test_tables_name_what_is_found_in_the_mirrored_picture(both):
 
 def test_labels_of_a_mirror_image_are_known_beforehand(both):
     straight, mirrored = labels_and_mirrored(both)
-    assert straight.shape == mirrored.shape == (4, 70)
-    torch.testing.assert_close(mirrored[0, :3], straight[1, :3], atol=5, rtol=0)  # degrees
-    torch.testing.assert_close(mirrored[0, 3:55], straight[1, 3:55], atol=0.2, rtol=0)
-    torch.testing.assert_close(mirrored[::2, 55:], straight[1::2, 55:], atol=0.12, rtol=0)
+    assert straight.shape == mirrored.shape == (2, 70)
+    torch.testing.assert_close(mirrored[0, :3], straight[1, :3], atol=3, rtol=0)  # degrees
     assert straight[0, 0].abs() > 10  # turned: a wrong sign would be seen
-    cheeks = straight[2, 55:].view(5, 3)[1:3].mean(1)
-    assert (cheeks[0] - cheeks[1]).abs() > 0.5  # lit from one side: exchanged cheeks would be seen
+    torch.testing.assert_close(mirrored[0, 3:55], straight[1, 3:55], atol=0.2, rtol=0)
+    torch.testing.assert_close(mirrored[0, 55:], straight[1, 55:], atol=0.12, rtol=0)
 
 
 def test_embeddings_of_the_mirror_image_are_those_of_the_mirrored_picture(both):
