@@ -15,11 +15,17 @@ SOURCE = examples/images/p001_portrait.jpg
 TARGET = examples/images/p010_selfie.jpg
 MARKERS = not slow and not gpu and not network
 
+# Of the training at toy size: where it happens, people who are drawn, steps.
+TOY = outputs/toy
+PEOPLE = 60
+STEPS = 60
+
 .DEFAULT_GOAL = help
-.PHONY: help install swap test lint format examples clean
+.PHONY: help install swap toy test lint format examples clean
 
 help:
 	@echo "make swap      swap the face in an example photo"
+	@echo "make toy       draw faces, prepare them, train on them, and swap with what was trained: half an hour at most"
 	@echo "make test      run the fast tests (MARKERS=slow: the slow ones)"
 	@echo "make lint      check style and types"
 	@echo "make format    put the code into the project's format"
@@ -33,6 +39,15 @@ swap: $(VENV)/.core
 	@mkdir -p outputs
 	@$(BIN)/faceswap-diffusion swap $(SOURCE) $(TARGET) --output outputs/swap.png
 	@echo "The picture is at $(CURDIR)/outputs/swap.png"
+
+toy: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --no-deps random-face==2021.7.21.1
+	$(BIN)/python train/make_synthetic_faces.py --seeds 200000 $(PEOPLE) --looks 2 --output_dir $(TOY)/photos
+	$(BIN)/python train/prepare_faces.py $(TOY)/photos --aligned --output_dir $(TOY)/faces
+	$(BIN)/accelerate launch train/train_faceswap.py --config train/recipes/toy.yaml --max_train_steps $(STEPS) \
+		--train_data_dir $(TOY)/faces --validation_data_dir $(TOY)/faces --output_dir $(TOY)/run
+	$(BIN)/faceswap-diffusion swap $(SOURCE) $(TARGET) --checkpoint $(TOY)/run/pipeline --output $(TOY)/swap.png
+	@echo "Curves, swaps, checkpoint and its card are in $(CURDIR)/$(TOY)/run, a swap is $(CURDIR)/$(TOY)/swap.png"
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "$(MARKERS)"

@@ -1,8 +1,15 @@
 """Which device and which precision to compute with."""
 
+import os
+
 import torch
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def available_cores() -> int:
+    """Cores that this process may use: in a container these can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_device() -> str:

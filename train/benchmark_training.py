@@ -40,7 +40,7 @@ from faceswap_diffusion.conversion.reface import PUBLISHED, Architecture, build_
 from faceswap_diffusion.masks.parsing import LABELS
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.training.arguments import build_parser
-from faceswap_diffusion.training.batches import Roles, SampleSettings, StepBatches, SwapSamples
+from faceswap_diffusion.training.batches import Roles, SampleSettings, StepBatches, SwapBatch, SwapSamples
 from faceswap_diffusion.training.dataset import DESCRIPTION, MEASUREMENTS, SCHEMA, PreparedFaces
 from faceswap_diffusion.training.memory import count_activations, count_memory, count_parameters
 from faceswap_diffusion.training.objective import ObjectiveSettings, SwapObjective
@@ -80,7 +80,7 @@ class Measured:
     """What came out.
 
     Args:
-        images_per_second (`float`): Pictures of whole steps, the optimiser's part included.
+        images_per_second (`float`): Of a whole step, the optimiser's part included: the median.
         peak_memory (`int`): Bytes; on an accelerator what was allocated, else what the process grew by.
         data_share (`float`): Part of the time in which the step waited for data.
     """
@@ -221,35 +221,38 @@ def measure(args: Namespace, case: Case, folders: list[str], resolution: int) ->
     objective = build_objective(args, case, roles, pipeline, network)
     optimizer = build_optimizer([{"params": trained_parameters(objective), "lr": 1e-6}], 0.01, use_8bit_adam=False)
     model, optimizer = accelerator.prepare(objective, optimizer)
+    num_steps = args.num_warmup_steps + args.num_steps
     batches = DataLoader(
         samples,
-        batch_sampler=StepBatches(batch_size, 0, args.num_warmup_steps + args.num_steps),
+        batch_sampler=StepBatches(batch_size, 0, num_steps),
         collate_fn=samples.collate,
         num_workers=args.dataloader_num_workers,
         worker_init_fn=use_one_thread,
     )
+    iterator = iter(batches)
     try:
-        seconds, waited = time_steps(args, accelerator, model, optimizer, iter(batches))
+        times = [take_step(step, accelerator, model, optimizer, iterator) for step in range(num_steps)]
     except torch.OutOfMemoryError:
         return None
-    return Measured(args.num_steps * batch_size / seconds, peak_memory() - memory_before, waited / seconds)
+    timed = np.array(times[args.num_warmup_steps :])
+    return Measured(
+        images_per_second=batch_size / float(np.median(timed[:, 0])),
+        peak_memory=peak_memory() - memory_before,
+        data_share=float(timed[:, 1].sum() / timed[:, 0].sum()),
+    )
 
 
-def time_steps(
-    args: Namespace, accelerator: Accelerator, model: Any, optimizer: Any, batches: Iterator
+def take_step(
+    step: int, accelerator: Accelerator, model: Any, optimizer: Any, batches: Iterator[SwapBatch]
 ) -> tuple[float, float]:
-    """Seconds that the timed steps took, and how many of them passed without data."""
-    started = waited = 0.0
-    for step in range(args.num_warmup_steps + args.num_steps):
-        if step == args.num_warmup_steps:
-            started, waited = now(), 0.0
-        asked = now()
-        batch = next(batches).to(accelerator.device)
-        waited += now() - asked
-        accelerator.backward(model(batch, step)["loss"])
-        optimizer.step()
-        optimizer.zero_grad()
-    return now() - started, waited
+    """Seconds of a step, and how many of them passed without data."""
+    started = now()
+    batch = next(batches).to(accelerator.device)
+    arrived = now()
+    accelerator.backward(model(batch, step)["loss"])
+    optimizer.step()
+    optimizer.zero_grad()
+    return now() - started, arrived - started
 
 
 def now() -> float:

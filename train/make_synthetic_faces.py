@@ -17,7 +17,6 @@ seeds from 900000 on are reserved for measuring by others and refused.
 import csv
 import hashlib
 import importlib.util
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
@@ -34,11 +33,13 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from faceswap_diffusion.conditioning.identity import SFace
+from faceswap_diffusion.devices import available_cores
 from faceswap_diffusion.faces.alignment import arcface_matrix, crop
 from faceswap_diffusion.faces.detection import FaceDetector
 from faceswap_diffusion.faces.landmarks import FaceMesh
 from faceswap_diffusion.provenance import GENERATED, save_image
 from faceswap_diffusion.training.age import AgeEstimator
+from faceswap_diffusion.training.arguments import build_parser
 
 FIRST_RESERVED_SEED = 900_000
 NETWORK_SHA256 = {
@@ -84,14 +85,8 @@ class Person:
     rejected: list[tuple[int, str]]
 
 
-def available_cores() -> int:
-    """Cores that this process may use: in a container these can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def build_parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="make_synthetic_faces.py", description=__doc__)
-    parser.add_argument("--config", action="config", help="YAML file of settings; flags after it win")
+def drawing_parser() -> ArgumentParser:
+    parser = build_parser("make_synthetic_faces.py", __doc__)
     people = parser.add_argument_group("people")
     people.add_argument(
         "--seeds", nargs=2, type=NonNegativeInt, required=True, metavar=("START", "COUNT"), help="a person each"
@@ -341,7 +336,7 @@ def make_faces(args: Namespace) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = build_parser()
+    parser = drawing_parser()
     args = parser.parse_args(arguments)
     try:
         make_faces(args)

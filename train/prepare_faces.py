@@ -9,7 +9,6 @@ CelebAMask-HQ and FFHQ are known by their folders. Crops that are FFHQ-aligned a
 and it goes on with the first shard that is missing, to the same files.
 """
 
-import os
 import sys
 from argparse import SUPPRESS
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
+from faceswap_diffusion.devices import available_cores
 from faceswap_diffusion.training.arguments import build_parser
 from faceswap_diffusion.training.photo_sources import (
     HubPhotos,
@@ -30,11 +30,6 @@ from faceswap_diffusion.training.photo_sources import (
     open_folders,
 )
 from faceswap_diffusion.training.preparation import PreparationSettings, count_reasons, prepare_faces
-
-
-def available_cores() -> int:
-    """Cores that this process may use: in a container these can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def add_arguments(parser: ArgumentParser) -> None:

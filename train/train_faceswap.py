@@ -106,6 +106,12 @@ def add_objective_arguments(parser: ArgumentParser) -> None:
     group.add_argument("--identity_weight", type=NonNegativeFloat, default=1.5)
     group.add_argument("--coarse_weight", type=NonNegativeFloat, default=2.0, help="of the target's coarse colours")
     group.add_argument(
+        "--attributes_weight",
+        type=NonNegativeFloat,
+        default=0.0,
+        help="of what the image encoder sees of the target; for encoders that do not know people, as the package's",
+    )
+    group.add_argument(
         "--lpips_weight", type=NonNegativeFloat, default=0.0, help="needs `faceswap-diffusion fetch lpips_vgg16`"
     )
     group.add_argument("--adversarial_weight", type=NonNegativeFloat, default=0.4)

@@ -195,8 +195,9 @@ class SwapSamples(Dataset):
         self.geometry = None
         if geometry_coefficients is not None:
             landmarks = np.stack([dlib68(points) for points in faces.column("landmarks")])
-            explaining = (torch.from_numpy(faces.column(name)) for name in ("head_pose", "blendshapes"))
-            self.geometry = identity_geometry(torch.from_numpy(landmarks), *explaining, geometry_coefficients)
+            head_pose, blendshapes = (torch.from_numpy(faces.column(name)) for name in ("head_pose", "blendshapes"))
+            landmarks = torch.from_numpy(landmarks)
+            self.geometry = identity_geometry(landmarks, head_pose, blendshapes, geometry_coefficients)
 
     def row(self, index: int) -> int:
         """The face that is the target of a sample: each comes once an epoch, in a new order."""

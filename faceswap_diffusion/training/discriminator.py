@@ -25,7 +25,7 @@ class PatchDiscriminator(nn.Module):
             stride = 2 if index < num_halvings else 1
             convolution = nn.utils.parametrizations.spectral_norm(nn.Conv2d(before, after, 4, stride, 1))
             layers += [convolution, nn.LeakyReLU(0.2)]
-        # No bias: the hinge loss lifts real verdicts as much as it lowers painted ones, and rounding errors would move it.
+        # No bias: the hinge loss lifts real verdicts as much as it lowers painted ones; rounding errors would move it.
         self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 3, padding=1, bias=False))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

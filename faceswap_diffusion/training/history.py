@@ -159,7 +159,9 @@ def draw_curves(rows: Sequence[Row]) -> Image.Image:
         for name in names:
             steps, values = np.array([(row["step"], row[name]) for row in rows if name in row]).T
             positive &= bool((values > 0).all())
-            (line,) = axes.plot(steps, _running_mean(values), label=name, linewidth=1.6)
+            (line,) = axes.plot(
+                steps, _running_mean(values), label=name, linewidth=1.6, marker="." if len(steps) < 20 else ""
+            )
             axes.plot(steps, values, color=line.get_color(), linewidth=0.6, alpha=0.35)
         if title == "losses" and positive:
             axes.set_yscale("log")

@@ -45,4 +45,4 @@ class StopSignal:
         if accelerator.num_processes == 1:
             return self._asked
         asked = torch.tensor(float(self._asked), device=accelerator.device)
-        return bool(accelerator.reduce(asked, "sum") > 0)
+        return bool(torch.as_tensor(accelerator.reduce(asked, "sum")).item())

@@ -62,10 +62,10 @@ def build_conditioner(clip_embed_dim: int, faces: PreparedFaces) -> FaceConditio
     # An embedding of unit length through weights of unit variance gives activations of unit variance.
     torch.nn.init.normal_(conditioner.identity_projection[0].weight, std=1.0)
     landmarks = torch.from_numpy(np.stack([dlib68(points) for points in faces.column("landmarks")])).float()
-    explaining = (torch.from_numpy(faces.column(name)) for name in ("head_pose", "blendshapes"))
+    head_pose, blendshapes = (torch.from_numpy(faces.column(name)) for name in ("head_pose", "blendshapes"))
     conditioner.landmark_mean.copy_(landmarks.flatten(1).mean(0))
     conditioner.landmark_std.copy_(landmarks.flatten(1).std(0))
-    conditioner.geometry_coefficients.copy_(fit_geometry(landmarks, *explaining))
+    conditioner.geometry_coefficients.copy_(fit_geometry(landmarks, head_pose, blendshapes))
     return conditioner
 
 

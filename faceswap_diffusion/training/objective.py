@@ -43,7 +43,8 @@ class ObjectiveSettings:
         rollout_start (`str`): `"noise"` as in a swap, or REFace's `"target"`: the target, noised to the first one.
         num_gradient_steps (`int`, *optional*): Steps at the end that gradients pass through; none: all of them.
         rollout_checkpointing (`bool`): Whether each of these steps is computed anew on the way back, to save memory.
-        own_weight, identity_weight, coarse_weight, lpips_weight, adversarial_weight (`float`): Of each term.
+        own_weight, identity_weight, coarse_weight, attributes_weight, lpips_weight, adversarial_weight (`float`): Of
+            each term.
     """
 
     seed: int = 0
@@ -59,6 +60,7 @@ class ObjectiveSettings:
     own_weight: float = 1.0
     identity_weight: float = 1.0
     coarse_weight: float = 0.5
+    attributes_weight: float = 0.0
     lpips_weight: float = 0.0
     adversarial_weight: float = 0.1
 
@@ -234,11 +236,21 @@ class SwapObjective(SwapModule):
             "identity": torch.stack([identity_loss(embed, identity_embeds[cross]).mean() for embed in embeds]).mean(),
             "coarse": coarse_loss(swaps[-1], target, mask).mean(),
         }
+        if self.settings.attributes_weight:
+            losses["attributes"] = self.attributes_loss(swaps[-1], target)
         if self.lpips:
             losses["lpips"] = perceptual_loss(swaps, target, self.lpips[0].distance).mean()
         if self.discriminator is not None:
             losses |= self.adversarial_losses(swaps[-1], target, mask)
         return losses
+
+    def attributes_loss(self, swaps: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Squared error of what the image encoder sees in swaps and in their targets.
+
+        For encoders that see pose, expression and light but not who it is, as that of `train/train_image_encoder.py`:
+        these are to stay the target's. CLIP itself knows people.
+        """
+        return (self.clip_embeds(swaps) - self.clip_embeds(target)).square().mean()
 
     def decode(self, x0: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """The picture of predicted latents inside the mask, the target around it, RGB in [-1, 1]."""

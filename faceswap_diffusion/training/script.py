@@ -8,6 +8,7 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from jsonargparse import ArgumentParser, Namespace
+from safetensors import SafetensorError
 
 from faceswap_diffusion.hub import push_folder
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
@@ -16,7 +17,6 @@ from faceswap_diffusion.training.dataset import PreparedFaces
 from faceswap_diffusion.training.mask_shuffling import parse_mask_sets
 from faceswap_diffusion.training.model_card import write_model_card
 from faceswap_diffusion.training.run import DivergedError, Run, build_accelerator, global_batch_size
-from faceswap_diffusion.training.states import StateNotSavedError
 
 
 def settings_of(kind: type, args: Namespace, **more: Any) -> Any:
@@ -91,5 +91,5 @@ def run_script(
         accelerator.end_training()
     except ValueError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
-    except (DivergedError, StateNotSavedError) as error:
+    except (DivergedError, OSError, SafetensorError) as error:  # a full disk has many faces
         parser.exit(1, f"{parser.prog}: {error}\n")

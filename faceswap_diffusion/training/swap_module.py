@@ -60,9 +60,8 @@ class SwapModule(nn.Module):
         recognizer = self.conditioner.identity_encoder
         return recognizer(recognizer.prepare(resize(pixels, size, size)))
 
-    @torch.no_grad()
     def clip_embeds(self, pixels: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """What the image encoder sees in crops (B, 3, S, S) in [-1, 1], behind a mask if there is one."""
+        """What the image encoder sees in crops (B, 3, S, S) in [-1, 1], behind a mask if any; differentiable."""
         encoder, extractor = self.pipeline.image_encoder, self.pipeline.feature_extractor
         statistics = extractor.image_mean, extractor.image_std
         return encoder(preprocess_encoder_image(pixels, encoder.config.image_size, *statistics, mask)).image_embeds

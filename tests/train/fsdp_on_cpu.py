@@ -1,6 +1,12 @@
-"""FSDP on two CPU processes: accelerate keeps it for GPUs, while PyTorch's works with gloo as well."""
+"""FSDP on CPU processes: accelerate keeps it for GPUs, while PyTorch's works with gloo as well.
 
-from accelerate.state import AcceleratorState
+As a program it runs another one this way: `fsdp_on_cpu.py train/train_faceswap.py --output_dir ...`.
+"""
+
+import runpy
+import sys
+
+from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 
 
@@ -12,7 +18,14 @@ def allow_fsdp_on_cpu() -> None:
         initialize(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
         if fsdp_plugin is not None:
             self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+            PartialState._shared_state["distributed_type"] = self.distributed_type
             if self.mixed_precision != "no":
                 fsdp_plugin.set_mixed_precision(self.mixed_precision)
 
     AcceleratorState.__init__ = initialize_with_fsdp
+
+
+if __name__ == "__main__":
+    allow_fsdp_on_cpu()
+    del sys.argv[0]
+    runpy.run_path(sys.argv[0], run_name="__main__")

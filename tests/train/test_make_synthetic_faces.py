@@ -70,7 +70,7 @@ def test_altered_and_missing_network_files_are_refused(tmp_path: Path):
 def test_settings_come_from_a_file_and_flags_win(tmp_path: Path):
     config = tmp_path / "faces.yaml"
     config.write_text(yaml.safe_dump({"seeds": [200_000, 50], "looks": 2, "output_dir": "faces"}))
-    args = synthetic.build_parser().parse_args(["--config", str(config), "--looks", "3"])
+    args = synthetic.drawing_parser().parse_args(["--config", str(config), "--looks", "3"])
     assert (args.seeds, args.looks, args.output_dir) == ([200_000, 50], 3, Path("faces"))
     assert 1 <= args.num_workers <= (os.cpu_count() or 1)
 

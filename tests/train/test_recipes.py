@@ -13,7 +13,7 @@ from faceswap_diffusion.training.mask_shuffling import MASK_SETS, check_mask_set
 from faceswap_diffusion.training.randomness import generator_for
 
 TRAIN = Path(__file__).parents[2] / "train"
-RECIPES = ["finetune_full", "finetune_lora", "reface", "small"]
+RECIPES = ["finetune_full", "finetune_lora", "reface", "small", "toy"]
 
 
 def parsed(name: str) -> Namespace:

@@ -219,7 +219,7 @@ def test_accumulated_batches_train_like_one_large_batch(arguments, tmp_path):
 
 
 def compare_runs(first: Path, second: Path) -> None:
-    """The same but for the order in which sums are made, which AdamW makes much of where gradients are next to none."""
+    """The same but for the order of sums, of which AdamW makes much where gradients are next to none."""
     for got, expected in zip(history(second), history(first), strict=True):
         for name, value in expected.items():
             assert float(got[name]) == pytest.approx(float(value), rel=2e-3, abs=1e-4), (expected["step"], name)

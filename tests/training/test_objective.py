@@ -116,6 +116,19 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(batch):
     torch.testing.assert_close(losses["loss"], wanted)
 
 
+def test_attributes_are_those_of_the_target_as_the_image_encoder_sees_them(batch):
+    objective = objective_of(attributes_weight=1.0)
+    swaps = batch.pixels[:2].clone().requires_grad_()
+    assert objective.attributes_loss(swaps, batch.pixels[:2]).item() == 0
+    wanted = (objective.clip_embeds(batch.pixels[2:4]) - objective.clip_embeds(batch.pixels[:2])).square().mean()
+    loss = objective.attributes_loss(swaps, batch.pixels[2:4])
+    torch.testing.assert_close(loss, wanted)
+    loss.backward()
+    assert swaps.grad is not None
+    assert swaps.grad.abs().sum() > 0
+    assert "attributes" in objective(batch, 0)
+
+
 def test_without_roles_there_is_nothing_but_denoising(prepared_faces):
     plain = Roles.from_shares(0, 0)
     objective = objective_of(roles=plain, adversarial_weight=0.4)
