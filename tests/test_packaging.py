@@ -19,7 +19,11 @@ DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow"}  # where the 
 FORBIDDEN = {"torchvision", "pickle", "mediapipe", "sklearn"}
 RESTRICTED_UNPICKLER = PACKAGE / "evaluation" / "lpips.py"  # reads arrays and refuses everything else
 # Imported only where one asks for it.
-EXTRAS = {"evaluation": {"jinja2", "onnxruntime", "scipy", "skimage"}, "faces": {"insightface"}}
+EXTRAS = {
+    "evaluation": {"jinja2", "onnxruntime", "scipy", "skimage"},
+    "faces": {"insightface"},
+    "training": {"bitsandbytes", "datasets", "jsonargparse", "matplotlib", "pyarrow", "trackio", "yaml"},
+}
 
 
 @pytest.fixture(scope="module")
