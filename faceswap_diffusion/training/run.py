@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.provenance import save_image
 from faceswap_diffusion.training.batches import StepBatches, SwapBatch, SwapSamples
 from faceswap_diffusion.training.dataset import FaceRecord, PreparedFaces
 from faceswap_diffusion.training.history import History, check_tracker, log_pictures
@@ -81,12 +82,12 @@ def prepare_networks(args: Namespace, accelerator: Accelerator, pipeline: FaceSw
         pipeline.unet.compile()
 
 
-def load_validation(args: Namespace, pipeline: FaceSwapInpaintPipeline) -> list[FaceRecord]:
-    """The faces that validation swaps are made of; none where no folder is given."""
+def load_validation(args: Namespace, pipeline: FaceSwapInpaintPipeline) -> tuple[list[FaceRecord], Sequence[str]]:
+    """The faces that validation swaps are made of, and what their labels mean; none where no folder is given."""
     if not args.validation_data_dir:
-        return []
+        return [], ()
     faces = PreparedFaces(args.validation_data_dir, pipeline.config["crop_size"])
-    return [faces[row] for row in choose_rows(faces.identities, args.num_validation)]
+    return [faces[row] for row in choose_rows(faces.identities, args.num_validation)], faces.label_names
 
 
 class Run:
@@ -118,7 +119,7 @@ class Run:
     ):
         self.args, self.accelerator, self.pipeline, self.samples = args, accelerator, pipeline, samples
         self.save_weights = save_weights
-        self.validation_faces = load_validation(args, pipeline)
+        self.validation_faces, self.label_names = load_validation(args, pipeline)
         self.global_batch_size = global_batch_size(args, accelerator)
         settings = {
             **{name: getattr(args, name) for name in STAYING},
@@ -279,14 +280,14 @@ class Run:
 
     def validate(self, step: int) -> None:
         """Swaps among the validation faces, by all processes alike: their networks may be divided among them."""
-        result = validate(self.pipeline, self.validation_faces, seed=self.args.seed)
+        result = validate(self.pipeline, self.validation_faces, self.label_names, seed=self.args.seed)
         self.accelerator.log(result.values, step=step)
         if not self.accelerator.is_main_process:
             return
         self.history.add(step, result.values)
         folder = self.args.output_dir / "validation"
         folder.mkdir(parents=True, exist_ok=True)
-        result.picture.save(folder / f"step_{step:06}.png")
+        save_image(result.picture, folder / f"step_{step:06}.png", provenance={"step": step})
         curves = self.history.plot(self.args.output_dir / "curves.png")
         log_pictures(self.accelerator, step, {"swaps": result.picture, "curves": curves})
         described = ", ".join(f"{name} {value:.3f}" for name, value in result.values.items())

@@ -20,6 +20,7 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.provenance import read_provenance
 from faceswap_diffusion.training.states import saved_steps
 from tests.hub.imitation import HubImitation
 from tests.tiny import tiny_pipeline
@@ -120,7 +121,9 @@ def test_a_run_leaves_a_checkpoint_that_loads_a_card_curves_swaps_and_its_settin
         for key, value in getattr(before, name).state_dict().items():
             assert torch.equal(value, getattr(pipeline, name).state_dict()[key]), f"{name}.{key} is frozen"
     assert (undisturbed / "curves.png").exists()
-    assert (undisturbed / "validation" / "step_000004.png").exists()
+    provenance = read_provenance(undisturbed / "validation" / "step_000004.png")
+    assert provenance is not None
+    assert provenance["step"] == 4
     assert saved_steps(undisturbed / "states") == [3, 4]
     settings = yaml.safe_load((undisturbed / "config.yaml").read_text())
     assert settings["train_batch_size"] == 4
