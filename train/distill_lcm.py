@@ -8,7 +8,8 @@
 leaves a LoRA and its scheduler in `runs/fast/lora`, for the checkpoint it was distilled from, and in
 `runs/fast/pipeline` a checkpoint with both in it, which swaps at once. With `--output_type full` there is no LoRA.
 
-The teacher's guidance becomes part of the student, which needs none of its own and so is twice as fast a step.
+The teacher's guidance becomes part of the student, which needs none of its own: each of its steps is twice as fast.
+For a full-size checkpoint, whose swaps take 50 steps, `--num_rollout_steps 10` saves most of the time.
 
 Stop it at any time: run the same command again and it goes on from the last saved state, to the same end.
 """
@@ -21,6 +22,7 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import ClosedUnitInterval, PositiveFloat, PositiveInt
 
 from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT
+from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.training.arguments import (
     add_data_arguments,
     add_optimization_arguments,
@@ -42,7 +44,10 @@ from faceswap_diffusion.training.run import Run, prepare_networks
 from faceswap_diffusion.training.script import draw_samples, hand_on, run_script, settings_of
 from faceswap_diffusion.training.trainable import trained_parameters
 
-STAYING = ("output_type", "cross_share", "num_ddim_timesteps", "mask_sets", "pair_probability")
+STAYING = (
+    "output_type", "cross_share", "num_rollout_steps", "guidance_scale", "num_ddim_timesteps", "mask_sets",
+    "pair_probability",
+)  # fmt: skip
 
 
 def distillation_parser() -> ArgumentParser:
@@ -60,7 +65,7 @@ def distillation_parser() -> ArgumentParser:
     )
     model.add_argument("--lora_rank", type=PositiveInt, default=64)
     model.add_argument(
-        "--num_inference_steps", type=PositiveInt, default=4, help="of the student's swaps if a call names none"
+        "--num_inference_steps", type=PositiveInt, default=2, help="of the student's swaps if a call names none"
     )
     add_consistency_arguments(parser)
     add_optimization_arguments(parser, learning_rate=1e-4, ema_decay=0.995)
@@ -84,9 +89,9 @@ def add_consistency_arguments(parser: ArgumentParser) -> None:
     )
     group.add_argument(
         "--num_ddim_timesteps",
-        type=PositiveInt,
-        default=50,
-        help="steps into which the teacher's way is divided; the student's swaps take no more than that",
+        type=PositiveInt | None,
+        help="steps into which the teacher's way is divided, the most that the student can take; the checkpoint's own "
+        "number if left out",
     )
     group.add_argument(
         "--huber_c", type=PositiveFloat, default=0.001, help="where the loss turns from square to linear"
@@ -94,16 +99,26 @@ def add_consistency_arguments(parser: ArgumentParser) -> None:
     group.add_argument("--outside_weight", type=ClosedUnitInterval, default=0.1, help="of pixels that are kept")
 
 
+def take_over(args: Namespace, pipeline: FaceSwapInpaintPipeline) -> None:
+    """Fills arguments that are left out with what the checkpoint was made for.
+
+    A teacher that was trained for few steps is worse on a longer way: the small model's likeness is lost there.
+    """
+    num_steps, guidance_scale = (
+        pipeline.config[f"default_{name}"] for name in ("num_inference_steps", "guidance_scale")
+    )
+    given = {"num_ddim_timesteps": num_steps, "num_rollout_steps": num_steps, "guidance_scale": guidance_scale}
+    for name, value in given.items():
+        if args[name] is None:
+            args[name] = value
+
+
 def build_run(args: Namespace, accelerator: Accelerator) -> Run:
     pipeline = load_whole_pipeline(args.pretrained_model_name_or_path)
+    take_over(args, pipeline)
     faces = PreparedFaces(args.train_data_dir, pipeline.config["crop_size"])
     samples = draw_samples(args, accelerator, pipeline, faces, Roles.from_shares(args.cross_share, 0))
-    settings = settings_of(
-        ConsistencySettings,
-        args,
-        guidance_scale=args.guidance_scale or pipeline.config["default_guidance_scale"],
-        num_rollout_steps=args.num_rollout_steps or pipeline.config["default_num_inference_steps"],
-    )
+    settings = settings_of(ConsistencySettings, args)
     teacher = split_off_teacher(pipeline)
     make_student(pipeline, args.output_type, args.lora_rank, args.num_ddim_timesteps, args.num_inference_steps)
     prepare_networks(args, accelerator, pipeline)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from diffusers.schedulers.scheduling_lcm import LCMScheduler
 from safetensors.torch import load_file
@@ -87,9 +88,9 @@ def test_a_student_swaps_at_once_in_few_steps_without_guidance(distilled, checkp
     assert isinstance(pipeline.scheduler, LCMScheduler)
     assert pipeline.scheduler.config["original_inference_steps"] == 10
     assert pipeline.scheduler.config["prediction_type"] == "epsilon"
-    assert (pipeline.config["default_num_inference_steps"], pipeline.config["default_guidance_scale"]) == (4, 1.0)
+    assert (pipeline.config["default_num_inference_steps"], pipeline.config["default_guidance_scale"]) == (2, 1.0)
     assert swap(pipeline).shape == (1, 3, CROP_SIZE, CROP_SIZE)
-    assert pipeline.num_timesteps == 4
+    assert pipeline.num_timesteps == 2
     teacher = load_pipeline(checkpoint)
     assert torch.equal(pipeline.scheduler.alphas_cumprod, teacher.scheduler.alphas_cumprod)
     for name in ("vae", "image_encoder", "conditioner"):
@@ -119,6 +120,12 @@ def test_a_lora_moves_attention_convolutions_and_time_but_not_the_outermost_laye
         assert any(part in name for name in moved), part
     assert not [name for name in moved if name.startswith(("conv_in", "conv_out", "time_embedding"))]
     assert not [name for name in moved if "norm" in name or name.endswith("bias")]
+
+
+def test_what_is_left_out_is_taken_from_the_checkpoint(distilled):
+    settings = yaml.safe_load((distilled / "config.yaml").read_text())
+    assert (settings["num_rollout_steps"], settings["guidance_scale"]) == (2, 2.0)
+    assert settings["num_ddim_timesteps"] == 10, "given"
 
 
 def test_full_training_moves_every_weight_of_the_unet(arguments, checkpoint, tmp_path):
@@ -155,7 +162,7 @@ def test_going_on_ends_exactly_where_a_run_without_a_stop_ends(distilled, argume
     ("more", "message"),
     [
         (["--num_ddim_timesteps", 30], "use a divisor"),
-        (["--num_ddim_timesteps", 2], "a swap of 4 steps"),
+        (["--num_ddim_timesteps", 1], "a swap of 2 steps"),
         (["--train_batch_size", 3], "use a multiple of 2"),
         (["--train_data_dir", "nowhere"], "nowhere"),
     ],
