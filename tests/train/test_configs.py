@@ -2,16 +2,13 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
-from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.dataclasses import get_module_class_from_name
 from accelerate.utils.launch import (
     prepare_deepspeed_cmd_env,
@@ -22,23 +19,9 @@ from safetensors.torch import load_file
 
 from faceswap_diffusion.training.trainable import trained_parameters
 from tests.train.fsdp_steps import build_objective, take_steps
+from tests.train.launching import CONFIGS, free_port, fsdp_environment, launched
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = ROOT / "train" / "configs"
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-def launched(name: str, *more: str) -> Namespace:
-    """What `accelerate launch` makes of a file and a command line."""
-    arguments = ["--config_file", str(CONFIGS / f"{name}.yaml"), *more, "train/train_faceswap.py", "--seed", "3"]
-    args, config, _ = _validate_launch_command(launch_command_parser().parse_args(arguments))
-    args.deepspeed_fields_from_accelerate_config = ",".join(config.deepspeed_config)  # as `launch_command` does
-    return args
 
 
 @pytest.mark.parametrize(
@@ -107,10 +90,6 @@ def test_two_launchers_make_one_run(tmp_path):
         output, _ = host.communicate(timeout=120)
         assert host.returncode == 0
         assert "RANKS 0 1 OF 2" in output
-
-
-def fsdp_environment() -> dict[str, str]:
-    return {name: value for name, value in prepare_multi_gpu_env(launched("fsdp")).items() if "FSDP" in name}
 
 
 def test_fsdp_gets_its_second_version_and_the_units_of_the_objective():

@@ -1,0 +1,31 @@
+# pyright: reportAttributeAccessIssue=false
+# accelerate's kinds of configuration have no common type.
+"""What `accelerate launch` makes of the files in train/configs, by its own code and without starting anything."""
+
+import socket
+from argparse import Namespace
+from pathlib import Path
+
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_multi_gpu_env
+
+CONFIGS = Path(__file__).parents[2] / "train" / "configs"
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def launched(name: str, *more: str) -> Namespace:
+    """What `accelerate launch` makes of a file and a command line."""
+    arguments = ["--config_file", str(CONFIGS / f"{name}.yaml"), *more, "train/train_faceswap.py", "--seed", "3"]
+    args, config, _ = _validate_launch_command(launch_command_parser().parse_args(arguments))
+    args.deepspeed_fields_from_accelerate_config = ",".join(config.deepspeed_config)  # as `launch_command` does
+    return args
+
+
+def fsdp_environment() -> dict[str, str]:
+    """The variables by which a launched process knows of FSDP."""
+    return {name: value for name, value in prepare_multi_gpu_env(launched("fsdp")).items() if "FSDP" in name}
