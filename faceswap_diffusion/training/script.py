@@ -88,6 +88,7 @@ def run_script(
             accelerator.print(f"Stopped after step {step}: the same command goes on from there.")
         elif accelerator.is_main_process:
             finish(args, run)
+        accelerator.wait_for_everyone()  # or the first to leave takes the connection with it
         accelerator.end_training()
     except ValueError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
