@@ -10,7 +10,6 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_lcm import LCMScheduler
 from diffusers.utils.torch_utils import randn_tensor
-from peft import LoraConfig
 
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.pipeline_inputs import resize
@@ -26,6 +25,7 @@ from faceswap_diffusion.training.losses import masked_mse
 from faceswap_diffusion.training.randomness import choose, generator_for
 from faceswap_diffusion.training.sampling import ddim_predictions, visited_timesteps
 from faceswap_diffusion.training.swap_module import SwapModule
+from faceswap_diffusion.training.trainable import add_lora
 
 OUTPUT_TYPES = ("lora", "full")
 LORA_LAYERS = [
@@ -83,9 +83,7 @@ def make_student(
         network.requires_grad_(False).eval()
     pipeline.unet.requires_grad_(output_type == "full").train()
     if output_type == "lora":
-        pipeline.unet.add_adapter(
-            LoraConfig(r=lora_rank, lora_alpha=lora_rank, init_lora_weights="gaussian", target_modules=LORA_LAYERS)
-        )
+        add_lora(pipeline.unet, lora_rank, LORA_LAYERS)
     set_student_defaults(pipeline, num_ddim_timesteps, num_inference_steps)
 
 

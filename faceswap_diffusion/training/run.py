@@ -17,7 +17,8 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, ProjectConfiguration
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
-from jsonargparse import Namespace
+from jsonargparse import ArgumentParser, Namespace
+from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -55,6 +56,26 @@ def build_accelerator(args: Namespace) -> Accelerator:
         deepspeed_config = accelerator.state.deepspeed_plugin.deepspeed_config
         deepspeed_config["train_micro_batch_size_per_gpu"] = args.train_batch_size
     return accelerator
+
+
+@contextmanager
+def leaving_together(parser: ArgumentParser, accelerator: Accelerator) -> Iterator[None]:
+    """What a script does in here ends in all processes at once; what goes wrong is one line and an exit code.
+
+    What cannot work (`ValueError`) has exit code 2, what went wrong on the way 1.
+
+    Args:
+        parser (`ArgumentParser`): Of the script.
+        accelerator (`Accelerator`): Of its run.
+    """
+    try:
+        yield
+        accelerator.wait_for_everyone()  # or the first to leave takes the connection with it
+        accelerator.end_training()
+    except ValueError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    except (DivergedError, OSError, SafetensorError) as error:  # a full disk has many faces
+        parser.exit(1, f"{parser.prog}: {error}\n")
 
 
 def global_batch_size(args: Namespace, accelerator: Accelerator) -> int:

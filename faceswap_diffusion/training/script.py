@@ -8,7 +8,6 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from jsonargparse import ArgumentParser, Namespace
-from safetensors import SafetensorError
 
 from faceswap_diffusion.hub import push_folder
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
@@ -16,7 +15,7 @@ from faceswap_diffusion.training.batches import Roles, SampleSettings, SwapSampl
 from faceswap_diffusion.training.dataset import PreparedFaces
 from faceswap_diffusion.training.mask_shuffling import parse_mask_sets
 from faceswap_diffusion.training.model_card import write_model_card
-from faceswap_diffusion.training.run import DivergedError, Run, build_accelerator, global_batch_size
+from faceswap_diffusion.training.run import Run, build_accelerator, global_batch_size, leaving_together
 
 
 def settings_of(kind: type, args: Namespace, **more: Any) -> Any:
@@ -65,7 +64,7 @@ def run_script(
     build_run: Callable[[Namespace, Accelerator], Run],
     finish: Callable[[Namespace, Run], None],
 ) -> None:
-    """Runs a training script; what cannot work is one line and exit code 2, what went wrong on the way exit code 1.
+    """Runs a training script; see `leaving_together` for how it ends.
 
     Args:
         parser (`ArgumentParser`): Of the script.
@@ -76,7 +75,7 @@ def run_script(
     args = parser.parse_args(arguments)
     accelerator = build_accelerator(args)
     set_seed(args.seed)  # for new layers; everything else is drawn from the seed and its own number
-    try:
+    with leaving_together(parser, accelerator):
         run = build_run(args, accelerator)
         if accelerator.is_main_process:
             args.output_dir.mkdir(parents=True, exist_ok=True)
@@ -88,9 +87,3 @@ def run_script(
             accelerator.print(f"Stopped after step {step}: the same command goes on from there.")
         elif accelerator.is_main_process:
             finish(args, run)
-        accelerator.wait_for_everyone()  # or the first to leave takes the connection with it
-        accelerator.end_training()
-    except ValueError as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
-    except (DivergedError, OSError, SafetensorError) as error:  # a full disk has many faces
-        parser.exit(1, f"{parser.prog}: {error}\n")

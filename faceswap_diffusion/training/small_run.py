@@ -15,8 +15,8 @@ from tqdm.auto import tqdm
 
 from faceswap_diffusion.training.batches import StepBatches
 from faceswap_diffusion.training.interruption import StopSignal
-from faceswap_diffusion.training.run import use_one_thread
-from faceswap_diffusion.training.states import StateNotSavedError, TrainingParts, load_state, save_state
+from faceswap_diffusion.training.run import leaving_together, use_one_thread
+from faceswap_diffusion.training.states import TrainingParts, load_state, save_state
 from faceswap_diffusion.training.trainable import architecture_of, build_optimizer
 
 STAYING = ("seed", "max_train_steps", "learning_rate", "mixed_precision")
@@ -113,7 +113,7 @@ def take_steps(
 def run_small_script(
     parser: ArgumentParser, arguments: Sequence[str] | None, train: Callable[[Namespace, Accelerator], None]
 ) -> None:
-    """Runs a training script; what cannot work is one line and exit code 2, what went wrong on the way exit code 1.
+    """Runs a training script; see `leaving_together` for how it ends.
 
     Args:
         parser (`ArgumentParser`): Of the script.
@@ -123,10 +123,5 @@ def run_small_script(
     args = parser.parse_args(arguments)
     accelerator = Accelerator(mixed_precision=args.mixed_precision)
     set_seed(args.seed)  # for new layers; everything else is drawn from the seed and its own number
-    try:
+    with leaving_together(parser, accelerator):
         train(args, accelerator)
-        accelerator.end_training()
-    except ValueError as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
-    except StateNotSavedError as error:
-        parser.exit(1, f"{parser.prog}: {error}\n")

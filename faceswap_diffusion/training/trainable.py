@@ -3,9 +3,11 @@
 """Which parameters of a checkpoint a run trains."""
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
 from diffusers.models.attention_processor import Attention
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from peft import LoraConfig
 from torch import nn
 
@@ -42,9 +44,18 @@ def select_trainable(pipeline: FaceSwapInpaintPipeline, mode: str, lora_rank: in
             if isinstance(module, Attention):
                 module.requires_grad_(True)
     if mode == "lora":
-        pipeline.unet.add_adapter(
-            LoraConfig(r=lora_rank, lora_alpha=lora_rank, init_lora_weights="gaussian", target_modules=LORA_LAYERS)
-        )
+        add_lora(pipeline.unet, lora_rank, LORA_LAYERS)
+
+
+def add_lora(unet: UNet2DConditionModel, rank: int, layers: Sequence[str]) -> None:
+    """Adds layers of low rank (arXiv 2106.09685), which change nothing yet.
+
+    Args:
+        unet (`UNet2DConditionModel`): Changed in place.
+        rank (`int`): Of each.
+        layers (`Sequence[str]`): Ends of the names of the layers that they are added to.
+    """
+    unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=[*layers]))
 
 
 def trained_parameters(module: nn.Module) -> list[nn.Parameter]:

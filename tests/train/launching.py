@@ -2,7 +2,6 @@
 # accelerate's kinds of configuration have no common type.
 """What `accelerate launch` makes of the files in train/configs, by its own code and without starting anything."""
 
-import socket
 from argparse import Namespace
 from pathlib import Path
 
@@ -10,12 +9,6 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils.launch import prepare_multi_gpu_env
 
 CONFIGS = Path(__file__).parents[2] / "train" / "configs"
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def launched(name: str, *more: str) -> Namespace:

@@ -1,6 +1,5 @@
 """The benchmark of training, at toy size: every row is there, and faces that are made up serve as prepared ones."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -14,6 +13,7 @@ import torch
 from faceswap_diffusion.training.dataset import PreparedFaces
 from tests.parity.reduced import REDUCED
 from tests.tiny import tiny_pipeline
+from tests.train.scripts import load_script
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "train" / "benchmark_training.py"
@@ -21,13 +21,7 @@ SCRIPT = ROOT / "train" / "benchmark_training.py"
 
 @pytest.fixture(scope="module")
 def benchmark():
-    spec = importlib.util.spec_from_file_location("benchmark_training", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["benchmark_training"] = module  # its dataclasses look themselves up
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benchmark_training")
 
 
 def test_made_up_faces_make_samples_with_something_to_repaint(benchmark, tmp_path):

@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 
 from faceswap_diffusion.training.trainable import trained_parameters
 from tests.train.fsdp_steps import build_objective, take_steps
-from tests.train.launching import CONFIGS, free_port, fsdp_environment, launched
+from tests.train.launching import CONFIGS, fsdp_environment, launched
+from tests.train.scripts import free_port
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,6 +1,5 @@
 """Distillation at toy size: what the student learns, what it leaves behind, and that a stop makes no difference."""
 
-import importlib.util
 import os
 import signal
 from pathlib import Path
@@ -8,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from diffusers.schedulers.scheduling_lcm import LCMScheduler
 from safetensors.torch import load_file
 
@@ -16,20 +14,9 @@ from faceswap_diffusion.checkpoint_files import load_pipeline
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.training.states import saved_steps
 from tests.tiny import CROP_SIZE, tiny_conditioner, tiny_inputs, tiny_pipeline
+from tests.train.scripts import load_script, run
 
-ROOT = Path(__file__).parents[2]
-
-
-def load_script():
-    spec = importlib.util.spec_from_file_location("distill_lcm", ROOT / "train" / "distill_lcm.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-distillation = load_script()
+distillation = load_script("distill_lcm")
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +45,6 @@ def arguments(checkpoint, prepared_faces):
     return build
 
 
-def run(arguments: list[str]) -> None:
-    for state in (AcceleratorState, GradientState):
-        state._reset_state()
-    PartialState._reset_state()
-    distillation.main(arguments)
-
-
 def unet_weights(pipeline_folder: Path) -> dict[str, torch.Tensor]:
     (path,) = (pipeline_folder / "unet").glob("*.safetensors")
     return load_file(path)
@@ -74,7 +54,7 @@ def unet_weights(pipeline_folder: Path) -> dict[str, torch.Tensor]:
 def distilled(checkpoint, prepared_faces, tmp_path_factory) -> Path:
     """A finished run that leaves a LoRA."""
     output_dir = tmp_path_factory.mktemp("distilled") / "run"
-    run(arguments.__wrapped__(checkpoint, prepared_faces)(output_dir))
+    run(distillation, arguments.__wrapped__(checkpoint, prepared_faces)(output_dir))
     return output_dir
 
 
@@ -129,7 +109,7 @@ def test_what_is_left_out_is_taken_from_the_checkpoint(distilled):
 
 
 def test_full_training_moves_every_weight_of_the_unet(arguments, checkpoint, tmp_path):
-    run(arguments(tmp_path / "run", "--output_type", "full", "--weight_decay", 0))
+    run(distillation, arguments(tmp_path / "run", "--output_type", "full", "--weight_decay", 0))
     assert not (tmp_path / "run" / "lora").exists()
     before, after = unet_weights(checkpoint), unet_weights(tmp_path / "run" / "pipeline")
     assert set(before) == set(after)
@@ -147,10 +127,10 @@ def test_going_on_ends_exactly_where_a_run_without_a_stop_ends(distilled, argume
 
     with monkeypatch.context() as patch:
         patch.setattr(distillation, "Run", StopAtOne)
-        run(arguments(tmp_path / "run"))
+        run(distillation, arguments(tmp_path / "run"))
     assert saved_steps(tmp_path / "run" / "states")[-1] == 2  # the step in which the signal was seen is finished
     assert not (tmp_path / "run" / "pipeline").exists()
-    run(arguments(tmp_path / "run"))
+    run(distillation, arguments(tmp_path / "run"))
     for name in ("history.csv", "lora/pytorch_lora_weights.safetensors"):
         assert (tmp_path / "run" / name).read_bytes() == (distilled / name).read_bytes(), name
     expected = unet_weights(distilled / "pipeline")
@@ -169,7 +149,7 @@ def test_going_on_ends_exactly_where_a_run_without_a_stop_ends(distilled, argume
 )
 def test_what_cannot_work_is_one_line_and_exit_code_2(arguments, tmp_path, capsys, more, message):
     with pytest.raises(SystemExit) as stopped:
-        run(arguments(tmp_path / "run", *more))
+        run(distillation, arguments(tmp_path / "run", *more))
     assert stopped.value.code == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("distill_lcm.py:")]
     assert message in line
@@ -177,5 +157,5 @@ def test_what_cannot_work_is_one_line_and_exit_code_2(arguments, tmp_path, capsy
 
 def test_going_on_with_other_settings_is_an_error(distilled, arguments, capsys):
     with pytest.raises(SystemExit):
-        run(arguments(distilled, "--num_ddim_timesteps", 20))
+        run(distillation, arguments(distilled, "--num_ddim_timesteps", 20))
     assert "num_ddim_timesteps" in capsys.readouterr().err

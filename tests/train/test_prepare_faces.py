@@ -1,6 +1,5 @@
 """The script that prepares photos: as somebody types it, and killed while it works."""
 
-import importlib.util
 import os
 import shutil
 import signal
@@ -15,21 +14,13 @@ import yaml
 from PIL import Image
 
 from faceswap_diffusion.training.dataset import PreparedFaces
+from tests.train.scripts import load_script
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "train" / "prepare_faces.py"
 
 
-def load_script():
-    spec = importlib.util.spec_from_file_location("prepare_faces", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-script = load_script()
+script = load_script("prepare_faces")
 
 
 def start(*arguments: object) -> subprocess.Popen:

@@ -1,6 +1,5 @@
 """The files for `train_faceswap.py --config`: read by the script's own parser, and what they come to."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -11,19 +10,19 @@ from faceswap_diffusion.masks.parsing import LABELS
 from faceswap_diffusion.training.batches import Roles
 from faceswap_diffusion.training.mask_shuffling import MASK_SETS, check_mask_sets, draw_mask_set, parse_mask_sets
 from faceswap_diffusion.training.randomness import generator_for
+from tests.train.scripts import load_script
 
 TRAIN = Path(__file__).parents[2] / "train"
 RECIPES = ["finetune_full", "finetune_lora", "reface", "small", "toy"]
 
 
 def parsed(name: str) -> Namespace:
-    spec = importlib.util.spec_from_file_location("train_faceswap", TRAIN / "train_faceswap.py")
-    assert spec is not None
-    assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
     recipe = str(TRAIN / "recipes" / f"{name}.yaml")
-    return script.swap_parser().parse_args(["--config", recipe, "--train_data_dir", "faces", "--output_dir", "run"])
+    return (
+        load_script("train_faceswap")
+        .swap_parser()
+        .parse_args(["--config", recipe, "--train_data_dir", "faces", "--output_dir", "run"])
+    )
 
 
 def test_every_recipe_is_tested_and_named_in_the_page():

@@ -1,38 +1,22 @@
 """The autoencoder's script at toy size: both stages, killed runs, and several processes."""
 
-import importlib.util
-import os
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from safetensors.torch import load_file
 
 from faceswap_diffusion.training.dataset import PreparedFaces
 from faceswap_diffusion.training.losses import reconstruction_loss
 from faceswap_diffusion.training.states import saved_steps
+from tests.train.scripts import load_script, run, start, two_processes
 
-ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "train" / "train_autoencoder.py"
 WEIGHTS = "vae/diffusion_pytorch_model.safetensors"
 
 
-def load_script():
-    spec = importlib.util.spec_from_file_location("train_autoencoder", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-training = load_script()
+training = load_script("train_autoencoder")
 
 
 def arguments(prepared_faces: Path, output_dir: Path, *more: object) -> list[str]:
@@ -44,32 +28,17 @@ def arguments(prepared_faces: Path, output_dir: Path, *more: object) -> list[str
     return [str(part) for part in given]
 
 
-def run(command: list[str]) -> None:
-    for state in (AcceleratorState, GradientState):
-        state._reset_state()
-    PartialState._reset_state()
-    training.main(command)
-
-
-def start(command: list[str], *launcher: str) -> subprocess.Popen:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.Popen(
-        [sys.executable, *launcher, str(SCRIPT), *command],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def autoencoder(prepared_faces, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("autoencoder")
-    run(arguments(prepared_faces, output))
+    run(training, arguments(prepared_faces, output))
     return output
 
 
 @pytest.fixture(scope="module")
 def second_stage(prepared_faces, autoencoder, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("second_stage")
-    run(
+    run(training,
         arguments(
             prepared_faces, output, "--pretrained_model_name_or_path", autoencoder / "vae", "--decoder_only",
             "--max_train_steps", 2,
@@ -86,7 +55,7 @@ def test_the_autoencoder_knows_the_spread_of_its_latents(autoencoder, prepared_f
 
 
 def test_all_that_should_learn_does(autoencoder, prepared_faces, tmp_path):
-    run(arguments(prepared_faces, tmp_path, "--max_train_steps", 1))
+    run(training, arguments(prepared_faces, tmp_path, "--max_train_steps", 1))
     before, after = load_file(tmp_path / WEIGHTS), load_file(autoencoder / WEIGHTS)
     assert [name for name, tensor in before.items() if torch.equal(tensor, after[name])] == []
     judge = [
@@ -109,13 +78,13 @@ def test_the_second_stage_sharpens_the_decoder_and_leaves_the_latents_alone(auto
 
 def test_a_finished_run_is_left_as_it_is(autoencoder, prepared_faces):
     before = (autoencoder / WEIGHTS).stat()
-    run(arguments(prepared_faces, autoencoder))
+    run(training, arguments(prepared_faces, autoencoder))
     assert (autoencoder / WEIGHTS).stat() == before
     assert saved_steps(autoencoder / "states") == [4]
 
 
 def test_a_run_is_validated_once_at_its_end(prepared_faces, tmp_path, capsys):
-    run(arguments(prepared_faces, tmp_path, "--max_train_steps", 2, "--checkpointing_steps", 2))
+    run(training, arguments(prepared_faces, tmp_path, "--max_train_steps", 2, "--checkpointing_steps", 2))
     told = [line for line in capsys.readouterr().out.splitlines() if "held out: PSNR" in line]
     assert len(told) == 1
     assert told[0].startswith("step 2: loss ")
@@ -132,7 +101,7 @@ def test_a_run_is_validated_once_at_its_end(prepared_faces, tmp_path, capsys):
 )
 def test_what_cannot_work_is_told_in_a_line(autoencoder, prepared_faces, capsys, more, told):
     with pytest.raises(SystemExit) as stopped:
-        run(arguments(prepared_faces, autoencoder, *more))
+        run(training, arguments(prepared_faces, autoencoder, *more))
     assert stopped.value.code == 2
     assert told in capsys.readouterr().err
 
@@ -189,11 +158,9 @@ def test_the_objective_is_the_sum_of_its_parts():
 @pytest.mark.slow
 def test_gradients_of_two_processes_are_averaged(autoencoder, prepared_faces, tmp_path):
     """Two processes end where one with the same global batch does: through the unwrapped model they would part."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port)]
-    process = start(arguments(prepared_faces, tmp_path, "--train_batch_size", 2), *launcher)
+    process = start(
+        "train_autoencoder", arguments(prepared_faces, tmp_path, "--train_batch_size", 2), *two_processes()
+    )
     output, _ = process.communicate()
     assert process.returncode == 0, output
     wanted = load_file(autoencoder / WEIGHTS)
@@ -207,12 +174,12 @@ def test_gradients_of_two_processes_are_averaged(autoencoder, prepared_faces, tm
 def test_a_run_that_is_killed_ends_as_if_undisturbed(autoencoder, prepared_faces, tmp_path):
     for _ in range(2):
         steps = saved_steps(tmp_path / "states")
-        process = start(arguments(prepared_faces, tmp_path))
+        process = start("train_autoencoder", arguments(prepared_faces, tmp_path))
         while process.poll() is None and saved_steps(tmp_path / "states") == steps:
             time.sleep(0.01)
         process.kill()
         process.communicate()
-    process = start(arguments(prepared_faces, tmp_path))
+    process = start("train_autoencoder", arguments(prepared_faces, tmp_path))
     output, _ = process.communicate()
     assert process.returncode == 0, output
     assert (tmp_path / WEIGHTS).read_bytes() == (autoencoder / WEIGHTS).read_bytes()

@@ -1,6 +1,5 @@
 """Training the parser: the augmentations keep picture and labels together, it learns, and it resumes."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -12,13 +11,10 @@ import torch
 from PIL import Image
 
 from faceswap_diffusion.masks.parsing import LABELS, FaceParser
+from tests.train.scripts import load_script
 
 SCRIPT = Path(__file__).parents[2] / "train" / "train_face_parser.py"
-spec = importlib.util.spec_from_file_location("train_face_parser", SCRIPT)
-assert spec is not None
-assert spec.loader is not None
-training = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(training)
+training = load_script("train_face_parser")
 
 
 def labelled(count: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,11 +1,9 @@
 """The training script at toy size: it ends where it should, however often and however rudely it is stopped."""
 
 import csv
-import importlib.util
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
@@ -24,21 +21,9 @@ from faceswap_diffusion.provenance import read_provenance
 from faceswap_diffusion.training.states import saved_steps
 from tests.hub.imitation import HubImitation
 from tests.tiny import tiny_pipeline
+from tests.train.scripts import ROOT, TRAIN, load_script, run, start, two_processes
 
-ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "train" / "train_faceswap.py"
-
-
-def load_script():
-    spec = importlib.util.spec_from_file_location("train_faceswap", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-training = load_script()
+training = load_script("train_faceswap")
 
 
 @pytest.fixture(scope="module")
@@ -64,23 +49,6 @@ def arguments(checkpoint, prepared_faces):
         return [str(part) for part in given]
 
     return build
-
-
-def run(arguments: list[str]) -> None:
-    """The script in this process."""
-    for state in (AcceleratorState, GradientState):
-        state._reset_state()
-    PartialState._reset_state()
-    training.main(arguments)
-
-
-def start(arguments: list[str], *launcher: str) -> subprocess.Popen:
-    """The script in a process of its own."""
-    environment = {
-        **os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": "",
-    }  # fmt: skip
-    command = [sys.executable, *launcher, str(SCRIPT), *arguments]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def weights(output_dir: Path) -> dict[str, torch.Tensor]:
@@ -109,7 +77,7 @@ def assert_same_run(first: Path, second: Path) -> None:
 def undisturbed(checkpoint, prepared_faces, tmp_path_factory) -> Path:
     output_dir = tmp_path_factory.mktemp("undisturbed") / "run"
     build = arguments.__wrapped__(checkpoint, prepared_faces)
-    run(build(output_dir, "--validation_data_dir", prepared_faces, "--num_validation", 2))
+    run(training, build(output_dir, "--validation_data_dir", prepared_faces, "--num_validation", 2))
     return output_dir
 
 
@@ -147,11 +115,11 @@ def test_going_on_ends_exactly_where_a_run_without_a_stop_ends(undisturbed, argu
 
     original, training.Run = training.Run, StopAtTwo
     try:
-        run(arguments(tmp_path / "run", *more))
+        run(training, arguments(tmp_path / "run", *more))
     finally:
         training.Run = original
     assert saved_steps(states)[-1] == 3  # the step in which the signal was seen is finished and saved
-    run(arguments(tmp_path / "run", *more))
+    run(training, arguments(tmp_path / "run", *more))
     assert_same_run(undisturbed, tmp_path / "run")
 
 
@@ -194,7 +162,7 @@ def test_help_is_grouped(capsys):
 )
 def test_what_cannot_work_is_one_line_and_exit_code_2(arguments, tmp_path, capsys, more, message):
     with pytest.raises(SystemExit) as stopped:
-        run(arguments(tmp_path / "run", *more))
+        run(training, arguments(tmp_path / "run", *more))
     assert stopped.value.code == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train_faceswap.py:")]
     assert message in line
@@ -202,22 +170,22 @@ def test_what_cannot_work_is_one_line_and_exit_code_2(arguments, tmp_path, capsy
 
 def test_faces_of_one_person_are_an_error(arguments, one_person, tmp_path, capsys):
     with pytest.raises(SystemExit):
-        run(arguments(tmp_path / "run", "--train_data_dir", one_person))
+        run(training, arguments(tmp_path / "run", "--train_data_dir", one_person))
     assert "are of one person" in capsys.readouterr().err
 
 
 def test_going_on_with_other_settings_or_another_architecture_is_an_error(undisturbed, arguments, capsys):
     for more in (["--seed", 1], ["--train", "attention"]):
         with pytest.raises(SystemExit):
-            run(arguments(undisturbed, *more))
+            run(training, arguments(undisturbed, *more))
         assert str(more[0]).removeprefix("--") in capsys.readouterr().err
 
 
 def test_accumulated_batches_train_like_one_large_batch(arguments, tmp_path):
     # Without discriminator: its spectral norm goes on with every forward pass, and there are twice as many.
     more = ["--cross_share", 0.5, "--own_share", 0.5, "--learning_rate", 1e-4, "--adversarial_weight", 0]
-    run(arguments(tmp_path / "large", *more))
-    run(arguments(tmp_path / "small", *more, "--train_batch_size", 2, "--gradient_accumulation_steps", 2))
+    run(training, arguments(tmp_path / "large", *more))
+    run(training, arguments(tmp_path / "small", *more, "--train_batch_size", 2, "--gradient_accumulation_steps", 2))
     compare_runs(tmp_path / "large", tmp_path / "small")
 
 
@@ -232,7 +200,7 @@ def compare_runs(first: Path, second: Path) -> None:
 
 
 def test_a_lora_is_saved_by_itself_and_in_a_checkpoint(arguments, checkpoint, tmp_path):
-    run(arguments(tmp_path / "run", "--train", "lora", "--lora_rank", 2))
+    run(training, arguments(tmp_path / "run", "--train", "lora", "--lora_rank", 2))
     fused = FaceSwapInpaintPipeline.from_pretrained(tmp_path / "run" / "pipeline")
     pipeline = FaceSwapInpaintPipeline.from_pretrained(checkpoint)
     plain = {name: tensor.clone() for name, tensor in pipeline.unet.state_dict().items()}
@@ -248,7 +216,7 @@ def test_a_lora_is_saved_by_itself_and_in_a_checkpoint(arguments, checkpoint, tm
 
 def test_a_loss_that_is_no_number_stops_the_run_and_saves_the_state_before(arguments, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
-        run(arguments(tmp_path / "run", "--learning_rate", 1e30, "--max_train_steps", 8, "--ema_decay", 0))
+        run(training, arguments(tmp_path / "run", "--learning_rate", 1e30, "--max_train_steps", 8, "--ema_decay", 0))
     assert stopped.value.code == 1
     assert "no longer a number" in capsys.readouterr().err
     assert saved_steps(tmp_path / "run" / "states")
@@ -262,7 +230,7 @@ def test_the_finished_checkpoint_is_pushed_with_its_card(undisturbed, arguments,
     command = arguments(undisturbed, "--validation_data_dir", prepared_faces, "--num_validation", 2)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_TOKEN": "hf_test"}
     pushed = [*command, "--push_to_hub", "--hub_model_id", "somebody/mine"]
-    subprocess.run([sys.executable, str(SCRIPT), *pushed], env=environment, check=True)
+    subprocess.run([sys.executable, str(TRAIN / "train_faceswap.py"), *pushed], env=environment, check=True)
     hub.close()
     files = hub.repositories["somebody/mine"]
     assert {"model_index.json", "README.md", "pipeline.py", "unet/config.json"} <= set(files)
@@ -272,12 +240,8 @@ def test_the_finished_checkpoint_is_pushed_with_its_card(undisturbed, arguments,
 @pytest.mark.slow
 def test_two_processes_train_like_one_with_the_same_global_batch(arguments, tmp_path):
     more = ["--cross_share", 0.5, "--own_share", 0.5, "--learning_rate", 1e-4]
-    run(arguments(tmp_path / "one", *more))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port)]
-    process = start(arguments(tmp_path / "two", *more, "--train_batch_size", 2), *launcher)
+    run(training, arguments(tmp_path / "one", *more))
+    process = start("train_faceswap", arguments(tmp_path / "two", *more, "--train_batch_size", 2), *two_processes())
     output, _ = process.communicate()
     assert process.returncode == 0, output
     compare_runs(tmp_path / "one", tmp_path / "two")
@@ -285,7 +249,9 @@ def test_two_processes_train_like_one_with_the_same_global_batch(arguments, tmp_
 
 @pytest.mark.slow
 def test_sigterm_saves_and_exits_cleanly(arguments, tmp_path):
-    process = start(arguments(tmp_path / "run", "--max_train_steps", 100_000, "--checkpointing_steps", 100_000))
+    process = start(
+        "train_faceswap", arguments(tmp_path / "run", "--max_train_steps", 100_000, "--checkpointing_steps", 100_000)
+    )
     wait_for_steps(tmp_path / "run", 2)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
@@ -305,13 +271,13 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_undisturbed(undisturbed
     more = ["--validation_data_dir", prepared_faces, "--num_validation", 2]
     chance = random.Random(0)
     for _ in range(4):
-        process = start(arguments(tmp_path / "run", *more))
+        process = start("train_faceswap", arguments(tmp_path / "run", *more))
         while process.poll() is None and not (tmp_path / "run" / "history.csv").exists():
             time.sleep(0.05)
         time.sleep(chance.uniform(0, 1.5))
         process.kill()
         process.communicate()
-    process = start(arguments(tmp_path / "run", *more))
+    process = start("train_faceswap", arguments(tmp_path / "run", *more))
     output, _ = process.communicate()
     assert process.returncode == 0, output
     assert_same_run(undisturbed, tmp_path / "run")

@@ -1,15 +1,10 @@
 """The image encoder's script at toy size."""
 
-import importlib.util
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors.torch import load_file
 from transformers import CLIPVisionModelWithProjection
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -17,22 +12,12 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from faceswap_diffusion.training.dataset import PreparedFaces
 from faceswap_diffusion.training.encoder_labels import labels_and_mirrored
 from faceswap_diffusion.training.states import saved_steps
+from tests.train.scripts import load_script, run, start
 
-ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "train" / "train_image_encoder.py"
 WEIGHTS = "image_encoder/model.safetensors"
 
 
-def load_script():
-    spec = importlib.util.spec_from_file_location("train_image_encoder", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-training = load_script()
+training = load_script("train_image_encoder")
 
 
 def arguments(prepared_faces: Path, output_dir: Path, *more: object) -> list[str]:
@@ -46,10 +31,7 @@ def arguments(prepared_faces: Path, output_dir: Path, *more: object) -> list[str
 @pytest.fixture(scope="module")
 def encoder(prepared_faces, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("image_encoder")
-    for state in (AcceleratorState, GradientState):
-        state._reset_state()
-    PartialState._reset_state()
-    training.main(arguments(prepared_faces, output))
+    run(training, arguments(prepared_faces, output))
     return output
 
 
@@ -125,14 +107,14 @@ def test_standardised_labels_have_mean_0_and_spread_1():
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_ends_as_if_undisturbed(encoder, prepared_faces, tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, str(SCRIPT), *arguments(prepared_faces, tmp_path)]
-    process = subprocess.Popen(command, env=environment)
+    process = start("train_image_encoder", arguments(prepared_faces, tmp_path))
     while process.poll() is None and not saved_steps(tmp_path / "states"):
         time.sleep(0.01)
     process.kill()
-    process.wait()
-    subprocess.run(command, env=environment, check=True)
+    process.communicate()
+    process = start("train_image_encoder", arguments(prepared_faces, tmp_path))
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
     wanted = load_file(encoder / WEIGHTS)
     for name, tensor in load_file(tmp_path / WEIGHTS).items():
         assert torch.equal(tensor, wanted[name]), name
