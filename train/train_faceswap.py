@@ -112,6 +112,12 @@ def add_objective_arguments(parser: ArgumentParser) -> None:
         help="of what the image encoder sees of the target; for encoders that do not know people, as the package's",
     )
     group.add_argument(
+        "--landmarks_weight",
+        type=NonNegativeFloat,
+        default=0.0,
+        help="of how far the swap's landmarks, by the face mesh, are from those it was to have",
+    )
+    group.add_argument(
         "--lpips_weight", type=NonNegativeFloat, default=0.0, help="needs `faceswap-diffusion fetch lpips_vgg16`"
     )
     group.add_argument("--adversarial_weight", type=NonNegativeFloat, default=0.4)

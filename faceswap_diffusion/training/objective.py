@@ -9,6 +9,8 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 
 from faceswap_diffusion.evaluation.lpips import LPIPS
+from faceswap_diffusion.faces.mesh_network import NET_SIZE, MeshNetwork
+from faceswap_diffusion.faces.mesh_topology import DLIB68_FROM_MESH
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.pipeline_inputs import resize
 from faceswap_diffusion.training.augmentation import jitter_views
@@ -43,8 +45,8 @@ class ObjectiveSettings:
         rollout_start (`str`): `"noise"` as in a swap, or REFace's `"target"`: the target, noised to the first one.
         num_gradient_steps (`int`, *optional*): Steps at the end that gradients pass through; none: all of them.
         rollout_checkpointing (`bool`): Whether each of these steps is computed anew on the way back, to save memory.
-        own_weight, identity_weight, coarse_weight, attributes_weight, lpips_weight, adversarial_weight (`float`): Of
-            each term.
+        own_weight, identity_weight, coarse_weight, attributes_weight, landmarks_weight, lpips_weight,
+            adversarial_weight (`float`): Of each term.
     """
 
     seed: int = 0
@@ -61,6 +63,7 @@ class ObjectiveSettings:
     identity_weight: float = 1.0
     coarse_weight: float = 0.5
     attributes_weight: float = 0.0
+    landmarks_weight: float = 0.0
     lpips_weight: float = 0.0
     adversarial_weight: float = 0.1
 
@@ -106,8 +109,9 @@ class SwapObjective(SwapModule):
         judged = roles.num_cross and settings.adversarial_weight
         self.discriminator = PatchDiscriminator(num_halvings=3) if judged else None
         self.settings = settings
-        # In a tuple, so that it is no submodule: it is not trained and not saved.
+        # In tuples, so that they are no submodules: they are not trained and not saved.
         self.lpips = (LPIPS().to(pipeline.vae.device),) if settings.lpips_weight else ()
+        self.mesh = (MeshNetwork().to(pipeline.vae.device),) if settings.landmarks_weight else ()
 
     def forward(self, batch: SwapBatch, step: int) -> dict[str, torch.Tensor]:
         """Computes every term.
@@ -238,6 +242,8 @@ class SwapObjective(SwapModule):
         }
         if self.settings.attributes_weight:
             losses["attributes"] = self.attributes_loss(swaps[-1], target)
+        if self.mesh:
+            losses["landmarks"] = self.landmarks_loss(swaps[-1], batch.landmarks[cross])
         if self.lpips:
             losses["lpips"] = perceptual_loss(swaps, target, self.lpips[0].distance).mean()
         if self.discriminator is not None:
@@ -251,6 +257,19 @@ class SwapObjective(SwapModule):
         these are to stay the target's. CLIP itself knows people.
         """
         return (self.clip_embeds(swaps) - self.clip_embeds(target)).square().mean()
+
+    def landmarks_loss(self, swaps: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        """How far the mesh of swaps is from the landmarks they were to have, in hundredths of the crop's side.
+
+        Args:
+            swaps (`torch.Tensor`): (B, 3, S, S), RGB in [-1, 1], upright.
+            wanted (`torch.Tensor`): (B, 68, 2), in pixels.
+        """
+        side = swaps.shape[-1]
+        with torch.autocast(swaps.device.type, enabled=False):  # half precision cannot tell neighbouring pixels
+            mesh = self.mesh[0](resize(swaps.float() / 2 + 0.5, NET_SIZE, NET_SIZE))
+        points = (mesh[:, DLIB68_FROM_MESH, :2] + 0.5) * side / NET_SIZE - 0.5
+        return (points - wanted).norm(dim=-1).mean() * 100 / side
 
     def decode(self, x0: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """The picture of predicted latents inside the mask, the target around it, RGB in [-1, 1]."""

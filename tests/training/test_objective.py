@@ -2,9 +2,11 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 
+from faceswap_diffusion.faces.mesh_topology import dlib68
 from faceswap_diffusion.training.batches import Roles, SampleSettings, SwapBatch, SwapSamples
 from faceswap_diffusion.training.dataset import PreparedFaces
 from faceswap_diffusion.training.objective import ObjectiveSettings, SwapObjective
@@ -127,6 +129,30 @@ def test_attributes_are_those_of_the_target_as_the_image_encoder_sees_them(batch
     assert swaps.grad is not None
     assert swaps.grad.abs().sum() > 0
     assert "attributes" in objective(batch, 0)
+
+
+def test_landmarks_are_those_that_the_swap_was_to_have(prepared_faces):
+    """A picture of its own landmarks costs little; where they lie 3 pixels beside it, that much more."""
+    faces = PreparedFaces([prepared_faces], CROP_SIZE)
+    records = [faces[row] for row in range(4)]
+    pixels = torch.stack([record.pixels for record in records]).float() / 127.5 - 1
+    wanted = torch.from_numpy(np.stack([dlib68(record.landmarks) for record in records])).float()
+    objective = objective_of(landmarks_weight=1.0)
+    swaps = pixels.requires_grad_()
+    loss = objective.landmarks_loss(swaps, wanted)
+    assert loss.item() < 1.5
+    step = 3.0
+    moved = objective.landmarks_loss(torch.roll(swaps, int(step), dims=-1), wanted + torch.tensor([step, 0.0]))
+    assert moved.item() == pytest.approx(loss.item(), abs=0.6)
+    apart = objective.landmarks_loss(swaps, wanted + torch.tensor([step, 0.0]))
+    assert apart.item() == pytest.approx(100 * step / CROP_SIZE, abs=1.5)
+    loss.backward()
+    assert swaps.grad is not None
+    assert swaps.grad.abs().sum() > 0
+
+
+def test_landmarks_are_a_term_of_their_own(batch):
+    assert objective_of(landmarks_weight=0.5)(batch, 0)["landmarks"] > 0
 
 
 def test_without_roles_there_is_nothing_but_denoising(prepared_faces):
