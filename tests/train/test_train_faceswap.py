@@ -5,7 +5,6 @@ import importlib.util
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.training.states import saved_steps
 from tests.hub.imitation import HubImitation
 from tests.tiny import tiny_pipeline
+from tests.train.launching import free_port, fsdp_environment
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "train" / "train_faceswap.py"
@@ -73,10 +73,10 @@ def run(arguments: list[str]) -> None:
     training.main(arguments)
 
 
-def start(arguments: list[str], *launcher: str) -> subprocess.Popen:
+def start(arguments: list[str], *launcher: str, **variables: str) -> subprocess.Popen:
     """The script in a process of its own."""
     environment = {
-        **os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": "",
+        **os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": "", **variables,
     }  # fmt: skip
     command = [sys.executable, *launcher, str(SCRIPT), *arguments]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -270,14 +270,46 @@ def test_the_finished_checkpoint_is_pushed_with_its_card(undisturbed, arguments,
 def test_two_processes_train_like_one_with_the_same_global_batch(arguments, tmp_path):
     more = ["--cross_share", 0.5, "--own_share", 0.5, "--learning_rate", 1e-4]
     run(arguments(tmp_path / "one", *more))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port)]
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
     process = start(arguments(tmp_path / "two", *more, "--train_batch_size", 2), *launcher)
     output, _ = process.communicate()
     assert process.returncode == 0, output
     compare_runs(tmp_path / "one", tmp_path / "two")
+
+
+def start_with_fsdp(arguments: list[str]) -> subprocess.Popen:
+    """The script in two processes among which the weights are divided."""
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
+    return start(arguments, *launcher, str(ROOT / "tests" / "train" / "fsdp_on_cpu.py"), **fsdp_environment())
+
+
+@pytest.mark.slow
+def test_two_processes_with_fsdp_train_like_one(arguments, tmp_path):
+    """A LoRA, which is gathered, written and fused; its checkpoint, too, is that of one process."""
+    more = ["--cross_share", 0.5, "--own_share", 0.5, "--learning_rate", 1e-4, "--adversarial_weight", 0]
+    more += ["--train", "lora", "--lora_rank", 2]
+    run(arguments(tmp_path / "one", *more))
+    process = start_with_fsdp(arguments(tmp_path / "two", *more, "--train_batch_size", 2))
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    compare_runs(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_fsdp_in_16_bits_moves_weights_where_one_process_moves_them(arguments, checkpoint, tmp_path):
+    """Rolled out samples pass through the UNet without gradients first, of which autocast must remember nothing."""
+    more = ["--cross_share", 0.5, "--own_share", 0.5, "--mixed_precision", "bf16", "--ema_decay", 0]
+    more += ["--adversarial_weight", 0, "--learning_rate", 1e-3]
+    run(arguments(tmp_path / "one", *more))
+    process = start_with_fsdp(arguments(tmp_path / "two", *more, "--train_batch_size", 2))
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    before = load_file(checkpoint / "unet" / "diffusion_pytorch_model.safetensors")
+    moved = [
+        torch.cat([(weights(folder)[f"unet.{name}"] - tensor).flatten() for name, tensor in before.items()])
+        for folder in (tmp_path / "one", tmp_path / "two")
+    ]
+    assert float(torch.nn.functional.cosine_similarity(*moved, dim=0)) > 0.9
 
 
 @pytest.mark.slow
