@@ -127,11 +127,15 @@ def build_run(args: Namespace, accelerator: Accelerator) -> Run:
         {"params": trained_parameters(objective.unet), "lr": args.learning_rate, "betas": (0.9, 0.99)}
     ]
     staying = {name: getattr(args, name) for name in STAYING}
-    save = {
-        "lora": partial(save_lora, pipeline, args.output_dir / "lora"),
-        "full": partial(save_pipeline, pipeline, args.output_dir / "pipeline", args.pretrained_model_name_or_path),
-    }[args.output_type]
-    return Run(args, accelerator, pipeline, objective, groups, samples, staying, save)
+    return Run(args, accelerator, pipeline, objective, groups, samples, staying, partial(save_weights, args))
+
+
+def save_weights(args: Namespace, pipeline: FaceSwapInpaintPipeline) -> None:
+    """Writes what was trained: additions of low rank by themselves, or the whole student."""
+    if args.output_type == "lora":
+        save_lora(pipeline, args.output_dir / "lora")
+    else:
+        save_pipeline(pipeline, args.output_dir / "pipeline", args.pretrained_model_name_or_path)
 
 
 def finish(args: Namespace, run: Run) -> None:

@@ -16,6 +16,7 @@ Stop it at any time: run the same command again and it goes on from the last sav
 `train/README.md` tells more; `train/recipes/` holds settings for `--config`.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -170,7 +171,7 @@ def build_run(args: Namespace, accelerator: Accelerator) -> Run:
     objective = SwapObjective(pipeline, settings_of(ObjectiveSettings, args), roles, faces.identity_network)
     staying = {name: getattr(args, name) for name in STAYING}
     groups = parameter_groups(args, objective)
-    return Run(args, accelerator, pipeline, objective, groups, samples, staying, lambda: save_weights(args, pipeline))
+    return Run(args, accelerator, pipeline, objective, groups, samples, staying, partial(save_weights, args))
 
 
 def finish(args: Namespace, run: Run) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, ProjectConfiguration
+from accelerate.utils import AutocastKwargs, DistributedType, ProjectConfiguration
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from jsonargparse import ArgumentParser, Namespace
@@ -27,6 +27,7 @@ from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.provenance import save_image
 from faceswap_diffusion.training.batches import StepBatches, SwapBatch, SwapSamples
 from faceswap_diffusion.training.dataset import FaceRecord, PreparedFaces
+from faceswap_diffusion.training.gathering import gather_pipeline
 from faceswap_diffusion.training.history import History, check_tracker, log_pictures
 from faceswap_diffusion.training.interruption import StopSignal
 from faceswap_diffusion.training.states import TrainingParts, load_state, save_state
@@ -52,9 +53,16 @@ def build_accelerator(args: Namespace) -> Accelerator:
             project_dir=str(args.output_dir), logging_dir=str(args.output_dir / "logs")
         ),
     )
+    if accelerator.is_fsdp2:
+        # Autocast decides what is computed in 16 bits, as in one process; FSDP's own policy would round batches, too.
+        accelerator.state.fsdp_plugin.mixed_precision_policy = None
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        deepspeed_config = accelerator.state.deepspeed_plugin.deepspeed_config
-        deepspeed_config["train_micro_batch_size_per_gpu"] = args.train_batch_size
+        settings = accelerator.state.deepspeed_plugin.deepspeed_config
+        settings["train_micro_batch_size_per_gpu"] = args.train_batch_size
+        settings["gradient_clipping"] = args.max_grad_norm
+        if args.mixed_precision != "no":  # weights stay in float32, as in one process
+            dtype = {"bf16": "bfloat16", "fp16": "float16"}[args.mixed_precision]
+            settings |= {args.mixed_precision: {"enabled": False}, "torch_autocast": {"enabled": True, "dtype": dtype}}
     return accelerator
 
 
@@ -97,6 +105,7 @@ def prepare_networks(args: Namespace, accelerator: Accelerator, pipeline: FaceSw
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.allow_tf32
     if args.gradient_checkpointing:
         pipeline.unet.enable_gradient_checkpointing()
+        pipeline.vae.enable_gradient_checkpointing()  # losses that look at pictures pass through its decoder
     if args.enable_xformers_memory_efficient_attention:
         pipeline.unet.enable_xformers_memory_efficient_attention()
     if args.torch_compile:
@@ -124,7 +133,8 @@ class Run:
             clipped and whose weights are averaged; others only help it.
         samples (`SwapSamples`): What it is trained on.
         staying (`dict[str, Any]`): Settings besides `STAYING` that must not change between a stop and going on.
-        save_weights (`Callable[[], None]`): Writes what was trained; called in the main process.
+        save_weights (`Callable[[FaceSwapInpaintPipeline], None]`): Writes what was trained of the pipeline that it is
+            given; called in the main process.
     """
 
     def __init__(
@@ -136,7 +146,7 @@ class Run:
         groups: list[dict[str, Any]],
         samples: SwapSamples,
         staying: dict[str, Any],
-        save_weights: Callable[[], None],
+        save_weights: Callable[[FaceSwapInpaintPipeline], None],
     ):
         self.args, self.accelerator, self.pipeline, self.samples = args, accelerator, pipeline, samples
         self.save_weights = save_weights
@@ -150,8 +160,12 @@ class Run:
             "architecture": architecture_of(objective),
         }
         optimizer = build_optimizer(groups, args.weight_decay, args.use_8bit_adam)
+        painted = {id(parameter) for parameter in groups[0]["params"]}
+        names = [name for name, parameter in objective.named_parameters() if id(parameter) in painted]
         self.model, self.optimizer = accelerator.prepare(objective, optimizer)
-        self.painted = self.optimizer.param_groups[0]["params"]
+        # FSDP exchanges the objective's parameters, DeepSpeed those of the optimiser: what stays is their names.
+        parameters = dict(objective.named_parameters())
+        self.painted = [parameters[name] for name in names]
         self.lr_scheduler = get_scheduler(
             args.lr_scheduler,
             self.optimizer,
@@ -231,7 +245,8 @@ class Run:
             batch = next(batches).to(accelerator.device)
             waited += time.perf_counter() - started
             with accelerator.accumulate(self.model):
-                losses = self.model(batch, step)
+                with self.autocast():
+                    losses = self.model(batch, step)
                 for name, value in self.global_means(losses).items():
                     totals[name] = totals.get(name, 0.0) + value / args.gradient_accumulation_steps
                 if not math.isfinite(totals["loss"]):
@@ -246,6 +261,14 @@ class Run:
         if self.ema is not None:
             self.ema.step(self.painted)
         return totals, waited
+
+    def autocast(self):
+        """Mixed precision for the objective, which accelerate does not bring along with FSDP.
+
+        There it must not remember weights in 16 bits: those of a pass without gradients would serve the next one, and
+        it had no gradients either.
+        """
+        return self.accelerator.autocast(AutocastKwargs(cache_enabled=not self.accelerator.is_fsdp2))
 
     def global_means(self, losses: dict[str, torch.Tensor]) -> dict[str, float]:
         """Losses as numbers, means over all processes."""
@@ -295,8 +318,9 @@ class Run:
         with self.averaged_weights():
             if self.validation_faces:
                 self.validate(step)
+            whole = gather_pipeline(self.accelerator, self.model, self.pipeline)
             if self.accelerator.is_main_process:
-                self.save_weights()
+                self.save_weights(whole)
         self.accelerator.wait_for_everyone()
 
     def validate(self, step: int) -> None:

@@ -3,6 +3,7 @@
 import csv
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from faceswap_diffusion.provenance import read_provenance
 from faceswap_diffusion.training.states import saved_steps
 from tests.hub.imitation import HubImitation
 from tests.tiny import tiny_pipeline
+from tests.train.launching import fsdp_environment
 from tests.train.scripts import ROOT, TRAIN, load_script, run, start, two_processes
 
 training = load_script("train_faceswap")
@@ -245,6 +247,63 @@ def test_two_processes_train_like_one_with_the_same_global_batch(arguments, tmp_
     output, _ = process.communicate()
     assert process.returncode == 0, output
     compare_runs(tmp_path / "one", tmp_path / "two")
+
+
+def start_with_fsdp(arguments: list[str]) -> subprocess.Popen:
+    """The script in two processes among which the weights are divided."""
+    launcher = [*two_processes(), str(ROOT / "tests" / "train" / "fsdp_on_cpu.py")]
+    return start("train_faceswap", arguments, *launcher, **fsdp_environment())
+
+
+@pytest.mark.slow
+def test_two_processes_with_fsdp_train_like_one(arguments, tmp_path):
+    """A LoRA, which is gathered, written and fused; its checkpoint, too, is that of one process."""
+    more = ["--cross_share", 0.5, "--own_share", 0.5, "--learning_rate", 1e-4, "--adversarial_weight", 0]
+    more += ["--train", "lora", "--lora_rank", 2]
+    run(training, arguments(tmp_path / "one", *more))
+    process = start_with_fsdp(arguments(tmp_path / "two", *more, "--train_batch_size", 2))
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    compare_runs(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_with_fsdp_a_run_goes_on_from_its_own_states_and_in_one_process(arguments, tmp_path):
+    """From the state of the second step: those after it are taken away."""
+    more = ["--cross_share", 0.5, "--own_share", 0.5, "--learning_rate", 1e-4, "--adversarial_weight", 0]
+    more += ["--checkpoints_total_limit", 4]
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    run(training, arguments(whole, *more))
+    output, _ = start_with_fsdp(arguments(stopped, *more, "--train_batch_size", 2)).communicate()
+    for go_on in ("fsdp", "one process"):
+        assert saved_steps(stopped / "states") == [1, 2, 3, 4], output
+        for step in (3, 4):
+            shutil.rmtree(stopped / "states" / f"step_{step:06}")
+        shutil.rmtree(stopped / "pipeline")
+        if go_on == "fsdp":
+            process = start_with_fsdp(arguments(stopped, *more, "--train_batch_size", 2))
+            output, _ = process.communicate()
+            assert process.returncode == 0, output
+        else:
+            run(training, arguments(stopped, *more))
+        compare_runs(whole, stopped)
+
+
+@pytest.mark.slow
+def test_fsdp_in_16_bits_moves_weights_where_one_process_moves_them(arguments, checkpoint, tmp_path):
+    """Rolled out samples pass through the UNet without gradients first, of which autocast must remember nothing."""
+    more = ["--cross_share", 0.5, "--own_share", 0.5, "--mixed_precision", "bf16", "--ema_decay", 0]
+    more += ["--adversarial_weight", 0, "--learning_rate", 1e-3]
+    run(training, arguments(tmp_path / "one", *more))
+    process = start_with_fsdp(arguments(tmp_path / "two", *more, "--train_batch_size", 2))
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    before = load_file(checkpoint / "unet" / "diffusion_pytorch_model.safetensors")
+    moved = [
+        torch.cat([(weights(folder)[f"unet.{name}"] - tensor).flatten() for name, tensor in before.items()])
+        for folder in (tmp_path / "one", tmp_path / "two")
+    ]
+    assert float(torch.nn.functional.cosine_similarity(*moved, dim=0)) > 0.9
 
 
 @pytest.mark.slow

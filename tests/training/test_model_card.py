@@ -36,7 +36,9 @@ def finished_run(accelerator: Accelerator, output_dir: Path, faces: Path, **more
     model = SmallModel()
     groups = [{"params": list(model.painter.parameters()), "lr": 1e-3}]
     samples = SwapSamples(prepared, settings)
-    run = Run(args, accelerator, tiny_pipeline(), model, groups, samples, staying={}, save_weights=lambda: None)
+    run = Run(
+        args, accelerator, tiny_pipeline(), model, groups, samples, staying={}, save_weights=lambda pipeline: None
+    )
     run.history.add(249, {"loss": 0.5, "learning_rate": 1e-4})
     run.history.add(250, {"loss": 0.123456, "learning_rate": 5e-5})
     run.history.add(250, {"cosine_to_source": 0.25, "detected": 1.0, "pose_error": 3.5})
