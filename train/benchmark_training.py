@@ -44,7 +44,7 @@ from faceswap_diffusion.training.batches import Roles, SampleSettings, StepBatch
 from faceswap_diffusion.training.dataset import DESCRIPTION, MEASUREMENTS, SCHEMA, PreparedFaces
 from faceswap_diffusion.training.memory import count_activations, count_memory, count_parameters
 from faceswap_diffusion.training.objective import ObjectiveSettings, SwapObjective
-from faceswap_diffusion.training.run import use_one_thread
+from faceswap_diffusion.training.run import begin_worker
 from faceswap_diffusion.training.trainable import build_optimizer, select_trainable, trained_parameters
 
 CROSS_SHARE = 0.25
@@ -227,7 +227,7 @@ def measure(args: Namespace, case: Case, folders: list[str], resolution: int) ->
         batch_sampler=StepBatches(batch_size, 0, num_steps),
         collate_fn=samples.collate,
         num_workers=args.dataloader_num_workers,
-        worker_init_fn=use_one_thread,
+        worker_init_fn=begin_worker,
     )
     iterator = iter(batches)
     try:

@@ -2,14 +2,15 @@
 # diffusers annotates its models too loosely for the checker.
 """From the checkpoint that a run begins with to the one that it leaves."""
 
+import os
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 from peft import get_peft_model_state_dict
 
 from faceswap_diffusion.checkpoint_files import PARSER_FOLDER, load_pipeline
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
-from faceswap_diffusion.training.run import replaced_folder
 
 
 def load_whole_pipeline(checkpoint: str) -> FaceSwapInpaintPipeline:
@@ -69,3 +70,21 @@ def fuse_lora(pipeline: FaceSwapInpaintPipeline, folder: Path) -> None:
     pipeline.load_lora_weights(folder)
     pipeline.fuse_lora()
     pipeline.unload_lora_weights()
+
+
+@contextmanager
+def replaced_folder(folder: Path):
+    """A new folder to write to, which takes the place of `folder` once it is complete.
+
+    Args:
+        folder (`Path`): Is there, or is not.
+    """
+    unfinished, former = (folder.with_name(f"{folder.name}.{state}") for state in ("unfinished", "former"))
+    for left_over in (unfinished, former):
+        shutil.rmtree(left_over, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    yield unfinished
+    if folder.exists():
+        os.replace(folder, former)
+    os.replace(unfinished, folder)
+    shutil.rmtree(former, ignore_errors=True)

@@ -4,7 +4,6 @@
 
 import math
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -228,7 +227,7 @@ class Run:
             collate_fn=self.samples.collate,
             num_workers=args.dataloader_num_workers,
             pin_memory=accelerator.device.type == "cuda",
-            worker_init_fn=use_one_thread,
+            worker_init_fn=begin_worker,
         )
 
     def take_step(self, step: int, batches: Iterator[SwapBatch]) -> tuple[dict[str, float], float]:
@@ -339,25 +338,13 @@ class Run:
         tqdm.write(f"step {step}: {described}")
 
 
-def use_one_thread(worker_index: int) -> None:
-    """Workers of the data loader share the cores with the networks."""
+def begin_worker(worker_index: int) -> None:
+    """Workers of the data loader share the cores with the networks, and leave signals to them.
+
+    Ctrl-C and launchers ask whole groups of processes to stop. A worker that did so by itself would take the last step
+    away from the run, which ends its workers when it has saved.
+    """
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-
-
-@contextmanager
-def replaced_folder(folder: Path):
-    """A new folder to write to, which takes the place of `folder` once it is complete.
-
-    Args:
-        folder (`Path`): Is there, or is not.
-    """
-    unfinished, former = (folder.with_name(f"{folder.name}.{state}") for state in ("unfinished", "former"))
-    for left_over in (unfinished, former):
-        shutil.rmtree(left_over, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    yield unfinished
-    if folder.exists():
-        os.replace(folder, former)
-    os.replace(unfinished, folder)
-    shutil.rmtree(former, ignore_errors=True)
+    if hasattr(os, "setpgrp"):  # not on Windows
+        os.setpgrp()

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from faceswap_diffusion.training.batches import StepBatches
 from faceswap_diffusion.training.interruption import StopSignal
-from faceswap_diffusion.training.run import leaving_together, use_one_thread
+from faceswap_diffusion.training.run import begin_worker, leaving_together
 from faceswap_diffusion.training.states import TrainingParts, load_state, save_state
 from faceswap_diffusion.training.trainable import architecture_of, build_optimizer
 
@@ -87,7 +87,7 @@ def take_steps(
         samples,
         batch_sampler=StepBatches(args.train_batch_size, step, args.max_train_steps, 1, rank, num_processes),
         num_workers=args.dataloader_num_workers,
-        worker_init_fn=use_one_thread,
+        worker_init_fn=begin_worker,
     )
     progress = tqdm(total=args.max_train_steps, initial=step, disable=not accelerator.is_main_process, mininterval=10)
     with StopSignal() as stop:

@@ -320,6 +320,19 @@ def test_sigterm_saves_and_exits_cleanly(arguments, tmp_path):
     assert [int(row["step"]) for row in history(tmp_path / "run") if row["loss"]] == list(range(1, step + 1))
 
 
+@pytest.mark.slow
+def test_sigterm_to_a_launcher_saves_before_it_stops_the_processes(arguments, tmp_path):
+    """It asks the workers that load the data, too, which must not go before the step is finished."""
+    more = ["--max_train_steps", 100_000, "--checkpointing_steps", 100_000, "--dataloader_num_workers", 1]
+    more += ["--train_batch_size", 2, "--cross_share", 0.5, "--own_share", 0.5]
+    process = start("train_faceswap", arguments(tmp_path / "run", *more), *two_processes())
+    wait_for_steps(tmp_path / "run", 2)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    (step,) = saved_steps(tmp_path / "run" / "states")
+    assert f"Stopped after step {step}" in output
+
+
 def wait_for_steps(output_dir: Path, count: int) -> None:
     while not (output_dir / "history.csv").exists() or len(history(output_dir)) < count:
         time.sleep(0.05)
