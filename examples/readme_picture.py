@@ -1,4 +1,7 @@
-"""Shows source, target and result side by side: this makes the picture in the README (docs/images/example.png)."""
+"""Shows source, target and result side by side: two faces, a head, everybody in a photo.
+
+This makes the picture in the README (docs/images/example.png).
+"""
 
 from pathlib import Path
 
@@ -10,18 +13,39 @@ from faceswap_diffusion.provenance import save_image
 IMAGES = Path(__file__).parent / "images"
 OUTPUTS = Path("outputs")
 OUTPUTS.mkdir(exist_ok=True)
-PAIRS = [("p001_portrait.jpg", "p010_selfie.jpg"), ("p005_portrait.jpg", "p008_selfie.jpg")]
-WIDTH, HEIGHT = 280, 336
+ROWS = [
+    ("p001_portrait.jpg", "p010_selfie.jpg", {}),
+    ("p005_portrait.jpg", "p008_selfie.jpg", {}),
+    ("p001_portrait.jpg", "p010_portrait.jpg", {"region": "head"}),
+    ("p010_portrait.jpg", "group.jpg", {"target_face": "all"}),
+]
+WIDTH = 800
+
+
+def side_by_side(images: list[Image.Image]) -> Image.Image:
+    """Pictures of one height that fill the width together."""
+    shapes = [image.width / image.height for image in images]
+    row, left = Image.new("RGB", (WIDTH, round(WIDTH / sum(shapes))), "white"), 0.0
+    for image, shape in zip(images, shapes, strict=True):
+        width = shape * WIDTH / sum(shapes)
+        row.paste(image.resize((round(width), row.height), Image.Resampling.LANCZOS), (round(left), 0))
+        left += width
+    return row
+
 
 swapper = FaceSwapper.from_pretrained()
-strip = Image.new("RGB", (3 * WIDTH, len(PAIRS) * HEIGHT), "white")
-facts = {}
-for row, (source, target) in enumerate(PAIRS):
-    result = swapper.swap(source=IMAGES / source, target=IMAGES / target)
-    facts[f"row {row}"] = result.provenance
-    for column, image in enumerate((Image.open(IMAGES / source), Image.open(IMAGES / target), result.image)):
-        image.thumbnail((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
-        strip.paste(image, (column * WIDTH, row * HEIGHT + (HEIGHT - image.height) // 2))
-save_image(strip, OUTPUTS / "readme_picture.png", provenance=facts)
+rows, facts = [], {}
+for source, target, settings in ROWS:
+    result = swapper.swap(source=IMAGES / source, target=IMAGES / target, **settings)
+    images = [Image.open(IMAGES / source), Image.open(IMAGES / target), result.image]
+    is_wide = result.image.width > 2 * result.image.height
+    rows += [side_by_side(images[:2]), side_by_side(images[2:])] if is_wide else [side_by_side(images)]
+    facts[target] = result.provenance
+
+picture, top = Image.new("RGB", (WIDTH, sum(row.height for row in rows))), 0
+for row in rows:
+    picture.paste(row, (0, top))
+    top += row.height
+save_image(picture, OUTPUTS / "readme_picture.png", provenance=facts)
 
 print(OUTPUTS / "readme_picture.png")
