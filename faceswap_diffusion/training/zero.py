@@ -33,18 +33,18 @@ def gather_state(optimizer: torch.optim.Optimizer) -> dict[nn.Parameter, dict[st
     Returns:
         `dict[nn.Parameter, dict[str, torch.Tensor]]`: On the CPU: `step`, and moments with the parameter's shape.
     """
-    from deepspeed.utils import safe_get_full_optimizer_state
+    from deepspeed.utils import lazy_init_hp_params_optimizer_state, safe_get_full_optimizer_state
 
-    return {
-        parameter: {
-            "step": state["step"].to("cpu", copy=True),  # safetensors wants one for each
-            **{key: safe_get_full_optimizer_state(parameter, key).cpu() for key in MOMENTS},
-        }
-        for parameters, group in zip(grouped_parameters(optimizer), optimizer.param_groups, strict=True)
-        for state in [optimizer.state.get(group["params"][0])]
-        if state
-        for parameter in parameters
-    }
+    whole = {}
+    for members, group in zip(grouped_parameters(optimizer), optimizer.param_groups, strict=True):
+        (flat,) = group["params"]
+        if state := optimizer.state.get(flat):
+            # DeepSpeed does so by itself before any group but the first has a state.
+            lazy_init_hp_params_optimizer_state(members, flat, optimizer.state)
+            for parameter in members:
+                whole[parameter] = {key: safe_get_full_optimizer_state(parameter, key).cpu() for key in MOMENTS}
+                whole[parameter]["step"] = state["step"].to("cpu", copy=True)  # safetensors wants one for each
+    return whole
 
 
 def load_state(

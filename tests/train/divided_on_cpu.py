@@ -25,6 +25,7 @@ def allow_dividing_on_cpu() -> None:
             self._mixed_precision = "no"  # that of DeepSpeed counts
             deepspeed_plugin.set_mixed_precision(mixed_precision)
             deepspeed_plugin.select(_from_accelerator_state=True)
+        assert self.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED), "nothing is divided"
         PartialState._shared_state["distributed_type"] = self.distributed_type
 
     AcceleratorState.__init__ = initialize_divided

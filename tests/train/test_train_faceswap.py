@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,7 @@ from faceswap_diffusion.provenance import read_provenance
 from faceswap_diffusion.training.states import saved_steps
 from tests.hub.imitation import HubImitation
 from tests.tiny import tiny_pipeline
-from tests.train.launching import fsdp_environment, zero_2_environment
+from tests.train.launching import fsdp_environment, without_deepspeed, zero_2_environment
 from tests.train.scripts import ROOT, TRAIN, load_script, run, start, two_processes
 
 DIVIDED_ON_CPU = str(ROOT / "tests" / "train" / "divided_on_cpu.py")
@@ -262,8 +261,6 @@ def start_with_zero_2(arguments: list[str]) -> subprocess.Popen:
     return start("train_faceswap", arguments, *two_processes(), DIVIDED_ON_CPU, **zero_2_environment())
 
 
-# DeepSpeed is built when it is installed: it is there only for who wants it.
-without_deepspeed = pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
 divided = pytest.mark.parametrize(
     "start_divided",
     [
