@@ -56,7 +56,7 @@ def load_state(
     """Takes over weights that were loaded into the model, and what AdamW kept of them.
 
     Args:
-        optimizer (`torch.optim.Optimizer`): Changed in place; has taken no step. All processes call this.
+        optimizer (`torch.optim.Optimizer`): Changed in place. All processes call this.
         groups (`list[dict[str, Any]]`): Settings of each group.
         parameters (`dict[str, nn.Parameter]`): All of them by name.
         values (`Iterable[tuple[str, torch.Tensor]]`): What `gather_state` returns, as `parameter.exp_avg` and so on.

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.provenance import read_provenance
+from faceswap_diffusion.training.run import check_zero_2
 from faceswap_diffusion.training.states import saved_steps
 from tests.hub.imitation import HubImitation
 from tests.tiny import tiny_pipeline
@@ -307,6 +308,12 @@ def test_a_divided_run_goes_on_from_its_own_states_in_one_process_and_from_those
             assert process.returncode == 0, output
         compare_runs(whole, stopped)
         compare_states(whole / "states" / "step_000004", stopped / "states" / "step_000004")
+
+
+@pytest.mark.parametrize("more", [["--mixed_precision", "fp16"], ["--use_8bit_adam"]])
+def test_what_zero_2_cannot_do_is_an_error(arguments, tmp_path, more):
+    with pytest.raises(ValueError, match=f"{' '.join(more)} does not go with ZeRO-2"):
+        check_zero_2(training.swap_parser().parse_args(arguments(tmp_path, *more)))
 
 
 def compare_states(first: Path, second: Path) -> None:
