@@ -59,10 +59,25 @@ def build_accelerator(args: Namespace) -> Accelerator:
         settings = accelerator.state.deepspeed_plugin.deepspeed_config
         settings["train_micro_batch_size_per_gpu"] = args.train_batch_size
         settings["gradient_clipping"] = args.max_grad_norm
-        if args.mixed_precision != "no":  # weights stay in float32, as in one process
-            dtype = {"bf16": "bfloat16", "fp16": "float16"}[args.mixed_precision]
-            settings |= {args.mixed_precision: {"enabled": False}, "torch_autocast": {"enabled": True, "dtype": dtype}}
+        if args.mixed_precision == "bf16":  # weights stay in float32, as in one process
+            settings |= {"bf16": {"enabled": False}, "torch_autocast": {"enabled": True, "dtype": "bfloat16"}}
     return accelerator
+
+
+def check_zero_2(args: Namespace) -> None:
+    """What DeepSpeed's ZeRO-2 cannot do.
+
+    Args:
+        args (`Namespace`): See `arguments`.
+
+    Raises:
+        ValueError: With fp16: it clips gradients that are still scaled, and Adam's epsilon outweighs what is left.
+            With 8-bit Adam: its scales belong to blocks across parameters, which states know one by one.
+    """
+    if args.mixed_precision == "fp16":
+        raise ValueError("--mixed_precision fp16 does not go with ZeRO-2: take bf16, or another configuration")
+    if args.use_8bit_adam:
+        raise ValueError("--use_8bit_adam does not go with ZeRO-2: leave it out, or take another configuration")
 
 
 @contextmanager
@@ -147,6 +162,8 @@ class Run:
         staying: dict[str, Any],
         save_weights: Callable[[FaceSwapInpaintPipeline], None],
     ):
+        if accelerator.distributed_type == DistributedType.DEEPSPEED:
+            check_zero_2(args)
         self.args, self.accelerator, self.pipeline, self.samples = args, accelerator, pipeline, samples
         self.save_weights = save_weights
         self.validation_faces, self.label_names = load_validation(args, pipeline)

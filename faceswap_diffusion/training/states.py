@@ -2,10 +2,8 @@
 
 A state is a folder `step_000250` with `model.safetensors` (what is trained, and buffers), `optimizer.safetensors`,
 `ema.safetensors` and `state.json`. It is written under another name and renamed once it is on the disk: a folder of
-that name is complete. Runs in one process, with DDP and with FSDP2 write the same files and read each other's.
-
-With DeepSpeed, model and optimiser are in a subfolder `deepspeed` of DeepSpeed's own files, pickles among them, which
-only as many processes read as wrote them.
+that name is complete. Runs in one process, with DDP, FSDP2 and DeepSpeed's ZeRO-2 write the same files and read each
+other's.
 """
 
 import json
@@ -29,8 +27,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from faceswap_diffusion.training import zero
+
 UNFINISHED = "unfinished_"
-NUMBERS, DEEPSPEED = "state.json", "deepspeed"
+NUMBERS = "state.json"
 VERSIONED = ("faceswap-diffusion", "torch", "accelerate", "diffusers")
 
 Tensors = dict[str, torch.Tensor]
@@ -91,13 +91,16 @@ def save_state(
     unfinished = _in_main_process(accelerator, lambda: _begin(folder, step))
     if unfinished is None:
         return finished
-    tensors = {} if parts.ema is None else {"ema": _ema_tensors(parts.ema)}
-    if _with_deepspeed(accelerator):
-        accelerator.save_state(str(unfinished / DEEPSPEED))
-    else:
-        tensors |= {"model": _model_tensors(accelerator, parts), "optimizer": _optimizer_tensors(accelerator, parts)}
+    kept = _optimizer_values(accelerator, parts)
+    tensors = {
+        "model": _model_tensors(accelerator, parts),
+        "optimizer": {name: value for name, value in kept.items() if isinstance(value, torch.Tensor)},
+    }
+    if parts.ema is not None:
+        tensors["ema"] = _ema_tensors(parts.ema)
+    others = {name: value for name, value in kept.items() if not isinstance(value, torch.Tensor)}
     whole = {kind: {name: _gather(tensor) for name, tensor in group.items()} for kind, group in tensors.items()}
-    numbers = {"step": step, **_numbers(accelerator, parts)}
+    numbers = {"step": step, **_numbers(accelerator, parts, others)}
     _in_main_process(accelerator, lambda: _finish(unfinished, finished, whole, numbers))
     if accelerator.is_main_process and total_limit is not None:
         for former in saved_steps(folder)[:-total_limit]:
@@ -125,14 +128,11 @@ def load_state(accelerator: Accelerator, folder: Path, parts: TrainingParts) -> 
     if numbers is None:
         return 0
     state, contents = _state_folder(folder, numbers["step"]), numbers["contents"]
-    if _with_deepspeed(accelerator):
-        accelerator.load_state(str(state / DEEPSPEED))
-    else:
-        model = _model_tensors(accelerator, parts)
-        _check_names(state, "model", model, contents)
-        for name, tensor in _spread(accelerator, contents["model"], tensors.get("model", {})):
-            model[name].copy_(_like(model[name], tensor))
-        _load_optimizer(accelerator, state, parts, numbers["optimizer"], contents["optimizer"], tensors)
+    model = _model_tensors(accelerator, parts)
+    _check_names(state, "model", model, contents)
+    for name, tensor in _spread(accelerator, contents["model"], tensors.get("model", {})):
+        model[name].copy_(_like(model[name], tensor))
+    _load_optimizer(accelerator, state, parts, numbers["optimizer"], contents["optimizer"], tensors)
     if parts.ema is not None:
         shadow = _ema_tensors(parts.ema)
         _check_names(state, "ema", shadow, contents)
@@ -149,7 +149,7 @@ def _state_folder(folder: Path, step: int) -> Path:
     return folder / f"step_{step:06}"
 
 
-def _with_deepspeed(accelerator: Accelerator) -> bool:
+def _with_zero(accelerator: Accelerator) -> bool:
     return accelerator.distributed_type == DistributedType.DEEPSPEED
 
 
@@ -187,48 +187,41 @@ def _ema_tensors(ema: EMAModel) -> Tensors:
 
 def _optimizer_values(accelerator: Accelerator, parts: TrainingParts) -> dict[str, Any]:
     """What the optimiser keeps of each parameter, as `parameter.value`; nothing of those that had no gradient yet."""
-    names, state = _parameter_names(accelerator, parts.model), parts.optimizer.state
-    parameters = [parameter for group in parts.optimizer.param_groups for parameter in group["params"]]
+    names = _parameter_names(accelerator, parts.model)
+    state = zero.gather_state(parts.optimizer) if _with_zero(accelerator) else parts.optimizer.state
     return {
         f"{names[parameter]}.{key}": value
+        for parameters in _grouped_parameters(accelerator, parts)
         for parameter in parameters
         if parameter in state
         for key, value in state[parameter].items()
     }
 
 
-def _optimizer_tensors(accelerator: Accelerator, parts: TrainingParts) -> Tensors:
-    values = _optimizer_values(accelerator, parts)
-    return {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
-
-
-def _numbers(accelerator: Accelerator, parts: TrainingParts) -> dict[str, Any]:
+def _numbers(accelerator: Accelerator, parts: TrainingParts, optimizer_values: dict[str, Any]) -> dict[str, Any]:
     """Everything that is no tensor."""
     ema = {} if parts.ema is None else parts.ema.state_dict()
-    numbers = {
+    return {
         "settings": parts.settings,
         "lr_scheduler": parts.lr_scheduler.state_dict(),
         "grad_scaler": None if accelerator.scaler is None else accelerator.scaler.state_dict(),
         "ema": {name: value for name, value in ema.items() if name != "shadow_params"},
+        "optimizer": {"param_groups": _named_groups(accelerator, parts), "values": optimizer_values},
         "versions": {package: version(package) for package in VERSIONED},
     }
-    if not _with_deepspeed(accelerator):
-        numbers["optimizer"] = {
-            "param_groups": _named_groups(accelerator, parts),
-            "values": {
-                name: value
-                for name, value in _optimizer_values(accelerator, parts).items()
-                if not isinstance(value, torch.Tensor)
-            },
-        }
-    return numbers
+
+
+def _grouped_parameters(accelerator: Accelerator, parts: TrainingParts) -> list[list[nn.Parameter]]:
+    if _with_zero(accelerator):
+        return zero.grouped_parameters(parts.optimizer)
+    return [group["params"] for group in parts.optimizer.param_groups]
 
 
 def _named_groups(accelerator: Accelerator, parts: TrainingParts) -> list[dict[str, Any]]:
-    names = _parameter_names(accelerator, parts.model)
+    names, groups = _parameter_names(accelerator, parts.model), _grouped_parameters(accelerator, parts)
     return [
-        {**group, "params": [names[parameter] for parameter in group["params"]]}
-        for group in parts.optimizer.param_groups
+        {**group, "params": [names[parameter] for parameter in parameters]}
+        for group, parameters in zip(parts.optimizer.param_groups, groups, strict=True)
     ]
 
 
@@ -269,23 +262,27 @@ def _load_optimizer(
     groups, present = numbers["param_groups"], _named_groups(accelerator, parts)
     if [group["params"] for group in groups] != [group["params"] for group in present]:
         raise ValueError(f"{folder} has other parameters, or in another order, than this run's optimizer")
-    parameters = [parameter for group in parts.optimizer.param_groups for parameter in group["params"]]
+    parameters = [parameter for group in _grouped_parameters(accelerator, parts) for parameter in group]
     names = [name for group in groups for name in group["params"]]
     positions = {name: position for position, name in enumerate(names)}
-    state: dict[int, dict[str, Any]] = defaultdict(dict)
-    for name, value in numbers["values"].items():
-        parameter, _, key = name.rpartition(".")
-        state[positions[parameter]][key] = value
-    for name, tensor in _spread(accelerator, described, tensors.get("optimizer", {})):
-        parameter, _, key = name.rpartition(".")
-        position = positions[parameter]
-        same_shape = tensor.shape == parameters[position].shape and tensor.ndim > 0
-        state[position][key] = _like(parameters[position], tensor) if same_shape else tensor.cpu()
     for group in groups:
         group["params"] = [positions[name] for name in group["params"]]
         group.update(
             {key: tuple(value) for key, value in group.items() if key != "params" and isinstance(value, list)}
         )
+    read = _spread(accelerator, described, tensors.get("optimizer", {}))
+    if _with_zero(accelerator):
+        zero.load_state(parts.optimizer, groups, dict(zip(names, parameters, strict=True)), read)
+        return
+    state: dict[int, dict[str, Any]] = defaultdict(dict)
+    for name, value in numbers["values"].items():
+        parameter, _, key = name.rpartition(".")
+        state[positions[parameter]][key] = value
+    for name, tensor in read:
+        parameter, _, key = name.rpartition(".")
+        position = positions[parameter]
+        same_shape = tensor.shape == parameters[position].shape and tensor.ndim > 0
+        state[position][key] = _like(parameters[position], tensor) if same_shape else tensor.cpu()
     parts.optimizer.load_state_dict({"state": dict(state), "param_groups": groups})
 
 

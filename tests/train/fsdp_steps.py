@@ -11,7 +11,7 @@ from faceswap_diffusion.training.batches import Roles, SwapBatch
 from faceswap_diffusion.training.objective import ObjectiveSettings, SwapObjective
 from faceswap_diffusion.training.trainable import select_trainable, trained_parameters
 from tests.tiny import CROP_SIZE, tiny_inputs, tiny_pipeline
-from tests.train.fsdp_on_cpu import allow_fsdp_on_cpu
+from tests.train.divided_on_cpu import allow_dividing_on_cpu
 
 BATCH_SIZE = 4
 ROLES = Roles.from_shares(0.25, 0.25)
@@ -59,7 +59,7 @@ def take_steps(objective: SwapObjective, optimizer: torch.optim.Optimizer, num_p
 
 def main(path: str) -> None:
     torch.set_num_threads(1)
-    allow_fsdp_on_cpu()
+    allow_dividing_on_cpu()
     accelerator = Accelerator()
     objective = build_objective()
     objective, optimizer = accelerator.prepare(objective, torch.optim.AdamW(trained_parameters(objective), lr=1e-3))

@@ -35,7 +35,8 @@ def run(script: ModuleType, arguments: list[str]) -> None:
 
 def start(name: str, arguments: list[str], *launcher: str, **variables: str) -> subprocess.Popen:
     """A script in a process of its own, on the CPU, with more variables in its environment."""
-    on_cpu = {"PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": ""}
+    found = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    on_cpu = {"PYTHONPATH": found, "ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": ""}
     environment = {**os.environ, **on_cpu, **variables}
     command = [sys.executable, *launcher, str(TRAIN / f"{name}.py"), *arguments]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

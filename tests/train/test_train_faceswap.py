@@ -19,11 +19,14 @@ from safetensors.torch import load_file
 
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.provenance import read_provenance
+from faceswap_diffusion.training.run import check_zero_2
 from faceswap_diffusion.training.states import saved_steps
 from tests.hub.imitation import HubImitation
 from tests.tiny import tiny_pipeline
-from tests.train.launching import fsdp_environment
+from tests.train.launching import fsdp_environment, without_deepspeed, zero_2_environment
 from tests.train.scripts import ROOT, TRAIN, load_script, run, start, two_processes
+
+DIVIDED_ON_CPU = str(ROOT / "tests" / "train" / "divided_on_cpu.py")
 
 training = load_script("train_faceswap")
 
@@ -250,52 +253,90 @@ def test_two_processes_train_like_one_with_the_same_global_batch(arguments, tmp_
 
 
 def start_with_fsdp(arguments: list[str]) -> subprocess.Popen:
-    """The script in two processes among which the weights are divided."""
-    launcher = [*two_processes(), str(ROOT / "tests" / "train" / "fsdp_on_cpu.py")]
-    return start("train_faceswap", arguments, *launcher, **fsdp_environment())
+    """The script in two processes among which weights and optimiser are divided."""
+    return start("train_faceswap", arguments, *two_processes(), DIVIDED_ON_CPU, **fsdp_environment())
+
+
+def start_with_zero_2(arguments: list[str]) -> subprocess.Popen:
+    """The script in two processes among which the optimiser is divided."""
+    return start("train_faceswap", arguments, *two_processes(), DIVIDED_ON_CPU, **zero_2_environment())
+
+
+divided = pytest.mark.parametrize(
+    "start_divided",
+    [
+        pytest.param(start_with_fsdp, id="fsdp"),
+        pytest.param(start_with_zero_2, id="zero_2", marks=without_deepspeed),
+    ],
+)
 
 
 @pytest.mark.slow
-def test_two_processes_with_fsdp_train_like_one(arguments, tmp_path):
+@divided
+def test_two_processes_that_divide_the_model_train_like_one(arguments, tmp_path, start_divided):
     """A LoRA, which is gathered, written and fused; its checkpoint, too, is that of one process."""
     more = ["--cross_share", 0.5, "--own_share", 0.5, "--learning_rate", 1e-4, "--adversarial_weight", 0]
     more += ["--train", "lora", "--lora_rank", 2]
     run(training, arguments(tmp_path / "one", *more))
-    process = start_with_fsdp(arguments(tmp_path / "two", *more, "--train_batch_size", 2))
+    process = start_divided(arguments(tmp_path / "two", *more, "--train_batch_size", 2))
     output, _ = process.communicate()
     assert process.returncode == 0, output
     compare_runs(tmp_path / "one", tmp_path / "two")
 
 
 @pytest.mark.slow
-def test_with_fsdp_a_run_goes_on_from_its_own_states_and_in_one_process(arguments, tmp_path):
-    """From the state of the second step: those after it are taken away."""
+@divided
+def test_a_divided_run_goes_on_from_its_own_states_in_one_process_and_from_those_of_one(
+    arguments, tmp_path, start_divided
+):
+    """From an earlier state: those after it are taken away."""
     more = ["--cross_share", 0.5, "--own_share", 0.5, "--learning_rate", 1e-4, "--adversarial_weight", 0]
     more += ["--checkpoints_total_limit", 4]
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     run(training, arguments(whole, *more))
-    output, _ = start_with_fsdp(arguments(stopped, *more, "--train_batch_size", 2)).communicate()
-    for go_on in ("fsdp", "one process"):
+    output, _ = start_divided(arguments(stopped, *more, "--train_batch_size", 2)).communicate()
+    for in_one_process, from_step in ((False, 2), (True, 2), (False, 3)):
         assert saved_steps(stopped / "states") == [1, 2, 3, 4], output
-        for step in (3, 4):
+        for step in range(from_step + 1, 5):
             shutil.rmtree(stopped / "states" / f"step_{step:06}")
         shutil.rmtree(stopped / "pipeline")
-        if go_on == "fsdp":
-            process = start_with_fsdp(arguments(stopped, *more, "--train_batch_size", 2))
+        if in_one_process:
+            run(training, arguments(stopped, *more))
+        else:
+            process = start_divided(arguments(stopped, *more, "--train_batch_size", 2))
             output, _ = process.communicate()
             assert process.returncode == 0, output
-        else:
-            run(training, arguments(stopped, *more))
         compare_runs(whole, stopped)
+        compare_states(whole / "states" / "step_000004", stopped / "states" / "step_000004")
+
+
+@pytest.mark.parametrize("more", [["--mixed_precision", "fp16"], ["--use_8bit_adam"]])
+def test_what_zero_2_cannot_do_is_an_error(arguments, tmp_path, more):
+    with pytest.raises(ValueError, match=f"{' '.join(more)} does not go with ZeRO-2"):
+        check_zero_2(training.swap_parser().parse_args(arguments(tmp_path, *more)))
+
+
+def compare_states(first: Path, second: Path) -> None:
+    """The same files with the same names in them; moments as near as gradients after some steps can be."""
+    assert {path.name for path in first.iterdir()} == {path.name for path in second.iterdir()}
+    for path in first.glob("*.safetensors"):
+        expected, got = load_file(path), load_file(second / path.name)
+        assert set(expected) == set(got)
+        for name, tensor in expected.items():
+            difference = float((got[name] - tensor).norm())
+            assert difference <= 0.2 * float(tensor.norm()) + 1e-6, f"{path.name}: {name}"
 
 
 @pytest.mark.slow
-def test_fsdp_in_16_bits_moves_weights_where_one_process_moves_them(arguments, checkpoint, tmp_path):
+@divided
+def test_a_divided_model_in_16_bits_moves_weights_where_one_process_moves_them(
+    arguments, checkpoint, tmp_path, start_divided
+):
     """Rolled out samples pass through the UNet without gradients first, of which autocast must remember nothing."""
     more = ["--cross_share", 0.5, "--own_share", 0.5, "--mixed_precision", "bf16", "--ema_decay", 0]
     more += ["--adversarial_weight", 0, "--learning_rate", 1e-3]
     run(training, arguments(tmp_path / "one", *more))
-    process = start_with_fsdp(arguments(tmp_path / "two", *more, "--train_batch_size", 2))
+    process = start_divided(arguments(tmp_path / "two", *more, "--train_batch_size", 2))
     output, _ = process.communicate()
     assert process.returncode == 0, output
     before = load_file(checkpoint / "unet" / "diffusion_pytorch_model.safetensors")

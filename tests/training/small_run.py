@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from accelerate.utils import DistributedType
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import nn
@@ -25,20 +26,21 @@ from torch.distributed.fsdp import fully_shard
 from faceswap_diffusion.training.discriminator import PatchDiscriminator
 from faceswap_diffusion.training.interruption import StopSignal
 from faceswap_diffusion.training.states import StateNotSavedError, TrainingParts, load_state, save_state
+from tests.train.divided_on_cpu import allow_dividing_on_cpu
 
 ROOT = Path(__file__).parents[2]
 GLOBAL_BATCH = 4
 
 
-def start(*arguments: object, processes: int = 1) -> subprocess.Popen:
-    """This program in a process of its own, or several."""
+def start(*arguments: object, processes: int = 1, **variables: str) -> subprocess.Popen:
+    """This program in a process of its own, or several, with more variables in its environment."""
     launcher = []
     if processes > 1:
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     return subprocess.Popen(
         [sys.executable, *launcher, "-m", "tests.training.small_run", *map(str, arguments)],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -50,7 +52,11 @@ def fresh_accelerator() -> Accelerator:
         state._reset_state()
     PartialState._reset_state()
     # The discriminator has no gradients in the first steps.
-    return Accelerator(cpu=True, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
+    accelerator = Accelerator(cpu=True, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        settings = accelerator.state.deepspeed_plugin.deepspeed_config
+        settings["train_micro_batch_size_per_gpu"] = GLOBAL_BATCH // accelerator.num_processes
+    return accelerator
 
 
 class SmallModel(nn.Module):
@@ -72,18 +78,22 @@ class SmallModel(nn.Module):
 def build_parts(accelerator: Accelerator, sharded: bool = False, **settings: Any) -> TrainingParts:
     torch.manual_seed(0)
     model = SmallModel()
-    if sharded:  # takes no other memory format
-        fully_shard(model.to(memory_format=torch.contiguous_format))  # type: ignore[call-overload]
+    if sharded or accelerator.distributed_type == DistributedType.DEEPSPEED:  # take no other memory format
+        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    if sharded:
+        fully_shard(model)
     groups = [
         {"params": list(model.painter.parameters()), "lr": 1e-2, "betas": (0.9, 0.99)},
         {"params": list(model.discriminator.parameters()), "lr": 1e-3, "betas": (0.5, 0.99), "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=not sharded)
-    if not sharded:
-        model = accelerator.prepare(model)
-    optimizer = accelerator.prepare(optimizer)
+    painted = list(model.painter.parameters())
+    if sharded:
+        optimizer = accelerator.prepare(optimizer)
+    else:
+        model, optimizer = accelerator.prepare(model, optimizer)
     lr_scheduler = get_scheduler("cosine", optimizer, num_warmup_steps=2, num_training_steps=12)
-    ema = EMAModel(optimizer.param_groups[0]["params"], decay=0.99, use_ema_warmup=True, power=3 / 4)
+    ema = EMAModel(painted, decay=0.99, use_ema_warmup=True, power=3 / 4)
     return TrainingParts(model, optimizer, lr_scheduler, ema, {"seed": 0, **settings})
 
 
@@ -96,7 +106,7 @@ def take_step(accelerator: Accelerator, parts: TrainingParts, step: int) -> None
     parts.lr_scheduler.step()
     parts.optimizer.zero_grad()
     assert parts.ema is not None
-    parts.ema.step(parts.optimizer.param_groups[0]["params"])
+    parts.ema.step(accelerator.unwrap_model(parts.model).painter.parameters())
 
 
 def main() -> None:
@@ -104,6 +114,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("steps", type=int)
     parser.add_argument("--sharded", action="store_true")
+    parser.add_argument("--zero_2", action="store_true")
     parser.add_argument("--file_size", type=int, help="bytes that a file may have at most")
     parser.add_argument("--pause", type=float, default=0.0, help="seconds that a step takes longer")
     args = parser.parse_args()
@@ -111,6 +122,8 @@ def main() -> None:
     if args.file_size:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (args.file_size, args.file_size))
+    if args.zero_2:
+        allow_dividing_on_cpu()
     accelerator = fresh_accelerator()
     parts = build_parts(accelerator, args.sharded)
     try:

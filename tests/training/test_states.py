@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from faceswap_diffusion.training.states import StateNotSavedError, load_state, save_state, saved_steps
+from tests.train.launching import without_deepspeed, zero_2_environment
 from tests.training.small_run import build_parts, fresh_accelerator, start, take_step
 
 FILES = ("model.safetensors", "optimizer.safetensors", "ema.safetensors", "state.json")
@@ -183,10 +184,18 @@ def test_a_folder_that_cannot_be_made_is_a_state_not_saved(accelerator, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [(), ("--sharded",)], ids=["ddp", "fsdp2"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param((), id="ddp"),
+        pytest.param(("--sharded",), id="fsdp2"),
+        pytest.param(("--zero_2",), id="zero_2", marks=without_deepspeed),
+    ],
+)
 def test_two_processes_go_on_at_the_same_bits_and_one_reads_their_state(accelerator, tmp_path, options):
+    variables = zero_2_environment() if "--zero_2" in options else {}
     for folder, steps in (("undisturbed", 5), ("stopped", 3), ("stopped", 5)):
-        process = start(tmp_path / folder, steps, *options, processes=2)
+        process = start(tmp_path / folder, steps, *options, processes=2, **variables)
         _, errors = process.communicate()
         assert process.returncode == 0, errors
     state = tmp_path / "stopped" / "step_000005"
