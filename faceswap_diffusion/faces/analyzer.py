@@ -8,11 +8,13 @@ import numpy as np
 
 from faceswap_diffusion.faces.alignment import keypoints_from_landmarks
 from faceswap_diffusion.faces.detection import Detection, FaceDetector
-from faceswap_diffusion.faces.landmarks import FaceMesh
+from faceswap_diffusion.faces.landmarks import FaceMesh, MeshResult
 from faceswap_diffusion.faces.mesh_topology import dlib68
 
 # Almost every upright face is above, almost every turned one below.
 CERTAIN = 0.999
+# The detector is mostly right: how much less doubt of the mesh there has to be for another turn than its own.
+LESS_DOUBT = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +105,7 @@ class MeshFaceAnalyzer:
         if mesh.confidence < CERTAIN:
             # The detector may have taken the face for a turned one. The mesh is surest of a face when it is upright.
             attempts = [self.mesh(image, _turn(detection.keypoints, turns)) for turns in (1, 2, 3)]
-            mesh = max(mesh, *attempts, key=lambda attempt: attempt.confidence)
+            mesh = _surest(mesh, attempts)
         if mesh.confidence < self.mesh_threshold:
             return None
         return Face(
@@ -116,6 +118,12 @@ class MeshFaceAnalyzer:
             head_pose=mesh.head_pose,
             depth=mesh.depth,
         )
+
+
+def _surest(detected: MeshResult, others: list[MeshResult]) -> MeshResult:
+    """The mesh at the detector's orientation, unless that at another one is much surer."""
+    surest = max(others, key=lambda other: other.confidence)
+    return surest if 1 - surest.confidence < LESS_DOUBT * (1 - detected.confidence) else detected
 
 
 def _turn(points: np.ndarray, turns: int) -> np.ndarray:

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from faceswap_diffusion.faces.alignment import keypoints_from_landmarks
-from faceswap_diffusion.faces.analyzer import FaceAnalyzer, MeshFaceAnalyzer, _turn
-from faceswap_diffusion.faces.landmarks import dlib68
+from faceswap_diffusion.faces.analyzer import FaceAnalyzer, MeshFaceAnalyzer, _surest, _turn
+from faceswap_diffusion.faces.landmarks import MeshResult, dlib68
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,16 @@ def test_face_whose_detection_was_turned(example_images):
         again = analyzer._describe(image, wrong)
         assert again is not None
         assert again.head_pose == pytest.approx(face.head_pose, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("detected", "others", "chosen"),
+    [(0.9775, (0.0, 0.9905, 0.0), 0.9775), (0.9, (0.2, 0.5, 0.995), 0.995), (0.3, (0.1, 0.9, 0.2), 0.3)],
+)
+def test_another_orientation_has_to_be_much_surer_than_the_detected_one(detected, others, chosen):
+    """The first are those of a hatted, bearded man, whom the mesh likes a little better upside down."""
+    meshes = [MeshResult(np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(3), sure) for sure in (detected, *others)]
+    assert _surest(meshes[0], meshes[1:]).confidence == chosen
 
 
 def test_turn_goes_around_the_middle():
