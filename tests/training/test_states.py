@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def test_going_on_in_a_new_process_ends_at_the_same_bits(accelerator, tmp_path):
     process = start(tmp_path / "stopped", 6)
     output, errors = process.communicate()
     assert process.returncode == 0, errors
-    assert output.split("\n") == ["step 5", "step 6", ""]
+    assert re.findall("^step .*", output, re.MULTILINE) == ["step 5", "step 6"]  # DeepSpeed prints lines of its own
     assert_same_state(tmp_path / "undisturbed" / "step_000006", tmp_path / "stopped" / "step_000006")
 
 
