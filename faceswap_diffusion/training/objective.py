@@ -111,7 +111,9 @@ class SwapObjective(SwapModule):
         self.settings = settings
         # In tuples, so that they are no submodules: they are not trained and not saved.
         self.lpips = (LPIPS().to(pipeline.vae.device),) if settings.lpips_weight else ()
-        self.mesh = (MeshNetwork().to(pipeline.vae.device),) if settings.landmarks_weight else ()
+        self.mesh: tuple[MeshNetwork, ...] = ()
+        if settings.landmarks_weight:
+            self.mesh = (MeshNetwork().to(pipeline.vae.device),)
 
     def forward(self, batch: SwapBatch, step: int) -> dict[str, torch.Tensor]:
         """Computes every term.
