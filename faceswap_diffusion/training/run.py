@@ -27,7 +27,7 @@ from faceswap_diffusion.provenance import save_image
 from faceswap_diffusion.training.batches import StepBatches, SwapBatch, SwapSamples
 from faceswap_diffusion.training.dataset import FaceRecord, PreparedFaces
 from faceswap_diffusion.training.gathering import gather_pipeline
-from faceswap_diffusion.training.history import History, check_tracker, log_pictures
+from faceswap_diffusion.training.history import History, log_pictures
 from faceswap_diffusion.training.interruption import StopSignal
 from faceswap_diffusion.training.states import TrainingParts, load_state, save_state
 from faceswap_diffusion.training.trainable import architecture_of, build_optimizer
@@ -43,7 +43,6 @@ class DivergedError(RuntimeError):
 
 def build_accelerator(args: Namespace) -> Accelerator:
     """The accelerator of a run, see `arguments` for what it takes."""
-    check_tracker(args.report_to)
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision,
         gradient_accumulation_steps=args.gradient_accumulation_steps,

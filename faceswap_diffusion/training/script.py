@@ -13,6 +13,7 @@ from faceswap_diffusion.hub import push_folder
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.training.batches import Roles, SampleSettings, SwapSamples
 from faceswap_diffusion.training.dataset import PreparedFaces
+from faceswap_diffusion.training.history import check_tracker
 from faceswap_diffusion.training.mask_shuffling import parse_mask_sets
 from faceswap_diffusion.training.model_card import write_model_card
 from faceswap_diffusion.training.run import Run, build_accelerator, global_batch_size, leaving_together
@@ -76,6 +77,7 @@ def run_script(
     accelerator = build_accelerator(args)
     set_seed(args.seed)  # for new layers; everything else is drawn from the seed and its own number
     with leaving_together(parser, accelerator):
+        check_tracker(args.report_to)
         run = build_run(args, accelerator)
         if accelerator.is_main_process:
             args.output_dir.mkdir(parents=True, exist_ok=True)

@@ -163,6 +163,7 @@ def test_help_is_grouped(capsys):
         (["--mask_sets", "nose"], "got mask set 'nose'"),
         (["--vae", "somewhere"], "needs --image_encoder"),
         (["--train_data_dir", "nowhere"], "nowhere"),
+        (["--report_to", "wandb"], "pip install wandb"),
     ],
 )
 def test_what_cannot_work_is_one_line_and_exit_code_2(arguments, tmp_path, capsys, more, message):
