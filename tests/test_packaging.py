@@ -22,7 +22,17 @@ RESTRICTED_UNPICKLER = PACKAGE / "evaluation" / "lpips.py"  # reads arrays and r
 EXTRAS = {
     "evaluation": {"jinja2", "onnxruntime", "scipy", "skimage"},
     "faces": {"insightface"},
-    "training": {"bitsandbytes", "datasets", "jsonargparse", "matplotlib", "pyarrow", "trackio", "yaml"},
+    "training": {
+        "bitsandbytes",
+        "datasets",
+        "deepspeed",
+        "jsonargparse",
+        "matplotlib",
+        "pyarrow",
+        "tflite",
+        "trackio",
+        "yaml",
+    },
 }
 
 
