@@ -27,17 +27,17 @@ RECIPE = Path(__file__).with_name("recipes") / "small.yaml"
 WHOLE = "the whole recipe"
 
 FIGURES = {
-    "sface_closer_to_source": ("SFace closer", 100, "{:.0f} %"),
-    "w600k_closer_to_source": ("w600k closer", 100, "{:.0f} %"),
-    "sface_cosine_to_source": ("SFace cosine", 1, "{:.3f}"),
-    "w600k_cosine_to_source": ("w600k cosine", 1, "{:.3f}"),
-    "pose_error": ("pose", 1, "{:.1f}°"),
-    "6drepnet_pose_error": ("pose, 6DRepNet", 1, "{:.1f}°"),
-    "expression_closer_to_target": ("expression", 100, "{:.0f} %"),
-    "light_angle": ("light", 1, "{:.1f}°"),
-    "sharpness_crop": ("sharpness", 1, "{:.2f}"),
+    "sface_closer_to_source": ("SFace closer", 100, "{:.0f}", " %"),
+    "w600k_closer_to_source": ("w600k closer", 100, "{:.0f}", " %"),
+    "sface_cosine_to_source": ("SFace cosine", 1, "{:.3f}", ""),
+    "w600k_cosine_to_source": ("w600k cosine", 1, "{:.3f}", ""),
+    "pose_error": ("pose", 1, "{:.1f}", "°"),
+    "6drepnet_pose_error": ("pose, 6DRepNet", 1, "{:.1f}", "°"),
+    "expression_closer_to_target": ("expression", 100, "{:.0f}", " %"),
+    "light_angle": ("light", 1, "{:.1f}", "°"),
+    "sharpness_crop": ("sharpness", 1, "{:.2f}", ""),
 }
-"""Figures of the evaluation's `figures.csv`: heading, factor and format of their columns."""
+"""Figures of the evaluation's `figures.csv`: heading, factor, format and unit of their columns."""
 
 
 def ablation_parser() -> ArgumentParser:
@@ -120,8 +120,7 @@ def table(figures: dict[str, dict[str, float]], ingredients: list[str], seeds: l
 
 
 def cell(name: str, values: list[float]) -> str:
-    _, factor, form = FIGURES[name]
-    number, unit = form[: form.index("}") + 1], form[form.index("}") + 1 :]
+    _, factor, number, unit = FIGURES[name]
     spread = (max(values) - min(values)) / 2
     return f"{number.format(factor * mean(values))} ± {number.format(factor * spread)}{unit}"
 

@@ -16,7 +16,6 @@ from torch import nn
 
 from faceswap_diffusion.model_files import model_path
 
-NET_SIZE = 256  # side of the network's input in pixels
 NUM_POINTS = 478
 
 _TENSOR_TYPES = {tflite.TensorType.FLOAT32: np.float32, tflite.TensorType.FLOAT16: np.float16}

@@ -9,6 +9,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 
 from faceswap_diffusion.evaluation.lpips import LPIPS
+from faceswap_diffusion.faces.landmarks import NET_SIZE
 from faceswap_diffusion.faces.mesh_topology import DLIB68_FROM_MESH
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.pipeline_inputs import resize
@@ -23,7 +24,7 @@ from faceswap_diffusion.training.losses import (
     perceptual_loss,
     prediction_target,
 )
-from faceswap_diffusion.training.mesh_network import NET_SIZE, MeshNetwork
+from faceswap_diffusion.training.mesh_network import MeshNetwork
 from faceswap_diffusion.training.randomness import choose, generator_for, uniform
 from faceswap_diffusion.training.sampling import ddim_predictions, visited_timesteps
 from faceswap_diffusion.training.swap_module import SwapModule

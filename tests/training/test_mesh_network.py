@@ -9,8 +9,9 @@ import torch
 from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
 
+from faceswap_diffusion.faces.landmarks import NET_SIZE
 from faceswap_diffusion.model_files import model_path
-from faceswap_diffusion.training.mesh_network import NET_SIZE, MeshNetwork
+from faceswap_diffusion.training.mesh_network import MeshNetwork
 
 STEP = 1e-9  # few of the network's kinks lie within
 
