@@ -27,17 +27,19 @@ from torch import nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
+from faceswap_diffusion.evaluation.lpips import LPIPS
 from faceswap_diffusion.training.arguments import add_small_run_arguments, build_parser
 from faceswap_diffusion.training.batches import flip
 from faceswap_diffusion.training.dataset import PreparedFaces
 from faceswap_diffusion.training.discriminator import PatchDiscriminator, discriminator_loss, painter_loss
-from faceswap_diffusion.training.losses import image_gradients, reconstruction_loss
+from faceswap_diffusion.training.losses import reconstruction_loss
 from faceswap_diffusion.training.randomness import choose, generator_for, row_of_sample, uniform
+from faceswap_diffusion.training.reconstruction import reconstruct
 from faceswap_diffusion.training.small_run import hold_out, run_small_script, take_steps
 
 STAYING = (
     "num_validation", "crop_size", "recolor_probability", "decoder_only", "kl_weight", "gradient_weight",
-    "color_weight", "latent_noise", "adversarial_weight",
+    "color_weight", "latent_noise", "lpips_weight", "adversarial_weight",
 )  # fmt: skip
 
 
@@ -65,6 +67,9 @@ def autoencoder_parser() -> ArgumentParser:
     objective.add_argument("--gradient_weight", type=NonNegativeFloat, default=1.0, help="of the L1 of gradients")
     objective.add_argument("--color_weight", type=NonNegativeFloat, default=2.0, help="of the L1 of 8 x 8 means")
     objective.add_argument("--latent_noise", type=NonNegativeFloat, default=0.0, help="share of the latents' spread")
+    objective.add_argument(
+        "--lpips_weight", type=NonNegativeFloat, default=0.0, help="needs `faceswap-diffusion fetch lpips_vgg16`"
+    )
     objective.add_argument("--adversarial_weight", type=NonNegativeFloat, default=0.0, help="of the discriminator")
     add_small_run_arguments(parser, batch_size=8, num_steps=4000, learning_rate=1.5e-3)
     return parser
@@ -125,6 +130,7 @@ class AutoencoderObjective(nn.Module):
         self.args, self.vae = args, vae
         self.noise = args.latent_noise / vae.config["scaling_factor"]
         self.discriminator = PatchDiscriminator() if args.adversarial_weight else None
+        self.lpips = (LPIPS(),) if args.lpips_weight else ()  # in a tuple: it is neither trained nor saved
         if args.decoder_only:
             vae.encoder.requires_grad_(False)
             vae.quant_conv.requires_grad_(False)
@@ -145,6 +151,8 @@ class AutoencoderObjective(nn.Module):
         loss = reconstruction_loss(reconstruction, images, args.gradient_weight, args.color_weight)
         if not args.decoder_only:
             loss = loss + args.kl_weight * kl
+        for lpips in self.lpips:
+            loss = loss + args.lpips_weight * lpips.to(images.device).distance(reconstruction, images).mean()
         if self.discriminator is not None:
             loss = loss + self.adversarial_loss(reconstruction, images)
         return loss
@@ -165,42 +173,26 @@ class AutoencoderObjective(nn.Module):
         return groups
 
 
-@torch.no_grad()
-def validate(vae: AutoencoderKL, images: torch.Tensor) -> tuple[float, float, float]:
-    """Of held-out crops: PSNR in dB, gradient energy of the reconstruction over theirs, spread of the latents."""
-    generator = torch.Generator().manual_seed(0)
-    latents, errors, energies = [], [], []
-    for batch in images.to(vae.device).split(8):
-        posterior = vae.encode(batch).latent_dist
-        latents.append(posterior.sample(generator))
-        decoded = vae.decode(posterior.mode()).sample.clamp(-1, 1)
-        errors.append((decoded - batch).square().mean(dim=(1, 2, 3)))
-        got, wanted = (sum(part.square().mean() for part in image_gradients(view)) for view in (decoded, batch))
-        energies.append(got / wanted)
-    psnr = (10 * torch.log10(4 / torch.cat(errors))).mean().item()
-    return psnr, torch.stack(energies).mean().item(), torch.cat(latents).std().item()
-
-
 def train(args: Namespace, accelerator: Accelerator) -> None:
     if args.crop_size > args.resolution:
         raise ValueError(
             f"windows of {args.crop_size} pixels are larger than crops of {args.resolution}: lower --crop_size"
         )
     faces = PreparedFaces(args.train_data_dir, args.resolution)
-    rows, held_out = hold_out(len(faces), args.num_validation)
-    held_out_images = torch.stack([faces[row].pixels for row in held_out]).float() / 127.5 - 1
+    rows, held_out_rows = hold_out(len(faces), args.num_validation)
+    held_out_images = torch.stack([faces[row].pixels for row in held_out_rows]).float() / 127.5 - 1
     started_from = args.pretrained_model_name_or_path
     vae = AutoencoderKL.from_pretrained(started_from) if started_from else build_autoencoder(args)
     objective = AutoencoderObjective(args, vae)
 
     def show(step: int, loss: float) -> None:
-        psnr, energy, latent_std = validate(vae, held_out_images)
+        held_out = reconstruct(vae, held_out_images)
         tqdm.write(
-            f"step {step}: loss {loss:.4f}, held out: PSNR {psnr:.2f} dB, gradient energy {energy:.2f}, "
-            f"latent std {latent_std:.3f}"
+            f"step {step}: loss {loss:.4f}, held out: PSNR {held_out.psnr:.2f} dB, gradient energy "
+            f"{held_out.gradient_energy:.2f}, latent std {held_out.latent_std:.3f}"
         )
         if not args.decoder_only:
-            vae.register_to_config(scaling_factor=1 / latent_std)
+            vae.register_to_config(scaling_factor=1 / held_out.latent_std)
         vae.save_pretrained(args.output_dir / "vae")
 
     samples = Windows(faces, rows, args.crop_size, args.recolor_probability, args.seed)

@@ -13,13 +13,14 @@ class PatchDiscriminator(nn.Module):
     """Says of each overlapping patch whether it looks real (PatchGAN, arXiv 1611.07004, section 3.2).
 
     Args:
+        in_channels (`int`): Of what is judged: 3 for pictures, the autoencoder's for latents.
         channels (`int`): Of the first layer; each further layer has twice as many, up to four times.
         num_halvings (`int`): Layers that halve the resolution. With 2 a patch is 30 pixels wide, with 3 it is 62.
     """
 
-    def __init__(self, channels: int = 32, num_halvings: int = 2):
+    def __init__(self, in_channels: int = 3, channels: int = 32, num_halvings: int = 2):
         super().__init__()
-        widths = [3, *(channels * min(2**layer, 4) for layer in range(num_halvings + 1))]
+        widths = [in_channels, *(channels * min(2**layer, 4) for layer in range(num_halvings + 1))]
         layers: list[nn.Module] = []
         for index, (before, after) in enumerate(pairwise(widths)):
             stride = 2 if index < num_halvings else 1
@@ -29,7 +30,7 @@ class PatchDiscriminator(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 3, padding=1, bias=False))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Judges RGB (B, 3, H, W) in [-1, 1]: one number a patch, (B, 1, h, w), the higher the more real."""
+        """Judges RGB (B, 3, H, W) in [-1, 1], or latents: a number a patch, (B, 1, h, w), higher if it looks real."""
         return self.layers(images)
 
 

@@ -94,7 +94,7 @@ class SwapObjective(SwapModule):
     Args:
         pipeline (`FaceSwapInpaintPipeline`): A whole checkpoint; it is trained in place.
         settings (`ObjectiveSettings`): See there.
-        roles (`Roles`): Of the samples that are to come: without cross samples there is nothing to discriminate.
+        roles (`Roles`): Of the samples that are to come: what is denoised only once is never judged.
         identity_network (`str`): Which recogniser the embeddings of the samples are from; where the checkpoint has
             another, sources are embedded anew.
     """
@@ -107,8 +107,10 @@ class SwapObjective(SwapModule):
         identity_network: str = "sface",
     ):
         super().__init__(pipeline, identity_network)
-        judged = roles.num_cross and settings.adversarial_weight
-        self.discriminator = PatchDiscriminator(num_halvings=3) if judged else None
+        judged = (roles.num_cross + roles.num_own) and settings.adversarial_weight
+        # Of latents: in pictures it sees the traces of the autoencoder, for which nobody here can do anything.
+        latent_channels = pipeline.vae.config["latent_channels"]
+        self.discriminator = PatchDiscriminator(latent_channels, channels=64) if judged else None
         self.settings = settings
         # In tuples, so that they are no submodules: they are not trained and not saved.
         self.lpips = (LPIPS().to(pipeline.vae.device),) if settings.lpips_weight else ()
@@ -142,6 +144,8 @@ class SwapObjective(SwapModule):
                 losses["own"] = self.own_loss(x0s, latents, mask, slice(batch.num_cross, num_rolled_out))
             if batch.num_cross:
                 losses |= self.cross_losses(x0s, batch, identity_embeds, draws.generators)
+            if self.discriminator is not None:
+                losses |= self.adversarial_losses(x0s[-1], latents[:num_rolled_out], mask[:num_rolled_out])
         return {"loss": self.total(losses), **losses}
 
     def total(self, losses: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -249,8 +253,6 @@ class SwapObjective(SwapModule):
             losses["landmarks"] = self.landmarks_loss(swaps[-1], batch.landmarks[cross])
         if self.lpips:
             losses["lpips"] = perceptual_loss(swaps, target, self.lpips[0].distance).mean()
-        if self.discriminator is not None:
-            losses |= self.adversarial_losses(swaps[-1], target, mask)
         return losses
 
     def attributes_loss(self, swaps: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -280,14 +282,21 @@ class SwapObjective(SwapModule):
         return decoded * mask + target * (1 - mask)
 
     def adversarial_losses(
-        self, swaps: torch.Tensor, target: torch.Tensor, mask: torch.Tensor
+        self, x0: torch.Tensor, latents: torch.Tensor, mask: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """The model's loss, and the discriminator's (arXiv 2311.17042, eq. 1)."""
+        """The model's loss, and the discriminator's, which judges latents (LADD, arXiv 2403.12015, eq. 2).
+
+        Args:
+            x0 (`torch.Tensor`): (B, 4, h, w), predicted.
+            latents (`torch.Tensor`): (B, 4, h, w), of the targets, which are real, and lie around what was painted.
+            mask (`torch.Tensor`): (B, 1, h, w), 1 = painted.
+        """
+        painted = x0 * mask + latents * (1 - mask)
         self.discriminator.requires_grad_(False)
-        verdict = self.discriminator(swaps)
+        verdict = self.discriminator(painted)
         self.discriminator.requires_grad_(True)
         weights = resize(mask, *verdict.shape[-2:])
-        real, fake = self.discriminator(torch.cat([target, swaps.detach()])).chunk(2)
+        real, fake = self.discriminator(torch.cat([latents, painted.detach()])).chunk(2)
         return {
             "adversarial": painter_loss(verdict, weights).mean(),
             "discriminator": discriminator_loss(real, fake, weights).mean(),

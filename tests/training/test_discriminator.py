@@ -27,7 +27,7 @@ def test_each_sample_has_its_own_mean_whatever_the_weights_of_the_others():
 @pytest.mark.parametrize(("num_halvings", "width"), [(2, 30), (3, 62)])
 def test_a_patch_is_as_wide_as_the_docstring_says(num_halvings, width):
     images = torch.zeros(1, 3, 128, 128, requires_grad=True)
-    verdicts = PatchDiscriminator(8, num_halvings)(images)
+    verdicts = PatchDiscriminator(channels=8, num_halvings=num_halvings)(images)
     verdicts[0, 0, verdicts.shape[2] // 2, verdicts.shape[3] // 2].backward()
     assert images.grad is not None
     seen = images.grad[0].abs().sum(0).sum(0).nonzero()
@@ -48,7 +48,7 @@ def test_a_verdict_depends_on_its_patch_alone():
 
 def test_it_learns_to_tell_blurred_from_sharp():
     torch.manual_seed(0)
-    discriminator = PatchDiscriminator(8)
+    discriminator = PatchDiscriminator(channels=8)
     optimizer = torch.optim.Adam(discriminator.parameters(), lr=2e-3)
     for _ in range(60):
         sharp = torch.randn(4, 3, 32, 32).clamp(-1, 1)

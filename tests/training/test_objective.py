@@ -155,6 +155,24 @@ def test_landmarks_are_a_term_of_their_own(batch):
     assert objective_of(landmarks_weight=0.5)(batch, 0)["landmarks"] > 0
 
 
+@pytest.mark.parametrize("roles", [Roles.from_shares(0.5, 0), Roles.from_shares(0, 0.5)])
+def test_what_is_painted_in_several_steps_is_judged_inside_its_mask_whoever_the_source_is(prepared_faces, roles):
+    objective = objective_of(roles=roles, adversarial_weight=0.4)
+    assert "adversarial" in objective(batch_of(prepared_faces, range(4), roles), 0)
+    objective.eval()  # spectral norms stay
+    x0, latents = torch.randn(2, 2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(2, 1, 16, 16)
+    mask[..., 4:12, 4:12] = 1
+    x0.requires_grad_()
+    losses = objective.adversarial_losses(x0, latents, mask)
+    losses["adversarial"].backward()
+    assert x0.grad is not None
+    assert ((x0.grad != 0).any(dim=1, keepdim=True) == (mask > 0)).all()
+    assert all(parameter.grad is None for parameter in trained_parameters(objective.discriminator))
+    untouched = objective.adversarial_losses(x0, latents, torch.zeros_like(mask))
+    assert [value.item() for value in untouched.values()] == [0, 0]
+
+
 def test_without_roles_there_is_nothing_but_denoising(prepared_faces):
     plain = Roles.from_shares(0, 0)
     objective = objective_of(roles=plain, adversarial_weight=0.4)

@@ -1,0 +1,91 @@
+"""Compares autoencoders by what they make of held-out faces, by their size and by their speed.
+
+    faceswap-diffusion fetch lpips_vgg16
+    python train/measure_autoencoders.py --data_dir data/held_out runs/narrow/vae runs/wide/vae
+
+prints a Markdown table with a line for each folder: bytes of the weights in float16, milliseconds that it takes to
+encode and to decode one crop, PSNR, LPIPS over VGG16 at the crops' own size, and squared gradients as a share of the
+originals' (1 is as sharp). The faces are those of train/prepare_faces.py; none of them may have been trained on.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from jsonargparse import ArgumentParser
+from jsonargparse.typing import PositiveInt
+
+from faceswap_diffusion.evaluation.lpips import LPIPS
+from faceswap_diffusion.training.dataset import PreparedFaces
+from faceswap_diffusion.training.reconstruction import reconstruct
+
+HEADINGS = (
+    "autoencoder", "channels", "MB", "latents", "ms to encode", "ms to decode", "PSNR", "LPIPS", "gradient energy",
+)  # fmt: skip
+
+
+def measuring_parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="measure_autoencoders.py", description=__doc__)
+    parser.add_argument("autoencoders", type=Path, nargs="+", help="folders of autoencoders")
+    parser.add_argument("--data_dir", type=str, nargs="+", required=True, help="folders of prepare_faces.py")
+    parser.add_argument("--resolution", type=PositiveInt, default=128, help="side of the crops in pixels")
+    parser.add_argument("--num_faces", type=PositiveInt, default=64, help="how many, evenly from all of them")
+    parser.add_argument("--num_timings", type=PositiveInt, default=20, help="of which the median is told")
+    return parser
+
+
+def load_crops(data_dirs: Sequence[str], resolution: int, num_faces: int) -> torch.Tensor:
+    """Crops (N, 3, S, S), RGB in [-1, 1], that lie evenly among the faces."""
+    faces = PreparedFaces(data_dirs, resolution)
+    stride = max(1, len(faces) // num_faces)
+    rows = range(0, len(faces), stride)[:num_faces]
+    return torch.stack([faces[row].pixels for row in rows]).float() / 127.5 - 1
+
+
+def milliseconds(work: Callable[[], object], num_timings: int) -> float:
+    """Median time of a piece of work, after one time to warm up."""
+    work()
+    seconds = []
+    for _ in range(num_timings):
+        started = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - started)
+    return 1000 * median(seconds)
+
+
+@torch.inference_mode()
+def describe(folder: Path, crops: torch.Tensor, lpips: LPIPS, num_timings: int) -> list[str]:
+    """The line of an autoencoder, cell by cell."""
+    vae = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32)
+    latents = vae.encode(crops[:1]).latent_dist.mode()
+    times = [milliseconds(lambda: vae.encode(crops[:1]), num_timings)]
+    times.append(milliseconds(lambda: vae.decode(latents), num_timings))
+    result = reconstruct(vae, crops)
+    distances = [
+        lpips.distance(got, wanted) for got, wanted in zip(result.images.split(8), crops.split(8), strict=True)
+    ]
+    return [
+        str(folder), "/".join(str(width) for width in vae.config["block_out_channels"]),
+        f"{2 * vae.num_parameters() / 1e6:.2f}", " x ".join(str(side) for side in latents.shape[1:]),
+        *(f"{value:.1f}" for value in times), f"{result.psnr:.2f} dB", f"{torch.cat(distances).mean():.4f}",
+        f"{result.gradient_energy:.2f}",
+    ]  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = measuring_parser()
+    args = parser.parse_args(arguments)
+    try:
+        crops, lpips = load_crops(args.data_dir, args.resolution, args.num_faces), LPIPS()
+        lines = [list(HEADINGS), ["---"] * len(HEADINGS)]
+        lines += [describe(folder, crops, lpips, args.num_timings) for folder in args.autoencoders]
+    except (OSError, ValueError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    print("".join(f"| {' | '.join(line)} |\n" for line in lines), end="")
+
+
+if __name__ == "__main__":
+    main()
