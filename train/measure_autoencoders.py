@@ -9,7 +9,7 @@ originals' (1 is as sharp). The faces are those of train/prepare_faces.py; none 
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
@@ -30,16 +30,16 @@ HEADINGS = (
 def measuring_parser() -> ArgumentParser:
     parser = ArgumentParser(prog="measure_autoencoders.py", description=__doc__)
     parser.add_argument("autoencoders", type=Path, nargs="+", help="folders of autoencoders")
-    parser.add_argument("--data_dir", type=str, nargs="+", required=True, help="folders of prepare_faces.py")
+    parser.add_argument("--data_dir", type=str, required=True, help="folder of prepare_faces.py")
     parser.add_argument("--resolution", type=PositiveInt, default=128, help="side of the crops in pixels")
     parser.add_argument("--num_faces", type=PositiveInt, default=64, help="how many, evenly from all of them")
     parser.add_argument("--num_timings", type=PositiveInt, default=20, help="of which the median is told")
     return parser
 
 
-def load_crops(data_dirs: Sequence[str], resolution: int, num_faces: int) -> torch.Tensor:
+def load_crops(data_dir: str, resolution: int, num_faces: int) -> torch.Tensor:
     """Crops (N, 3, S, S), RGB in [-1, 1], that lie evenly among the faces."""
-    faces = PreparedFaces(data_dirs, resolution)
+    faces = PreparedFaces([data_dir], resolution)
     stride = max(1, len(faces) // num_faces)
     rows = range(0, len(faces), stride)[:num_faces]
     return torch.stack([faces[row].pixels for row in rows]).float() / 127.5 - 1

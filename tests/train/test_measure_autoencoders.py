@@ -24,7 +24,7 @@ def autoencoder(latent_channels: int) -> AutoencoderKL:
 
 
 def test_a_line_tells_size_and_quality(prepared_faces, tmp_path):
-    crops = measuring.load_crops([str(prepared_faces)], CROP_SIZE, num_faces=3)
+    crops = measuring.load_crops(str(prepared_faces), CROP_SIZE, num_faces=3)
     assert crops.shape == (3, 3, CROP_SIZE, CROP_SIZE)
     lpips = LPIPS(weights())
     lines = {}
@@ -45,6 +45,6 @@ def test_a_line_tells_size_and_quality(prepared_faces, tmp_path):
 
 def test_faces_of_another_size_are_refused_in_a_line(prepared_faces, capsys):
     with pytest.raises(SystemExit) as stopped:
-        measuring.main(["none", "--data_dir", str(prepared_faces), "--resolution", "96"])
+        measuring.main(["--data_dir", str(prepared_faces), "--resolution", "96", "none"])
     assert stopped.value.code == 2
     assert "96 are wanted" in capsys.readouterr().err

@@ -8,9 +8,11 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from safetensors.torch import load_file
 
+from faceswap_diffusion.evaluation.lpips import LPIPS
 from faceswap_diffusion.training.dataset import PreparedFaces
 from faceswap_diffusion.training.losses import reconstruction_loss
 from faceswap_diffusion.training.states import saved_steps
+from tests.evaluation.test_lpips import weights
 from tests.train.scripts import load_script, run, start, two_processes
 
 WEIGHTS = "vae/diffusion_pytorch_model.safetensors"
@@ -153,6 +155,29 @@ def test_the_objective_is_the_sum_of_its_parts():
     alone, _ = objective.reconstruct(images[1:], torch.tensor([9]))
     torch.testing.assert_close(alone[0], reconstruction[1])
     assert (objective.reconstruct(images, torch.tensor([4, 8]))[0][1] - reconstruction[1]).abs().max() > 1e-4
+
+
+def test_the_perceptual_term_is_lpips_of_the_reconstruction():
+    torch.manual_seed(0)
+    args = training.autoencoder_parser().parse_args(
+        ["--train_data_dir", "none", "--output_dir", "none", "--block_out_channels", "8", "8"]
+    )
+    objective = training.AutoencoderObjective(args, training.build_autoencoder(args))
+    images, numbers = torch.rand(2, 3, 32, 32) * 2 - 1, torch.tensor([4, 9])
+    without = objective(images, numbers)
+    lpips = LPIPS(weights())
+    objective.lpips, args.lpips_weight = (lpips,), 0.7
+    distance = lpips.distance(objective.reconstruct(images, numbers)[0], images).mean()
+    assert distance > 0
+    torch.testing.assert_close(objective(images, numbers), without + 0.7 * distance)
+
+
+def test_the_perceptual_term_needs_its_network(prepared_faces, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("FACESWAP_DIFFUSION_MODELS", str(tmp_path / "models"))
+    with pytest.raises(SystemExit) as stopped:
+        run(training, arguments(prepared_faces, tmp_path / "run", "--lpips_weight", 1))
+    assert stopped.value.code == 2
+    assert "faceswap-diffusion fetch lpips_vgg16" in capsys.readouterr().err
 
 
 @pytest.mark.slow
