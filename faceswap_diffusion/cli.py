@@ -130,6 +130,7 @@ def _add_swap_arguments(swap: argparse.ArgumentParser) -> None:
     add("--guidance", type=float, metavar="SCALE", help="guidance scale (default: the checkpoint's)")
     add("--seed", type=int, default=0, help="the same seed gives the same picture (default: 0)")
     add("--no-color-match", action="store_true", help="leave the colours as the network made them")
+    add("--no-skin-texture", action="store_true", help="leave the skin as smooth as the network made it")
     add("--checkpoint", metavar="PATH_OR_ID", help="folder or Hub id of a checkpoint (default: the package's)")
     add("--device", help="cpu, cuda, cuda:1, mps (default: the fastest there is)")
     add("--dtype", help="float32, float16 or bfloat16 (default: float16 on cuda, else float32)")
@@ -199,6 +200,7 @@ def run_swap(args: argparse.Namespace) -> int:
         num_inference_steps=args.steps,
         guidance_scale=args.guidance,
         color_match=not args.no_color_match,
+        skin_texture=not args.no_skin_texture,
         seed=args.seed,
         mask_image=args.mask,
     )

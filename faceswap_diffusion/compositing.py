@@ -1,4 +1,4 @@
-"""Putting a swapped crop back into the photo: colour match, inverse warp at the photo's resolution, blend."""
+"""Putting a swapped crop back into the photo: colour match, inverse warp, fine texture of the photo, blend."""
 
 import cv2
 import numpy as np
@@ -40,15 +40,25 @@ def match_color(swap: np.ndarray, target: np.ndarray, mask: np.ndarray) -> np.nd
 
 
 def paste_back(
-    photo: np.ndarray, crop: np.ndarray, crop_mask: np.ndarray, matrix: np.ndarray
+    photo: np.ndarray,
+    crop: np.ndarray,
+    crop_mask: np.ndarray,
+    matrix: np.ndarray,
+    target: np.ndarray | None = None,
+    texture_mask: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Warps a crop back onto the photo and blends it in by its mask; only the mask's own rectangle is computed.
+
+    A crop is often coarser than the photo. What of the photo is too fine for a crop, pores and grain, is what the
+    photo has and its own crop, warped back, has not; it can be put on what was repainted.
 
     Args:
         photo (`np.ndarray`): (H, W, 3) uint8 RGB.
         crop (`np.ndarray`): (S, S, 3) uint8 RGB, the repainted crop.
         crop_mask (`np.ndarray`): (S, S) float in [0, 1], feathered; 1 = the crop, 0 = the photo.
         matrix (`np.ndarray`): (2, 3), maps photo pixels to crop pixels.
+        target (`np.ndarray`, *optional*): (S, S, 3) uint8 RGB, the crop before it was repainted; with `texture_mask`.
+        texture_mask (`np.ndarray`, *optional*): (S, S) float in [0, 1], where the photo's fine texture is put on it.
 
     Returns:
         `tuple[np.ndarray, np.ndarray]`: The new photo (H, W, 3) uint8, and the mask (H, W) float32 on it. Where the
@@ -62,6 +72,9 @@ def paste_back(
     pixels, mask = _warp_to_window(crop, crop_mask, matrix, (left, top, right, bottom))
     mask[mask < INVISIBLE] = 0
     below = photo[window].astype(np.float32)
+    if target is not None and texture_mask is not None:
+        coarse, textured = _warp_to_window(target, texture_mask, matrix, (left, top, right, bottom))
+        pixels = pixels + textured[..., None] * (below - coarse)
     blended = below + mask[..., None] * (pixels - below)
     result[window] = np.round(np.clip(blended, 0, 255)).astype(np.uint8)
     photo_mask[window] = mask

@@ -181,6 +181,7 @@ class FaceSwapper:
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         color_match: bool = True,
+        skin_texture: bool = True,
         seed: int = 0,
         mask_image: MaskLike | str | PathLike | None = None,
         callback_on_step_end: Callable[..., dict[str, Any]] | None = None,
@@ -203,6 +204,8 @@ class FaceSwapper:
             num_inference_steps (`int`, *optional*): Denoising steps; the checkpoint's default if left out.
             guidance_scale (`float`, *optional*): Guidance, on above 1; the checkpoint's default if left out.
             color_match (`bool`): Whether to give the new skin the colours of the target's.
+            skin_texture (`bool`): Whether to give it the photo's texture, as far as that is too fine for the crop that
+                was repainted: pores, grain and fine lines.
             seed (`int`): Of all randomness.
             mask_image (`PIL.Image.Image | np.ndarray | torch.Tensor` or path, *optional*): White = repaint, as large
                 as the target, in place of `region`. It counts within each face's aligned crop; where it is black the
@@ -250,7 +253,7 @@ class FaceSwapper:
             **settings,
         )
         watch.lap("diffuse")
-        rgb, changed = paste_faces(photo.rgb, aligned, masks, crops, color_match)
+        rgb, changed = paste_faces(photo.rgb, aligned, masks, crops, color_match, skin_texture)
         if photo_mask is not None:  # the photo's pixels are finer than the crop's, and the mask is meant to the pixel
             rgb, changed = np.where(photo_mask[..., None] > 0, rgb, photo.rgb), changed * (photo_mask > 0)
         image, mask = photo.with_pixels(rgb), Image.fromarray(np.ceil(changed * 255).astype(np.uint8))
@@ -420,6 +423,7 @@ def paste_faces(
     masks: Sequence[np.ndarray],
     crops: Sequence[np.ndarray],
     color_match: bool,
+    skin_texture: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Puts repainted crops back into a photo, one after the other.
 
@@ -429,9 +433,11 @@ def paste_faces(
     """
     changed = np.zeros(rgb.shape[:2], np.float32)
     for face, mask, pixels in zip(faces, masks, crops, strict=True):
+        skin, sigma = mask * region_mask(face.labels, "skin", face.label_names), FEATHER * len(mask)
         if color_match:
-            pixels = match_color(pixels, face.pixels, mask * region_mask(face.labels, "skin", face.label_names))
-        rgb, seam = paste_back(rgb, pixels, feather(mask, FEATHER * len(mask)), face.matrix)
+            pixels = match_color(pixels, face.pixels, skin)
+        texture_mask = feather(skin, sigma) if skin_texture else None
+        rgb, seam = paste_back(rgb, pixels, feather(mask, sigma), face.matrix, face.pixels, texture_mask)
         changed = np.maximum(changed, seam)
     return rgb, changed
 

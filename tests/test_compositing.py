@@ -1,9 +1,11 @@
 """Colours move to the target's, and a pasted crop changes nothing beyond its mask."""
 
+import cv2
 import numpy as np
 import pytest
 
 from faceswap_diffusion.compositing import match_color, paste_back
+from faceswap_diffusion.faces.alignment import crop as cut
 
 
 def noise(height: int, width: int, mean: tuple[int, int, int], spread: float, seed: int = 0) -> np.ndarray:
@@ -64,6 +66,31 @@ def test_paste_back_puts_the_crop_where_the_matrix_says_and_nowhere_else(scale):
     assert np.abs(mask - wanted).mean() < 0.01
     assert mask.sum() == pytest.approx(wanted.sum(), rel=0.05)
     assert mask.dtype == np.float32
+
+
+def test_what_is_too_fine_for_a_crop_is_put_on_it_where_the_texture_mask_says():
+    rng = np.random.default_rng(0)
+    coarse = cv2.resize(rng.integers(60, 190, (8, 8, 3), np.uint8), (256, 256), interpolation=cv2.INTER_CUBIC)
+    checkered = np.indices((256, 256)).sum(0)[..., None] % 2 * 20 - 10
+    photo = np.clip(coarse.astype(int) + checkered, 0, 255).astype(np.uint8)
+    matrix = similarity(0, 0.25, (-0.375, -0.375))  # four photo pixels are one of the crop
+    target = cut(photo, matrix, 64)
+    crop = np.full((64, 64, 3), 120, np.uint8)
+    everywhere, left = np.ones((64, 64), np.float32), np.zeros((64, 64), np.float32)
+    left[:, :32] = 1
+    plain, _ = paste_back(photo, crop, everywhere, matrix)
+    result, _ = paste_back(photo, crop, everywhere, matrix, target, left)
+    assert np.abs(result[16:240, 16:112].astype(int) - (120 + checkered[16:240, 16:112])).max() <= 2
+    assert np.array_equal(result[:, 144:], plain[:, 144:])
+
+
+def test_a_photo_no_finer_than_its_crop_has_no_texture_to_give():
+    photo = noise(128, 128, (120, 120, 120), 20)
+    crop, everywhere = np.full((128, 128, 3), 90, np.uint8), np.ones((128, 128), np.float32)
+    same = similarity(0, 1, (0, 0))
+    plain, _ = paste_back(photo, crop, everywhere, same)
+    result, _ = paste_back(photo, crop, everywhere, same, cut(photo, same, 128), everywhere)
+    assert np.array_equal(result, plain)
 
 
 def test_paste_back_undoes_an_exact_cut():

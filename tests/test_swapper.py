@@ -9,9 +9,11 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from faceswap_diffusion.faces.alignment import crop
+from faceswap_diffusion.evaluation.metrics import sharpness
+from faceswap_diffusion.faces.alignment import crop, uncrop
 from faceswap_diffusion.faces.selection import NoFaceFoundError
 from faceswap_diffusion.masks.bisenet import REFACE_LABELS, BiSeNet
+from faceswap_diffusion.masks.regions import feather, region_mask
 from faceswap_diffusion.photos import load_photo
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.provenance import read_provenance
@@ -203,6 +205,19 @@ def test_colour_match_brings_the_skin_to_the_targets(swapper: FaceSwapper):
     )
     assert np.abs(after - wanted).max() < 0.5 * np.abs(before - wanted).max()
     np.testing.assert_array_equal(np.asarray(plain.mask), np.asarray(matched.mask))
+
+
+def test_skin_has_the_texture_of_a_photo_that_is_finer_than_the_crop(swapper: FaceSwapper):
+    photo = load_photo(SELFIE).rgb
+    smooth, textured = (swapper.swap(WOMAN, SELFIE, skin_texture=texture) for texture in (False, True))
+    face = swapper.align(photo, textured.faces[textured.swapped[0]])
+    skin = uncrop(region_mask(face.labels, "skin", face.label_names), face.matrix, photo.shape[1::-1])
+    inside = feather(skin, 4) * (np.asarray(textured.mask) / 255)
+    wanted, before, after = (sharpness(np.asarray(image), inside) for image in (photo, smooth.image, textured.image))
+    assert before < 0.25 * wanted
+    assert 0.5 * wanted < after < 1.5 * wanted
+    same = np.asarray(smooth.image)[skin == 0] == np.asarray(textured.image)[skin == 0]
+    assert same.all()
 
 
 def test_a_face_is_found_by_a_photo_of_the_person():

@@ -75,7 +75,7 @@ def validate(
         chosen = [people[source] for source in sources]
         crops = swapper.repaint(aligned, masks, chosen, seed, num_inference_steps=num_inference_steps)
         swaps = [
-            paste_faces(face.pixels, [face], [mask], [crop], color_match=True)[0]
+            paste_faces(face.pixels, [face], [mask], [crop], color_match=True, skin_texture=False)[0]
             for face, mask, crop in zip(aligned, masks, crops, strict=True)
         ]
         embeds = pipeline.encode_identity(swaps, masks).float().cpu()

@@ -104,8 +104,9 @@ def test_options_reach_the_swapper(swap, tmp_path: Path, capsys: pytest.CaptureF
     assert stored.items() >= report["provenance"].items()
 
 
-def test_colour_match_is_on_unless_switched_off(swap, tmp_path: Path):
-    for name, options in (("on.png", []), ("off.png", ["--no-color-match"])):
+@pytest.mark.parametrize("switch", ["--no-color-match", "--no-skin-texture"])
+def test_colour_match_and_texture_are_on_unless_switched_off(swap, tmp_path: Path, switch: str):
+    for name, options in (("on.png", []), ("off.png", [switch])):
         assert swap(SOURCE, TARGET, "-o", tmp_path / name, *options) == 0
     on, off = (load_photo(tmp_path / name).rgb for name in ("on.png", "off.png"))
     assert (on != off).any()
