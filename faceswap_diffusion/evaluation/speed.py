@@ -256,6 +256,7 @@ def attempt(settings: Settings, case: str) -> Measured | str:
         ValueError: If the settings do not fit the model.
     """
     for library in (diffusers.utils.logging, transformers.utils.logging):
+        library.set_verbosity_error()  # they advise against float16 on a CPU, which is measured here
         library.disable_progress_bar()
     try:
         return measure(settings, case)
