@@ -33,10 +33,10 @@ from accelerate import Accelerator
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch.utils.data import DataLoader
-from transformers import CLIPVisionModelWithProjection
 
 from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT, load_pipeline
-from faceswap_diffusion.conversion.reface import PUBLISHED, Architecture, build_empty_pipeline
+from faceswap_diffusion.conversion.reface import PUBLISHED, build_empty_pipeline, build_random_pipeline
+from faceswap_diffusion.evaluation.speed import peak_memory
 from faceswap_diffusion.masks.parsing import LABELS
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.training.arguments import build_parser
@@ -114,20 +114,6 @@ def benchmark_parser() -> ArgumentParser:
     parser.add_argument("--dataloader_num_workers", type=NonNegativeInt, default=2)
     parser.add_argument("--output_file", type=Path, help="receives the rows as JSON")
     return parser
-
-
-def build_full_size(device: torch.device, architecture: Architecture = PUBLISHED) -> FaceSwapInpaintPipeline:
-    """REFace's architecture with random weights."""
-    pipeline = build_empty_pipeline(architecture)
-    for network in (pipeline.unet, pipeline.vae, pipeline.conditioner):
-        network.to_empty(device=device)
-        for tensor in network.state_dict().values():
-            if tensor.is_floating_point():
-                tensor.uniform_(0, 0.02)
-    with device:
-        image_encoder = CLIPVisionModelWithProjection(pipeline.image_encoder.config)
-    pipeline.register_modules(image_encoder=image_encoder)
-    return pipeline
 
 
 def crop_size(args: Namespace, model: str) -> int:
@@ -209,12 +195,12 @@ def build_objective(
 
 def measure(args: Namespace, case: Case, folders: list[str], resolution: int) -> Measured | None:
     """Measures a case in this process, which has done nothing before."""
-    memory_before = peak_memory()
     accelerator = Accelerator(mixed_precision=args.mixed_precision)
     device, batch_size = accelerator.device, args.train_batch_size or BATCH_SIZES[case.model]
+    memory_before = peak_memory(device)
     samples = build_samples(args, folders, resolution, case.step, batch_size)
     if case.model == "full":
-        pipeline = build_full_size(device)
+        pipeline = build_random_pipeline(PUBLISHED, device)
     else:
         pipeline = load_pipeline(args.pretrained_model_name_or_path).to(device)
     roles, network = samples.settings.roles, samples.faces.identity_network
@@ -237,7 +223,7 @@ def measure(args: Namespace, case: Case, folders: list[str], resolution: int) ->
     timed = np.array(times[args.num_warmup_steps :])
     return Measured(
         images_per_second=batch_size / float(np.median(timed[:, 0])),
-        peak_memory=peak_memory() - memory_before,
+        peak_memory=peak_memory(device) - memory_before,
         data_share=float(timed[:, 1].sum() / timed[:, 0].sum()),
     )
 
@@ -260,15 +246,6 @@ def now() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
-
-
-def peak_memory() -> int:
-    """Bytes at most so far: allocated on the accelerator, else resident in this process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (kilobytes,) = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
-    return int(kilobytes) * 1024
 
 
 def measure_all(args: Namespace, model: str) -> list[Row]:

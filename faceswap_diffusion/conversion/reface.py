@@ -153,24 +153,54 @@ def clip_feature_extractor(image_size: int) -> CLIPImageProcessorPil:
     return CLIPImageProcessorPil(size={"shortest_edge": image_size}, crop_size=sides)
 
 
-def build_empty_pipeline(architecture: Architecture) -> FaceSwapInpaintPipeline:
-    """Builds a pipeline whose networks have names and shapes of weights, and no values (the meta device)."""
-    encoder_config = CLIPVisionConfig(**architecture.image_encoder)
-    with torch.device("meta"):
-        networks = {
-            "unet": UNet2DConditionModel(**architecture.unet),
-            "vae": AutoencoderKL(**architecture.vae),
-            "image_encoder": CLIPVisionModelWithProjection(encoder_config),
-            "conditioner": FaceConditioner(**architecture.conditioner),
-        }
-    for name, value in RAW_LANDMARKS.items():
-        setattr(networks["conditioner"], name, torch.full((2 * architecture.conditioner["num_landmarks"],), value))
+def _build_networks(architecture: Architecture) -> dict[str, Any]:
+    return {
+        "unet": UNet2DConditionModel(**architecture.unet),
+        "vae": AutoencoderKL(**architecture.vae),
+        "image_encoder": CLIPVisionModelWithProjection(CLIPVisionConfig(**architecture.image_encoder)),
+        "conditioner": FaceConditioner(**architecture.conditioner),
+    }
+
+
+def _assemble(architecture: Architecture, networks: Mapping[str, Any]) -> FaceSwapInpaintPipeline:
     return FaceSwapInpaintPipeline(
         **networks,
         feature_extractor=clip_feature_extractor(architecture.image_encoder["image_size"]),
         scheduler=stable_diffusion_scheduler(),
         **architecture.pipeline,
     )
+
+
+def build_empty_pipeline(architecture: Architecture) -> FaceSwapInpaintPipeline:
+    """Builds a pipeline whose networks have names and shapes of weights, and no values (the meta device)."""
+    with torch.device("meta"):
+        networks = _build_networks(architecture)
+    for name, value in RAW_LANDMARKS.items():
+        setattr(networks["conditioner"], name, torch.full((2 * architecture.conditioner["num_landmarks"],), value))
+    return _assemble(architecture, networks)
+
+
+def build_random_pipeline(
+    architecture: Architecture, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> FaceSwapInpaintPipeline:
+    """Builds a pipeline with the random weights that its networks begin with.
+
+    It swaps nothing, and takes the time and memory of one that does. The weights are made where and as they are
+    wanted: no more memory is needed meanwhile.
+
+    Args:
+        architecture ([`Architecture`]): Sizes of the networks.
+        device (`str` or `torch.device`): Of the networks.
+        dtype (`torch.dtype`): Of the networks.
+    """
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            networks = _build_networks(architecture)
+    finally:
+        torch.set_default_dtype(usual)
+    return _assemble(architecture, {name: network.eval() for name, network in networks.items()})
 
 
 def reface_keys(pipeline: FaceSwapInpaintPipeline) -> dict[str, dict[str, str]]:

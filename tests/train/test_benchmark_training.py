@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
+from faceswap_diffusion.conversion.reface import build_random_pipeline
 from faceswap_diffusion.training.dataset import PreparedFaces
 from tests.parity.reduced import REDUCED
 from tests.tiny import tiny_pipeline
@@ -47,7 +47,7 @@ def test_plain_steps_have_no_rolled_out_samples(benchmark, tmp_path):
 
 def test_the_full_size_model_is_built_of_random_weights_and_trains(benchmark, tmp_path):
     """With REFace's architecture in small, which takes the same path."""
-    pipeline = benchmark.build_full_size(torch.device("cpu"), REDUCED)
+    pipeline = build_random_pipeline(REDUCED)
     benchmark.write_made_up_faces(tmp_path, pipeline.config["crop_size"], count=2)
     args = benchmark.benchmark_parser().parse_args(["--num_rollout_steps", "1"])
     samples = benchmark.build_samples(args, [str(tmp_path)], pipeline.config["crop_size"], "+ all steps", 4)
