@@ -51,7 +51,7 @@ def swap_parser() -> ArgumentParser:
     add_model_arguments(parser)
     add_objective_arguments(parser)
     add_optimization_arguments(parser, learning_rate=1e-4, ema_decay=0.998)
-    parser.add_argument("--discriminator_learning_rate", type=PositiveFloat, default=1e-3)
+    parser.add_argument("--discriminator_learning_rate", type=PositiveFloat, default=3e-4)
     add_output_arguments(parser)
     return parser
 
