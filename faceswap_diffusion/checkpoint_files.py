@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
+from diffusers.schedulers.scheduling_lcm import LCMScheduler
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
@@ -17,6 +19,10 @@ from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 EMBEDDED_CHECKPOINT = Path(__file__).parent / "checkpoints" / "faceswap-small"
 PICKLED_SUFFIXES = {".bin", ".ckpt", ".pt", ".pth", ".pkl"}
 PARSER_FOLDER = "face_parser"
+FEW_STEPS_FOLDER = "few_steps"
+FEW_STEPS = 2
+"""Denoising steps of a checkpoint's few-step version, if a call names none."""
+
 COMPONENT_LIBRARIES = {"diffusers", "transformers", "faceswap_diffusion"}
 
 
@@ -77,6 +83,38 @@ def load_pipeline(checkpoint: str | Path | None = None, dtype: torch.dtype = tor
         if (folder / name / "config.json").is_file()
     }
     return FaceSwapInpaintPipeline.from_pretrained(folder, **networks)
+
+
+def load_few_steps(pipeline: FaceSwapInpaintPipeline, folder: Path) -> None:
+    """Makes of a checkpoint its few-step version: a LoRA that `train/distill_lcm.py` left, with its scheduler.
+
+    Args:
+        pipeline ([`FaceSwapInpaintPipeline`]): Of the checkpoint that was distilled; changed in place.
+        folder (`Path`): Of the LoRA.
+
+    Raises:
+        ValueError: If there is no such folder.
+    """
+    if not folder.is_dir():
+        raise ValueError(
+            f"checkpoint {folder.parent} has no few-step version (no folder {folder.name}): leave few_steps out, or "
+            "make one by train/distill_lcm.py"
+        )
+    fuse_lora(pipeline, folder)
+    pipeline.register_modules(scheduler=LCMScheduler.from_pretrained(folder, subfolder="scheduler"))
+    pipeline.register_to_config(default_num_inference_steps=FEW_STEPS, default_guidance_scale=1.0)
+
+
+def fuse_lora(pipeline: FaceSwapInpaintPipeline, folder: Path) -> None:
+    """Adds a LoRA to the weights of the checkpoint that it was trained on.
+
+    Args:
+        pipeline ([`FaceSwapInpaintPipeline`]): The checkpoint; changed in place.
+        folder (`Path`): Of the LoRA, in safetensors.
+    """
+    pipeline.load_lora_weights(str(folder), weight_name=LORA_WEIGHT_NAME_SAFE, local_files_only=True)
+    pipeline.fuse_lora()
+    pipeline.unload_lora_weights()
 
 
 def load_parser(checkpoint: str | Path | None = None) -> FaceParser | BiSeNet:

@@ -13,7 +13,14 @@ import torch
 from PIL import Image
 from torch.nn.functional import normalize
 
-from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT, checkpoint_folder, load_parser, load_pipeline
+from faceswap_diffusion.checkpoint_files import (
+    EMBEDDED_CHECKPOINT,
+    FEW_STEPS_FOLDER,
+    checkpoint_folder,
+    load_few_steps,
+    load_parser,
+    load_pipeline,
+)
 from faceswap_diffusion.compositing import match_color, paste_back
 from faceswap_diffusion.conditioning.geometry import exchange_geometry, identity_geometry
 from faceswap_diffusion.devices import resolve_device, resolve_dtype
@@ -146,6 +153,7 @@ class FaceSwapper:
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         analyzer: FaceAnalyzer | None = None,
+        few_steps: bool = False,
     ) -> "FaceSwapper":
         """Loads a swapper.
 
@@ -156,16 +164,20 @@ class FaceSwapper:
             dtype (`str | torch.dtype`, *optional*): "float32", "float16" or "bfloat16"; float16 on CUDA and float32
                 elsewhere if left out.
             analyzer ([`FaceAnalyzer`], *optional*): Finds the faces; [`MeshFaceAnalyzer`] if left out.
+            few_steps (`bool`): Whether to take the checkpoint's few-step version, which swaps in two steps.
 
         Raises:
-            ValueError: If the checkpoint is unknown, incomplete, holds keys too many or pickled files, or if there is
-                no such device.
+            ValueError: If the checkpoint is unknown, incomplete, holds keys too many or pickled files, or lacks the
+                few-step version that was asked for, or if there is no such device.
         """
         resolved = resolve_device(device)
         folder = checkpoint_folder(checkpoint)
         pipeline = load_pipeline(folder, resolve_dtype(dtype, resolved))
         checkpoint = Path(checkpoint or EMBEDDED_CHECKPOINT)
         name = checkpoint.name if checkpoint.is_dir() else str(checkpoint)
+        if few_steps:
+            load_few_steps(pipeline, folder / FEW_STEPS_FOLDER)
+            name = f"{name}/{FEW_STEPS_FOLDER}"
         return cls(pipeline.to(resolved), analyzer, name, load_parser(folder))
 
     @torch.no_grad()
@@ -239,11 +251,11 @@ class FaceSwapper:
         masks = [_mask_crop(face, photo_mask, region) for face in aligned]
         _check_masks(masks, swapped, photo.name)
         config = self.pipeline.config
-        if num_inference_steps is None:
-            num_inference_steps = config["default_num_inference_steps"]
+        steps = config["default_num_inference_steps"] if num_inference_steps is None else num_inference_steps
+        _check_steps(self.pipeline, steps)
         if guidance_scale is None:
             guidance_scale = config["default_guidance_scale"]
-        settings = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
+        settings = {"num_inference_steps": steps, "guidance_scale": guidance_scale}
         crops = self.repaint(
             aligned,
             masks,
@@ -476,6 +488,16 @@ def _mask_crop(face: AlignedFace, photo_mask: np.ndarray | None, region: str) ->
     if photo_mask is None:
         return repaint_mask(face.labels, face.landmarks, region, face.label_names)
     return np.clip(crop(photo_mask, face.matrix, len(face.labels), cv2.BORDER_CONSTANT), 0, 1)
+
+
+def _check_steps(pipeline: FaceSwapInpaintPipeline, num_inference_steps: int) -> None:
+    """A few-step student takes no more steps than its teacher's way has."""
+    limit = pipeline.scheduler.config.get("original_inference_steps")
+    if limit is not None and num_inference_steps > limit:
+        raise ValueError(
+            f"got {num_inference_steps} denoising steps, and a few-step version takes {limit} at most: lower "
+            "num_inference_steps, or take the checkpoint itself"
+        )
 
 
 def _check_mapping(mapping: Mapping[int, int], num_faces: int, num_people: int, where: str) -> None:

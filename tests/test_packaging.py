@@ -77,6 +77,7 @@ def test_wheel_carries_the_models(packed):
             "vae": "diffusion_pytorch_model.safetensors",
             "conditioner": "diffusion_pytorch_model.safetensors",
             "image_encoder": "model.safetensors",
+            "few_steps": "pytorch_lora_weights.safetensors",
         }.items()
     }
     wanted |= {

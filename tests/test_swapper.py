@@ -220,6 +220,42 @@ def test_skin_has_the_texture_of_a_photo_that_is_finer_than_the_crop(swapper: Fa
     assert same.all()
 
 
+@pytest.fixture(scope="module")
+def few() -> FaceSwapper:
+    return FaceSwapper.from_pretrained(device="cpu", few_steps=True)
+
+
+class TestFewSteps:
+    """The LoRA beside the package's model: two steps in place of five."""
+
+    @staticmethod
+    def likeness(swapper: FaceSwapper) -> float:
+        """SFace's cosine to the source, mean of the swaps between these two."""
+        cosines = []
+        for source, target in ((WOMAN, SELFIE), (SELFIE, WOMAN)):
+            photos = [load_photo(source), load_photo(swapper.swap(source, target).image)]
+            faces = [swapper.align(photo.rgb, swapper.analyzer.analyze(photo.rgb)[0]).pixels for photo in photos]
+            first, second = swapper.pipeline.encode_identity(faces).float()
+            cosines.append(float(first @ second))
+        return sum(cosines) / len(cosines)
+
+    def test_its_likeness_is_that_of_the_model(self, few: FaceSwapper):
+        assert self.likeness(few) > 0.9 * self.likeness(FaceSwapper.from_pretrained(device="cpu"))
+
+    def test_it_takes_two_steps_unless_told_and_no_more_than_its_teacher(self, few: FaceSwapper):
+        made = few.swap(WOMAN, SELFIE).provenance
+        assert made["num_inference_steps"] == 2
+        assert made["checkpoint"] == "faceswap-small/few_steps"
+        assert few.swap(WOMAN, SELFIE, num_inference_steps=1).provenance["num_inference_steps"] == 1
+        with pytest.raises(ValueError, match="got 6 denoising steps, and a few-step version takes 5 at most"):
+            few.swap(WOMAN, SELFIE, num_inference_steps=6)
+
+    def test_a_checkpoint_without_one_says_so(self, tmp_path: Path):
+        tiny_pipeline().save_pretrained(tmp_path / "tiny")
+        with pytest.raises(ValueError, match=r"tiny has no few-step version \(no folder few_steps\)"):
+            FaceSwapper.from_pretrained(tmp_path / "tiny", device="cpu", few_steps=True)
+
+
 def test_a_face_is_found_by_a_photo_of_the_person():
     swapper = FaceSwapper(tiny_pipeline(crop_size=128))
     photo = load_photo(GROUP)

@@ -21,7 +21,7 @@ from accelerate import Accelerator
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import ClosedUnitInterval, PositiveFloat, PositiveInt
 
-from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT
+from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT, fuse_lora
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.training.arguments import (
     add_data_arguments,
@@ -30,7 +30,7 @@ from faceswap_diffusion.training.arguments import (
     build_parser,
 )
 from faceswap_diffusion.training.batches import Roles
-from faceswap_diffusion.training.checkpoints import fuse_lora, load_whole_pipeline, save_lora, save_pipeline
+from faceswap_diffusion.training.checkpoints import load_whole_pipeline, save_lora, save_pipeline
 from faceswap_diffusion.training.dataset import PreparedFaces
 from faceswap_diffusion.training.distillation import (
     OUTPUT_TYPES,

@@ -25,7 +25,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT
+from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT, fuse_lora
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.training.arguments import (
     add_data_arguments,
@@ -34,7 +34,7 @@ from faceswap_diffusion.training.arguments import (
     build_parser,
 )
 from faceswap_diffusion.training.batches import Roles
-from faceswap_diffusion.training.checkpoints import fuse_lora, load_whole_pipeline, save_lora, save_pipeline
+from faceswap_diffusion.training.checkpoints import load_whole_pipeline, save_lora, save_pipeline
 from faceswap_diffusion.training.dataset import PreparedFaces
 from faceswap_diffusion.training.new_model import build_pipeline
 from faceswap_diffusion.training.objective import ObjectiveSettings, SwapObjective

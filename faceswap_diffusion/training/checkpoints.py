@@ -60,18 +60,6 @@ def save_lora(pipeline: FaceSwapInpaintPipeline, folder: Path) -> None:
         pipeline.scheduler.save_pretrained(unfinished / "scheduler")
 
 
-def fuse_lora(pipeline: FaceSwapInpaintPipeline, folder: Path) -> None:
-    """Adds what `save_lora` wrote to the weights of the checkpoint that it was trained on.
-
-    Args:
-        pipeline (`FaceSwapInpaintPipeline`): The checkpoint; changed in place.
-        folder (`Path`): Of the additions.
-    """
-    pipeline.load_lora_weights(folder)
-    pipeline.fuse_lora()
-    pipeline.unload_lora_weights()
-
-
 @contextmanager
 def replaced_folder(folder: Path):
     """A new folder to write to, which takes the place of `folder` once it is complete.

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from faceswap_diffusion import __version__, cli, model_files
+from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT
 from faceswap_diffusion.masks.regions import REGIONS
 from faceswap_diffusion.photos import load_photo
 from faceswap_diffusion.provenance import read_provenance
@@ -102,6 +103,14 @@ def test_options_reach_the_swapper(swap, tmp_path: Path, capsys: pytest.CaptureF
     stored = read_provenance(output)
     assert stored is not None
     assert stored.items() >= report["provenance"].items()
+
+
+def test_the_few_step_version_is_taken_if_asked_for(swap, tmp_path: Path, capsys: pytest.CaptureFixture):
+    options = ["--few-steps", "--checkpoint", EMBEDDED_CHECKPOINT, "--json"]
+    assert swap(SOURCE, TARGET, "-o", tmp_path / "out.png", *options) == 0
+    made = json.loads(capsys.readouterr().out)["provenance"]
+    assert made["checkpoint"] == "faceswap-small/few_steps"
+    assert made["num_inference_steps"] == 2
 
 
 @pytest.mark.parametrize("switch", ["--no-color-match", "--no-skin-texture"])
