@@ -3,7 +3,7 @@
 """A training run: its steps, and everything that happens between them."""
 
 import math
-import signal
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -357,10 +357,10 @@ class Run:
 def begin_worker(worker_index: int) -> None:
     """Workers of the data loader share the cores with the networks, and leave signals to them.
 
-    Ctrl-C, launchers and batch systems ask all processes of a run to stop. A worker that did so by itself would take
-    the last step away from the run, which ends its workers when it has saved.
+    Ctrl-C and launchers ask whole groups of processes to stop. A worker that did so by itself would take the last step
+    away from the run, which ends its workers when it has saved.
     """
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    if hasattr(os, "setpgrp"):  # not on Windows
+        os.setpgrp()
