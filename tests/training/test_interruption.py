@@ -40,6 +40,15 @@ def test_the_former_handlers_come_back():
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
+@pytest.fixture
+def usual_ctrl_c():
+    """Python's own handler, which is not there in what a shell runs in the background."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
+@pytest.mark.usefixtures("usual_ctrl_c")
 def test_the_second_ctrl_c_acts_as_usual():
     accelerator = fresh_accelerator()
     with StopSignal() as stop:
