@@ -21,7 +21,7 @@ from accelerate import Accelerator
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import ClosedUnitInterval, PositiveFloat, PositiveInt
 
-from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT, fuse_lora
+from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT, FEW_STEPS, fuse_lora
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.training.arguments import (
     add_data_arguments,
@@ -65,7 +65,10 @@ def distillation_parser() -> ArgumentParser:
     )
     model.add_argument("--lora_rank", type=PositiveInt, default=64)
     model.add_argument(
-        "--num_inference_steps", type=PositiveInt, default=2, help="of the student's swaps if a call names none"
+        "--num_inference_steps",
+        type=PositiveInt,
+        default=FEW_STEPS,
+        help="of the student's swaps if a call names none",
     )
     add_consistency_arguments(parser)
     add_optimization_arguments(parser, learning_rate=1e-4, ema_decay=0.995)

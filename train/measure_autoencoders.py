@@ -22,7 +22,7 @@ from jsonargparse.typing import PositiveInt
 
 from faceswap_diffusion.evaluation.lpips import LPIPS
 from faceswap_diffusion.training.dataset import PreparedFaces
-from faceswap_diffusion.training.reconstruction import reconstruct
+from faceswap_diffusion.training.reconstruction import load_crops, reconstruct
 
 HEADINGS = (
     "autoencoder", "channels", "MB", "latents", "ms to encode", "ms to decode", "PSNR", "LPIPS", "gradient energy",
@@ -39,12 +39,11 @@ def measuring_parser() -> ArgumentParser:
     return parser
 
 
-def load_crops(data_dir: str, resolution: int, num_faces: int) -> torch.Tensor:
+def choose_crops(data_dir: str, resolution: int, num_faces: int) -> torch.Tensor:
     """Crops (N, 3, S, S), RGB in [-1, 1], that lie evenly among the faces."""
     faces = PreparedFaces([data_dir], resolution)
     stride = max(1, len(faces) // num_faces)
-    rows = range(0, len(faces), stride)[:num_faces]
-    return torch.stack([faces[row].pixels for row in rows]).float() / 127.5 - 1
+    return load_crops(faces, range(0, len(faces), stride)[:num_faces])
 
 
 def milliseconds(work: Callable[[], object], num_timings: int) -> float:
@@ -81,7 +80,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = measuring_parser()
     args = parser.parse_args(arguments)
     try:
-        crops, lpips = load_crops(args.data_dir, args.resolution, args.num_faces), LPIPS()
+        crops, lpips = choose_crops(args.data_dir, args.resolution, args.num_faces), LPIPS()
         lines = [list(HEADINGS), ["---"] * len(HEADINGS)]
         lines += [describe(folder, crops, lpips, args.num_timings) for folder in args.autoencoders]
     except (OSError, ValueError) as error:

@@ -34,7 +34,7 @@ from faceswap_diffusion.training.dataset import PreparedFaces
 from faceswap_diffusion.training.discriminator import PatchDiscriminator, discriminator_loss, painter_loss
 from faceswap_diffusion.training.losses import reconstruction_loss
 from faceswap_diffusion.training.randomness import choose, generator_for, row_of_sample, uniform
-from faceswap_diffusion.training.reconstruction import reconstruct
+from faceswap_diffusion.training.reconstruction import load_crops, reconstruct
 from faceswap_diffusion.training.small_run import hold_out, run_small_script, take_steps
 
 STAYING = (
@@ -180,7 +180,7 @@ def train(args: Namespace, accelerator: Accelerator) -> None:
         )
     faces = PreparedFaces(args.train_data_dir, args.resolution)
     rows, held_out_rows = hold_out(len(faces), args.num_validation)
-    held_out_images = torch.stack([faces[row].pixels for row in held_out_rows]).float() / 127.5 - 1
+    held_out_images = load_crops(faces, held_out_rows)
     started_from = args.pretrained_model_name_or_path
     vae = AutoencoderKL.from_pretrained(started_from) if started_from else build_autoencoder(args)
     objective = AutoencoderObjective(args, vae)

@@ -2,11 +2,13 @@
 # diffusers annotates its models and their outputs too loosely for the checker.
 """How good an autoencoder is at crops of faces."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
+from faceswap_diffusion.training.dataset import PreparedFaces
 from faceswap_diffusion.training.losses import image_gradients
 
 
@@ -25,6 +27,11 @@ class Reconstruction:
     psnr: float
     gradient_energy: float
     latent_std: float
+
+
+def load_crops(faces: PreparedFaces, rows: Iterable[int]) -> torch.Tensor:
+    """Crops of prepared faces (B, 3, S, S), RGB in [-1, 1]."""
+    return torch.stack([faces[row].pixels for row in rows]).float() / 127.5 - 1
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ def autoencoder(latent_channels: int) -> AutoencoderKL:
 
 
 def test_a_line_tells_size_and_quality(prepared_faces, tmp_path):
-    crops = measuring.load_crops(str(prepared_faces), CROP_SIZE, num_faces=3)
+    crops = measuring.choose_crops(str(prepared_faces), CROP_SIZE, num_faces=3)
     assert crops.shape == (3, 3, CROP_SIZE, CROP_SIZE)
     lpips = LPIPS(weights())
     lines = {}

@@ -8,13 +8,14 @@ from PIL import Image
 
 from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT
 from faceswap_diffusion.training.dataset import PreparedFaces
-from faceswap_diffusion.training.reconstruction import reconstruct
+from faceswap_diffusion.training.reconstruction import load_crops, reconstruct
 from tests.tiny import CROP_SIZE
 
 
 @pytest.fixture(scope="module")
 def crops(prepared_faces) -> torch.Tensor:
-    return torch.stack([face.pixels for face in PreparedFaces([prepared_faces], CROP_SIZE)]).float() / 127.5 - 1
+    faces = PreparedFaces([prepared_faces], CROP_SIZE)
+    return load_crops(faces, range(len(faces)))
 
 
 @pytest.fixture(scope="module")
