@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from faceswap_diffusion.evaluation import metrics
-from faceswap_diffusion.evaluation.lighting import light_angles, light_energy_errors
 from faceswap_diffusion.evaluation.records import Record, stack
+from faceswap_diffusion.faces.lighting import light_angles, light_energy_errors
 
 POSE_GOAL_DEGREES = 6.0
 TOP = 5

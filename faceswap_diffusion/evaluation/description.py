@@ -9,12 +9,12 @@ import numpy as np
 
 from faceswap_diffusion.evaluation import metrics
 from faceswap_diffusion.evaluation.feature_networks import FEATURE_NETWORKS
-from faceswap_diffusion.evaluation.lighting import face_light
 from faceswap_diffusion.evaluation.lpips import LPIPS
 from faceswap_diffusion.evaluation.onnx_networks import SixDRepNet
 from faceswap_diffusion.evaluation.recognizers import RECOGNIZERS, Recognizer
 from faceswap_diffusion.faces.alignment import crop, ffhq_matrix, transform_points, uncrop
 from faceswap_diffusion.faces.analyzer import Face, MeshFaceAnalyzer
+from faceswap_diffusion.faces.lighting import face_light
 from faceswap_diffusion.faces.selection import NoFaceFoundError, select_face
 from faceswap_diffusion.masks.parsing import load_face_parser
 from faceswap_diffusion.masks.regions import region_mask, repaint_mask

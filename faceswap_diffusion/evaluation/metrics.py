@@ -8,6 +8,7 @@ reported beside it.
 import cv2
 import numpy as np
 
+from faceswap_diffusion.faces.alignment import sample_bilinear
 from faceswap_diffusion.faces.mesh_topology import BLENDSHAPE_NAMES
 
 GAZE = [index for index, name in enumerate(BLENDSHAPE_NAMES) if name.startswith("eyeLook")]
@@ -245,17 +246,6 @@ def border_points(mask: np.ndarray, band: float) -> tuple[np.ndarray, np.ndarray
     if not within.any():
         raise ValueError("the mask's border runs along the picture's: no band lies within the picture")
     return inner[within], outer[within]
-
-
-def sample_bilinear(image: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Values (N, C) of a picture (H, W, C) between its pixels, at points (N, 2) x, y within it."""
-    corner = np.array(image.shape[1::-1]) - 2
-    base = np.clip(np.floor(points).astype(int), 0, corner)
-    fraction_x, fraction_y = np.hsplit(points - base, 2)
-    x, y = base.T
-    top = image[y, x] * (1 - fraction_x) + image[y, x + 1] * fraction_x
-    bottom = image[y + 1, x] * (1 - fraction_x) + image[y + 1, x + 1] * fraction_x
-    return top * (1 - fraction_y) + bottom * fraction_y
 
 
 def mean_color(image: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -102,6 +102,17 @@ def transform_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return points @ matrix[:, :2].T + matrix[:, 2]
 
 
+def sample_bilinear(image: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Values (N, C) of a picture (H, W, C) between its pixels, at points (N, 2) x, y within it."""
+    corner = np.array(image.shape[1::-1]) - 2
+    base = np.clip(np.floor(points).astype(int), 0, corner)
+    fraction_x, fraction_y = np.hsplit(points - base, 2)
+    x, y = base.T
+    top = image[y, x] * (1 - fraction_x) + image[y, x + 1] * fraction_x
+    bottom = image[y + 1, x] * (1 - fraction_x) + image[y + 1, x + 1] * fraction_x
+    return top * (1 - fraction_y) + bottom * fraction_y
+
+
 def crop(image: np.ndarray, matrix: np.ndarray, size: int, border: int = cv2.BORDER_REFLECT_101) -> np.ndarray:
     """Cuts an aligned crop out of a photo, anti-aliased.
 

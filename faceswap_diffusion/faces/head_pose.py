@@ -36,12 +36,9 @@ class HeadPoseFit:
             `HeadPoseFit`: The fit.
         """
         top = list(_fields(message))
-        mesh = next(value for number, value in top if number == 1)
-        vertices = np.frombuffer(b"".join(value for number, value in _fields(mesh) if number == 3), "<f4")
         basis = [dict(_fields(value)) for number, value in top if number == 2]
         weights = np.frombuffer(b"".join(entry[2] for entry in basis), "<f4").astype(np.float64)
-        points = vertices.reshape(-1, 5)[:, :3].astype(np.float64)  # x, y, z and two texture coordinates
-        return cls(points, np.array([entry[1] for entry in basis]), weights)
+        return cls(_read_vertices(message)[:, :3], np.array([entry[1] for entry in basis]), weights)
 
     def __call__(self, mesh: np.ndarray) -> np.ndarray:
         """Fits the canonical face by a rotation, a scale and a shift.
@@ -87,6 +84,25 @@ def read_triangles(message: bytes) -> np.ndarray:
         if number == 4:
             corners += [value] if isinstance(value, int) else _packed_varints(value)
     return np.array(corners).reshape(-1, 3)
+
+
+def read_texture_coordinates(message: bytes) -> np.ndarray:
+    """Reads the texture coordinates of the canonical face from MediaPipe's geometry metadata.
+
+    Args:
+        message (`bytes`): As for [`HeadPoseFit.from_metadata`].
+
+    Returns:
+        `np.ndarray` of shape `(468, 2)`: u to the viewer's right and v down, in [0, 1].
+    """
+    return _read_vertices(message)[:, 3:]
+
+
+def _read_vertices(message: bytes) -> np.ndarray:
+    """Vertices (468, 5) of the canonical face: x, y, z and two texture coordinates."""
+    mesh = next(value for number, value in _fields(message) if number == 1)
+    vertices = np.frombuffer(b"".join(value for number, value in _fields(mesh) if number == 3), "<f4")
+    return vertices.reshape(-1, 5).astype(np.float64)
 
 
 def euler_angles(rotation: np.ndarray) -> np.ndarray:

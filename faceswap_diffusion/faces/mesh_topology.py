@@ -71,6 +71,25 @@ BLENDSHAPE_POINTS = np.array(
     ]
 )
 
+# Outlines of the parts of a face, in order around each; left is the viewer's left.
+FACE_OVAL_478 = (
+    *(10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377),
+    *(152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
+)
+BROWS_478 = ((70, 63, 105, 66, 107, 55, 65, 52, 53, 46), (300, 293, 334, 296, 336, 285, 295, 282, 283, 276))
+EYES_478 = (
+    (33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7),
+    (263, 466, 388, 387, 386, 385, 384, 398, 362, 382, 381, 380, 374, 373, 390, 249),
+)
+NOSE_478 = ((168, 122, 174, 198, 49, 48, 64, 98, 97, 2, 326, 327, 294, 278, 279, 420, 399, 351),)
+MOUTH_478 = ((61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146),)
+INNER_LIPS_478 = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)
+IRISES_478 = ((471, 468, 469), (476, 473, 474))
+"""Of each eye of `EYES_478` the iris: its edge on the viewer's left, its centre, its edge on the viewer's right."""
+
+NOT_SKIN_478 = frozenset({*INNER_LIPS_478, *(point for part in (*BROWS_478, *EYES_478, *MOUTH_478) for point in part)})
+"""Mesh points of brows, eyes and lips. A triangle with one of them is not skin."""
+
 # Mesh points nearest to the 68 points of dlib, in dlib's order, where "left" is the viewer's left. Along the jaw, the
 # bridge of the nose and the lips they divide the line most evenly, as dlib's do; of the two rows on a brow they are
 # the upper. The jaw is the mesh's edge: on a turned head its far side follows the visible cheek less than dlib's.

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from faceswap_diffusion.faces.mesh_topology import BROWS_478, EYES_478, FACE_OVAL_478, MOUTH_478, NOSE_478
 from faceswap_diffusion.masks.parsing import LABELS
 
 REGIONS: dict[str, frozenset[str]] = {
@@ -23,18 +24,6 @@ REGIONS: dict[str, frozenset[str]] = {
 
 Those of face and head are REFace's sets for face and head swap; head swap takes what is worn with the hair.
 """
-
-FACE_OVAL_478 = (
-    *(10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377),
-    *(152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
-)
-BROWS_478 = ((70, 63, 105, 66, 107, 55, 65, 52, 53, 46), (300, 293, 334, 296, 336, 285, 295, 282, 283, 276))
-EYES_478 = (
-    (33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7),
-    (263, 466, 388, 387, 386, 385, 384, 398, 362, 382, 381, 380, 374, 373, 390, 249),
-)
-NOSE_478 = ((168, 122, 174, 198, 49, 48, 64, 98, 97, 2, 326, 327, 294, 278, 279, 420, 399, 351),)
-MOUTH_478 = ((61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146),)
 
 POLYGONS = {
     478: {"brows": BROWS_478, "eyes": EYES_478, "nose": NOSE_478, "mouth": MOUTH_478},

@@ -17,7 +17,13 @@ from torch.utils.data import Dataset
 DESCRIPTION = "preparation.json"
 """The file of a prepared folder that tells what is in its shards."""
 
-MEASUREMENTS = {"landmarks": (478, 2), "head_pose": (3,), "blendshapes": (52,), "identity_embeds": (2, 128)}
+MEASUREMENTS = {
+    "landmarks": (478, 2),
+    "depth": (478,),
+    "head_pose": (3,),
+    "blendshapes": (52,),
+    "identity_embeds": (2, 128),
+}
 """The numeric columns and the shape of one row."""
 
 SCHEMA = pa.schema(
@@ -42,6 +48,7 @@ class FaceRecord:
         pixels (`torch.Tensor`): (3, S, S) uint8 RGB, FFHQ-aligned.
         labels (`np.ndarray`): (S, S) uint8, indices into the data set's `label_names`.
         landmarks (`np.ndarray`): (478, 2) float32, x, y of the face mesh in pixels of the crop.
+        depth (`np.ndarray`): (478,) float32, of the landmarks, in pixels of the crop; smaller is nearer.
         head_pose (`np.ndarray`): (3,) float32: yaw, pitch, roll in degrees.
         blendshapes (`np.ndarray`): (52,) float32 in [0, 1], as `BLENDSHAPE_NAMES` says.
         identity_embeds (`torch.Tensor`): (2, D) float32, of the crop and of its mirror image, of unit length.
@@ -52,6 +59,7 @@ class FaceRecord:
     pixels: torch.Tensor
     labels: np.ndarray
     landmarks: np.ndarray
+    depth: np.ndarray
     head_pose: np.ndarray
     blendshapes: np.ndarray
     identity_embeds: torch.Tensor
@@ -124,6 +132,7 @@ class PreparedFaces(Dataset):
             pixels=torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
             labels=labels,
             landmarks=resize_landmarks(measured["landmarks"], side, size),
+            depth=measured["depth"] * np.float32(size / side),
             head_pose=measured["head_pose"],
             blendshapes=measured["blendshapes"],
             identity_embeds=torch.from_numpy(measured["identity_embeds"]),

@@ -174,6 +174,7 @@ class FacePreparer:
         pixels = crop(image, square.matrix(size), size)
         measurements = {
             "landmarks": resize_landmarks(face.landmarks, measured_size, size),
+            "depth": face.depth * (size / measured_size),
             "head_pose": face.head_pose,
             "blendshapes": face.blendshapes,
             "identity_embeds": self._embed(pixels),

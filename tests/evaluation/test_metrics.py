@@ -192,9 +192,3 @@ def test_a_mask_without_a_border_is_refused():
     for mask in (np.zeros((20, 20)), np.ones((20, 20))):
         with pytest.raises(ValueError, match="no border"):
             metrics.border_points(mask, 5)
-
-
-def test_sample_bilinear_between_four_pixels():
-    image = np.array([[[0.0], [10.0]], [[20.0], [40.0]]])
-    points = np.array([[0.5, 0.5], [1.0, 1.0], [0.25, 0.0]])
-    np.testing.assert_allclose(metrics.sample_bilinear(image, points)[:, 0], [17.5, 40.0, 2.5])

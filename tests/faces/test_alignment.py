@@ -170,3 +170,9 @@ def test_photo_wider_than_opencv_allows():
     photo = np.zeros((20, 40_000, 3), dtype=np.uint8)
     photo[:, 39_000:] = 200
     assert np.all(crop(photo, np.array([[1.0, 0, -39_100], [0, 1, 0]]), 16) == 200)
+
+
+def test_sample_bilinear_between_four_pixels():
+    image = np.array([[[0.0], [10.0]], [[20.0], [40.0]]])
+    points = np.array([[0.5, 0.5], [1.0, 1.0], [0.25, 0.0]])
+    np.testing.assert_allclose(alignment.sample_bilinear(image, points)[:, 0], [17.5, 40.0, 2.5])

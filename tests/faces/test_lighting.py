@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faceswap_diffusion.evaluation import lighting
+from faceswap_diffusion.faces import lighting
 from faceswap_diffusion.faces.analyzer import MeshFaceAnalyzer
 from faceswap_diffusion.faces.landmarks import mesh_triangles
 

@@ -7,19 +7,18 @@ distant light does to a matte surface; Ramamoorthi and Hanrahan 2001 for the bas
 import cv2
 import numpy as np
 
-from faceswap_diffusion.evaluation.metrics import sample_bilinear
+from faceswap_diffusion.faces.alignment import sample_bilinear
 from faceswap_diffusion.faces.landmarks import mesh_triangles
-from faceswap_diffusion.masks.regions import BROWS_478, EYES_478, MOUTH_478
+from faceswap_diffusion.faces.mesh_topology import NOT_SKIN_478
 
 LEAST_FACING = 0.15  # cosine of normal and view below which a triangle is seen too obliquely
 RIDGE = 0.01  # shrunken and noisy copies of ten faces differ by 2 degrees, the faces by 47; without it by 5 and 75
 # Of what first and second order the light has, matte skin shows 2/3 pi and 1/4 pi (Basri and Jacobs, equation 9): the
 # prior of the second order is narrower by as much.
 PENALTY = RIDGE * np.diag([0.0] + [1.0] * 3 + [(8 / 3) ** 2] * 5)
+DARKEST = 0.2
+"""The least shading, relative to the mean: the fit says little about what the light hardly reaches."""
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
-INNER_LIPS_478 = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)
-NOT_SKIN = sorted({*INNER_LIPS_478, *(point for part in (*BROWS_478, *EYES_478, *MOUTH_478) for point in part)})
-"""Mesh points of brows, eyes and lips. A triangle with one of them is not skin."""
 
 
 def harmonics(normals: np.ndarray) -> np.ndarray:
@@ -68,6 +67,21 @@ def fit_light(normals: np.ndarray, brightness: np.ndarray, weights: np.ndarray) 
     return np.linalg.solve(basis.T @ (weights[:, None] * basis) + PENALTY, moments)
 
 
+def shading(light: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    """How bright light makes a matte surface, relative to its mean over the face.
+
+    Args:
+        light (`np.ndarray`): (9,), see `harmonics`; where it is NaN, because it is unknown, everything is alike.
+        normals (`np.ndarray`): (N, 3) of unit length.
+
+    Returns:
+        `np.ndarray`: (N,), at least `DARKEST`.
+    """
+    if np.isnan(light).any():
+        return np.ones(len(normals))
+    return np.maximum(harmonics(normals) @ light, DARKEST)
+
+
 def triangle_normals(points: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Normals (T, 3) of unit length and areas (T,) of triangles (T, 3) over points (P, 3)."""
     a, b, c = points[triangles].transpose(1, 0, 2)
@@ -76,22 +90,27 @@ def triangle_normals(points: np.ndarray, triangles: np.ndarray) -> tuple[np.ndar
     return normals / lengths[:, None], lengths / 2
 
 
-def face_light(image: np.ndarray, landmarks: np.ndarray, depth: np.ndarray) -> np.ndarray:
+def face_light(
+    image: np.ndarray, landmarks: np.ndarray, depth: np.ndarray, skin: np.ndarray | None = None
+) -> np.ndarray:
     """Fits the light to the skin of a face, in the camera's axes: x right, y up, z towards the viewer.
 
     Args:
         image (`np.ndarray`): (H, W, 3) uint8 RGB.
         landmarks (`np.ndarray`): (478, 2) mesh points in pixels.
         depth (`np.ndarray`): (478,) in pixels, smaller is nearer.
+        skin (`np.ndarray`, *optional*): (H, W) in [0, 1], what of the skin counts; all of it if left out.
 
     Returns:
         `np.ndarray`: (9,), see `harmonics`; NaN where too little skin is seen.
     """
     triangles = mesh_triangles()
-    triangles = triangles[~np.isin(triangles, NOT_SKIN).any(axis=1)]
+    triangles = triangles[~np.isin(triangles, list(NOT_SKIN_478)).any(axis=1)]
     normals, areas = triangle_normals(np.column_stack([landmarks, depth]) * [1, -1, -1], triangles)
     centres = landmarks[triangles].mean(axis=1)
     seen = (normals[:, 2] > LEAST_FACING) & np.all((centres >= 0) & (centres <= np.subtract(image.shape[1::-1], 1)), 1)
+    if skin is not None:
+        seen &= sample_bilinear(skin[..., None], centres)[:, 0] > 0.5
     if seen.sum() < 9 * 4:
         return np.full(9, np.nan)
     brightness = sample_bilinear(_smoothed_luminance(image, landmarks), centres[seen])[:, 0]

@@ -1,0 +1,314 @@
+"""The reference: the source's face drawn on the target's mesh, in the target's light, for the hidden part to show.
+
+It says in pixels what an embedding can only hint at. What a source does not show stays uncovered, for the model to
+paint.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from faceswap_diffusion.faces.alignment import sample_bilinear
+from faceswap_diffusion.faces.lighting import face_light, shading
+from faceswap_diffusion.faces.surface import (
+    NOTHING,
+    face_surface,
+    interpolate,
+    rasterize,
+    surrounding_ring,
+    vertex_normals,
+)
+from faceswap_diffusion.faces.texture import (
+    FaceTexture,
+    evenly_lit_skin,
+    eye_openings,
+    mouth_opening,
+    scale_lightness,
+    smoothstep,
+)
+from faceswap_diffusion.masks.parsing import LABELS
+from faceswap_diffusion.masks.regions import REGIONS, repaint_mask
+
+RESOLUTION_RANGE = (0.15, 0.4)
+"""Pixels that a source had for one of the target's, from which on that is covered a little, and wholly."""
+
+LEAST_FACING = 0.15  # cosine: at the outline of a head any source is good enough
+
+UPPER_FACE = 0.6
+"""Texture coordinate v of the lower end of the part whose skin beards leave free."""
+
+CLOSED_MOUTH = 0.03
+"""A mouth that is less open than this, by `mouth_opening`, shows nothing of its inside."""
+
+SIMILAR_OPENING = 0.6
+"""Ratio of two openings, the smaller over the larger, from which on one mouth's inside may stand for the other's."""
+
+CLOSED_EYE = 0.5
+"""A texture's eye that is less open than this share of the target's is left to the model."""
+
+CONTRAST_RANGE = (0.8, 1.25)
+"""Limits of the factor on the spread of a Lab channel."""
+
+RESIDUAL_LIMIT = np.array([10.0, 6.0, 6.0], np.float32)
+"""Of what is left between two skins after their statistics agree, how much may count as light: L*, a*, b*."""
+
+FACE_REACH, HEAD_REACH = 1.4, 2.0
+"""How far around the mesh the source's head is carried over, as a multiple of the mesh's own reach."""
+
+RING_INSET = 0.04
+"""How far inside the mesh's outline, as a share of the way to its middle, the tones of face and ring are compared."""
+
+RESIDUAL_SIGMA = 0.08  # of the crop's side: cast shadows are wider, features narrower
+SMALLEST_SAMPLE = 64
+"""Pixels of skin below which statistics mean nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What the hidden part of a target is to show.
+
+    Args:
+        pixels (`np.ndarray` of shape `(H, W, 3)`, float32): RGB in [0, 255].
+        coverage (`np.ndarray` of shape `(H, W)`, float32): In [0, 1]; 0 where nothing is known.
+    """
+
+    pixels: np.ndarray
+    coverage: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class SourceHead:
+    """The photo of a source, for what its mesh does not hold.
+
+    Args:
+        image (`np.ndarray` of shape `(H, W, 3)`, uint8): RGB.
+        landmarks (`np.ndarray` of shape `(478, 2)`): Mesh points in pixels.
+        shown (`np.ndarray` of shape `(H, W)`, float): In [0, 1], which pixels belong to what is repainted.
+        reach (`float`): How far around the mesh, see [`surface.surrounding_ring`].
+    """
+
+    image: np.ndarray
+    landmarks: np.ndarray
+    shown: np.ndarray
+    reach: float
+
+
+def render_texture(
+    texture: FaceTexture,
+    landmarks: np.ndarray,
+    depth: np.ndarray,
+    size: tuple[int, int],
+    light: np.ndarray | None = None,
+) -> Reference:
+    """Draws a texture on a mesh.
+
+    Args:
+        texture ([`FaceTexture`]): Of the source.
+        landmarks (`np.ndarray` of shape `(478, 2)`): Mesh points of the target in pixels.
+        depth (`np.ndarray` of shape `(478,)`): In pixels, smaller is nearer.
+        size (`tuple[int, int]`): Width and height of the picture.
+        light (`np.ndarray` of shape `(9,)`, *optional*): Shades the face, see [`lighting.face_light`].
+
+    Returns:
+        [`Reference`]: Without what closed eyes and a mouth of another opening cannot show.
+    """
+    surface = face_surface()
+    seen = rasterize(landmarks, surface.triangles, size, depth)
+    normals = vertex_normals(np.column_stack([landmarks, depth]), surface.triangles)
+    brightness = np.ones(len(normals)) if light is None else shading(light, normals)
+    texels = surface.uv * len(texture.confidence) - 0.5
+    facing = np.maximum(normals[:, 2], LEAST_FACING)
+    drawn = interpolate(seen, landmarks, surface.triangles, np.column_stack([texels, brightness, facing]))
+    x, y = np.ascontiguousarray(drawn[..., 0]), np.ascontiguousarray(drawn[..., 1])
+    pixels = cv2.remap(texture.pixels, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    confidence = cv2.remap(texture.confidence, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    left_out = _unlike_openings(texture, landmarks)
+    confidence[(seen == NOTHING) | left_out[np.maximum(seen, 0)]] = 0
+    if light is not None:
+        pixels = scale_lightness(pixels, np.where(seen != NOTHING, drawn[..., 2], 1))
+    coverage = smoothstep(confidence / np.maximum(drawn[..., 3], LEAST_FACING), *RESOLUTION_RANGE)
+    return Reference(pixels, coverage.astype(np.float32))
+
+
+def _unlike_openings(texture: FaceTexture, landmarks: np.ndarray) -> np.ndarray:
+    """Triangles (T,) of the mouth's inside and of eyes that the texture cannot show as open as they are to be."""
+    surface = face_surface()
+    wanted, shown = mouth_opening(landmarks), texture.mouth_opening
+    similar = min(wanted, shown) > SIMILAR_OPENING * max(wanted, shown) and shown > CLOSED_MOUTH
+    left_out = surface.mouth & (not similar and wanted > CLOSED_MOUTH)
+    on_left = surface.uv[surface.triangles].mean(axis=1)[:, 0] < 0.5
+    left_closed, right_closed = texture.eye_opening < CLOSED_EYE * eye_openings(landmarks)
+    return left_out | (surface.eyes & np.where(on_left, left_closed, right_closed))
+
+
+def ring_reach(region: str) -> float:
+    """How far around the mesh a region goes, see [`surface.surrounding_ring`]."""
+    return HEAD_REACH if "hair" in REGIONS.get(region, ()) else FACE_REACH
+
+
+def shown_around(
+    labels: np.ndarray, landmarks: np.ndarray, region: str, label_names: Sequence[str] = LABELS
+) -> np.ndarray:
+    """What of a source's head is shown around the mesh: bare skin and ears, with its hair if the region has hair.
+
+    Args:
+        labels (`np.ndarray`): (S, S) uint8, indices into `label_names`.
+        landmarks (`np.ndarray`): (478, 2), x, y in crop pixels.
+        region (`str`): What is repainted, a key of `masks.regions.REGIONS`.
+        label_names (`Sequence[str]`): What the labels mean: those of our parser if left out.
+
+    Returns:
+        `np.ndarray`: (S, S) float32, 1 where it is shown.
+    """
+    shown = repaint_mask(labels, landmarks, "head" if ring_reach(region) == HEAD_REACH else "face", label_names)
+    return cv2.erode(shown, np.ones((3, 3)))
+
+
+def render_surroundings(head: SourceHead, face: Reference, landmarks: np.ndarray) -> Reference:
+    """Carries the source's head over that lies around the mesh: forehead and ears, or hair as well.
+
+    It gets the tone that the face got, so that the forehead goes on without an edge.
+
+    Args:
+        head ([`SourceHead`]): The source.
+        face ([`Reference`]): Its face, drawn on the target's mesh.
+        landmarks (`np.ndarray` of shape `(478, 2)`): That mesh, in pixels.
+
+    Returns:
+        [`Reference`]: The ring around the target's mesh, filled.
+    """
+    points, triangles = surrounding_ring(landmarks, head.reach)
+    source_points, _ = surrounding_ring(head.landmarks, head.reach)
+    change = _tone_change(head, face, landmarks)
+    seen = rasterize(points, triangles, face.coverage.shape[::-1])
+    values = np.column_stack([source_points, np.concatenate([change, change])])
+    drawn = interpolate(seen, points, triangles, values)
+    x, y = np.ascontiguousarray(drawn[..., 0]), np.ascontiguousarray(drawn[..., 1])
+    pixels = cv2.remap(head.image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    coverage = cv2.remap(head.shown.astype(np.float32), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    coverage[seen == NOTHING] = 0
+    return Reference(_to_rgb(_to_lab(pixels) + drawn[..., 2:]), coverage)
+
+
+def _tone_change(head: SourceHead, face: Reference, landmarks: np.ndarray) -> np.ndarray:
+    """What drawing changed of the face's tone just inside its outline: CIELAB differences (36, 3)."""
+    inset, source_inset = (_outline(mesh, 1 - RING_INSET) for mesh in (landmarks, head.landmarks))
+    size, source_size = (np.array(plane.shape[1::-1]) - 1 for plane in (face.coverage, head.image))
+    known = sample_bilinear(face.coverage[..., None], np.clip(inset, 0, size))
+    wanted = sample_bilinear(_to_lab(face.pixels), np.clip(inset, 0, size))
+    shown = sample_bilinear(_to_lab(head.image), np.clip(source_inset, 0, source_size))
+    is_shown = sample_bilinear(head.shown[..., None], np.clip(source_inset, 0, source_size))
+    return _smooth_around(wanted - shown, known * is_shown)
+
+
+def _outline(landmarks: np.ndarray, reach: float) -> np.ndarray:
+    """The mesh's outline (36, 2), scaled about its middle."""
+    points, _ = surrounding_ring(landmarks, reach)
+    return points[len(points) // 2 :]
+
+
+def _smooth_around(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Averages values (N, C) with their neighbours on a closed line, weighted by (N, 1)."""
+    offsets = np.arange(len(values)) - len(values) // 2
+    kernel = np.fft.ifftshift(np.exp(-0.5 * (offsets / 0.8) ** 2))
+    around = np.stack([np.roll(kernel, shift) for shift in range(len(values))])
+    return (around @ (weights * values)) / (around @ weights + 1e-3)
+
+
+def lay_over(below: Reference, above: Reference) -> Reference:
+    """Lays one reference over another (Porter and Duff 1984, "over", with colours that are not premultiplied)."""
+    coverage = above.coverage + (1 - above.coverage) * below.coverage
+    weight = np.divide(above.coverage, coverage, out=np.zeros_like(coverage), where=coverage > 0)[..., None]
+    return Reference(weight * above.pixels + (1 - weight) * below.pixels, coverage)
+
+
+def relight(reference: Reference, target: np.ndarray, skin: np.ndarray) -> Reference:
+    """Brings a reference to the tone of the target's skin, and then to its shadows.
+
+    First mean and spread of each CIELAB channel are matched over the skin that both show (Reinhard et al. 2001), then
+    what smoothly varies between the two is added, as far as it may be light.
+
+    Args:
+        reference ([`Reference`]): Drawn on the target's mesh.
+        target (`np.ndarray` of shape `(H, W, 3)`, uint8): RGB.
+        skin (`np.ndarray` of shape `(H, W)`, float): In [0, 1], plain skin of the target where the reference shows
+            plain skin as well.
+
+    Returns:
+        [`Reference`]: Unchanged where they have too little skin in common.
+    """
+    weights = skin * reference.coverage
+    if weights.sum() < SMALLEST_SAMPLE:
+        return reference
+    drawn, wanted = _to_lab(reference.pixels), _to_lab(target)
+    (mean, spread), (wanted_mean, wanted_spread) = _statistics(drawn, weights), _statistics(wanted, weights)
+    matched = (drawn - mean) * np.clip(wanted_spread / spread, *CONTRAST_RANGE) + wanted_mean
+    residual = _smooth(wanted - matched, weights, RESIDUAL_SIGMA * len(target))
+    matched = matched + np.clip(residual, -RESIDUAL_LIMIT, RESIDUAL_LIMIT)
+    return Reference(_to_rgb(matched), reference.coverage)
+
+
+def beardless_skin(landmarks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Where a mesh is plain skin of forehead, cheeks and nose, (height, width) float32."""
+    surface = face_surface()
+    plain = surface.skin & (surface.uv[surface.triangles][..., 1].max(axis=1) < UPPER_FACE)
+    return (rasterize(landmarks, surface.triangles[plain], size) != NOTHING).astype(np.float32)
+
+
+def draw_reference(
+    texture: FaceTexture,
+    target: np.ndarray,
+    landmarks: np.ndarray,
+    depth: np.ndarray,
+    skin: np.ndarray,
+    head: SourceHead | None = None,
+) -> Reference:
+    """The source's face as the target's photo would show it.
+
+    Args:
+        texture ([`FaceTexture`]): Of the source.
+        target (`np.ndarray` of shape `(H, W, 3)`, uint8): RGB.
+        landmarks (`np.ndarray` of shape `(478, 2)`): The mesh to draw it on, in pixels of the target.
+        depth (`np.ndarray` of shape `(478,)`): In pixels, smaller is nearer.
+        skin (`np.ndarray` of shape `(H, W)`, float): In [0, 1], where the target shows bare skin.
+        head ([`SourceHead`], *optional*): Shows what lies around the mesh.
+
+    Returns:
+        [`Reference`]: Of the target's size.
+    """
+    size = (target.shape[1], target.shape[0])
+    skin = evenly_lit_skin(target, skin)
+    face = render_texture(texture, landmarks, depth, size, face_light(target, landmarks, depth, skin))
+    face = relight(face, target, skin * beardless_skin(landmarks, size))
+    return face if head is None else lay_over(render_surroundings(head, face, landmarks), face)
+
+
+def _to_lab(pixels: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(np.clip(pixels, 0, 255).astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
+
+
+def _to_rgb(lab: np.ndarray) -> np.ndarray:
+    return np.clip(cv2.cvtColor(lab.astype(np.float32), cv2.COLOR_Lab2RGB), 0, 1) * 255
+
+
+def _statistics(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (3,) of pixels (H, W, 3), without the darkest and brightest tenth: glints."""
+    inside = weights > 0.5
+    values = values[inside] if inside.any() else values.reshape(-1, 3)
+    low, high = np.percentile(values[:, 0], (10, 90))
+    middle = values[(values[:, 0] >= low) & (values[:, 0] <= high)]
+    return middle.mean(axis=0), middle.std(axis=0) + 1e-3
+
+
+def _smooth(values: np.ndarray, weights: np.ndarray, sigma: float) -> np.ndarray:
+    """Normalised Gaussian blur of values (H, W, C), weighted by (H, W); fades to 0 away from all weight.
+
+    It runs at a quarter of the size, which a blur of many pixels does not notice.
+    """
+    full, small = weights.shape[::-1], tuple(max(1, side // 4) for side in weights.shape[::-1])
+    both = np.concatenate([values * weights[..., None], weights[..., None]], axis=2).astype(np.float32)
+    both = cv2.resize(both, small, interpolation=cv2.INTER_AREA)
+    both = cv2.GaussianBlur(both, (0, 0), sigma / 4, borderType=cv2.BORDER_CONSTANT)
+    return cv2.resize(both[..., :-1] / (both[..., -1:] + 0.02), full, interpolation=cv2.INTER_LINEAR)

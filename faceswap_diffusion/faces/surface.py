@@ -1,0 +1,200 @@
+"""The face mesh as a textured surface: its triangles with movable irises, texture coordinates, and a rasteriser."""
+
+import zipfile
+from dataclasses import dataclass
+from functools import cache
+
+import cv2
+import numpy as np
+
+from faceswap_diffusion.faces.head_pose import read_texture_coordinates
+from faceswap_diffusion.faces.landmarks import GEOMETRY, mesh_triangles
+from faceswap_diffusion.faces.mesh_topology import (
+    EYES_478,
+    FACE_OVAL_478,
+    INNER_LIPS_478,
+    IRISES_478,
+    NOT_SKIN_478,
+)
+from faceswap_diffusion.model_files import model_path
+
+SUBPIXEL_BITS = 4  # of the coordinates that OpenCV fills triangles at
+NOTHING = -1
+"""What `rasterize` says of a pixel that no triangle covers."""
+
+
+@dataclass(frozen=True, eq=False)
+class FaceSurface:
+    """Triangles over the 478 mesh points, and where they lie in a texture.
+
+    The triangles are those of the canonical face, but for the eyes: there they meet at the iris, so that a texture's
+    iris moves to where a mesh looks.
+
+    Args:
+        triangles (`np.ndarray` of shape `(T, 3)`, int): Counter-clockwise as seen from outside the head.
+        uv (`np.ndarray` of shape `(478, 2)`): Texture coordinates in [0, 1], u to the viewer's right, v down. The
+            canonical face is mirror-symmetric about u = 0.5.
+        skin, eyes, mouth (`np.ndarray` of shape `(T,)`, bool): Triangles of plain skin, inside the eyelids, and
+            between the lips.
+    """
+
+    triangles: np.ndarray
+    uv: np.ndarray
+    skin: np.ndarray
+    eyes: np.ndarray
+    mouth: np.ndarray
+
+
+@cache
+def face_surface() -> FaceSurface:
+    """The surface of the mesh that `FaceMesh` fits."""
+    triangles = mesh_triangles()
+    inside_eye = np.zeros(len(triangles), bool)
+    for outline in EYES_478:
+        inside_eye |= np.isin(triangles, outline).all(axis=1)
+    with_irises = [eye_triangles(outline, iris) for outline, iris in zip(EYES_478, IRISES_478, strict=True)]
+    skin_and_mouth = triangles[~inside_eye]
+    triangles = np.concatenate([skin_and_mouth, *with_irises])
+    eyes = np.arange(len(triangles)) >= len(skin_and_mouth)
+    mouth = np.isin(triangles, INNER_LIPS_478).all(axis=1)
+    skin = ~eyes & ~np.isin(triangles, list(NOT_SKIN_478)).any(axis=1)
+    return FaceSurface(triangles, _texture_coordinates(), skin, eyes, mouth)
+
+
+def eye_triangles(outline: tuple[int, ...], iris: tuple[int, int, int]) -> np.ndarray:
+    """Triangles between an eye's outline and the horizontal line through its iris.
+
+    Args:
+        outline (`tuple[int, ...]`): 16 points from one corner over the upper to the other corner and back.
+        iris (`tuple[int, int, int]`): Its left edge, centre and right edge.
+
+    Returns:
+        `np.ndarray` of shape `(20, 3)`: Mesh points, oriented like the canonical face.
+    """
+    uv = _texture_coordinates()
+    nearest = [min(iris, key=lambda point: abs(uv[point, 0] - uv[corner, 0])) for corner in outline]
+    triangles = []
+    for first, second, near, next_near in zip(
+        outline, outline[1:] + outline[:1], nearest, nearest[1:] + nearest[:1], strict=True
+    ):
+        triangles.append((first, second, near))
+        if near != next_near:
+            triangles.append((second, next_near, near))
+    turned = np.array(triangles)
+    flipped = signed_areas(uv[turned]) > 0
+    turned[flipped] = turned[flipped][:, ::-1]
+    return turned
+
+
+@cache
+def _texture_coordinates() -> np.ndarray:
+    """Texture coordinates (478, 2): the canonical face's, and irises in the middle of the eyes."""
+    with zipfile.ZipFile(model_path("face_landmarker")) as task:
+        canonical = read_texture_coordinates(task.read(GEOMETRY))
+    uv = np.concatenate([canonical, np.zeros((10, 2))])
+    for outline, (left, centre, right) in zip(EYES_478, IRISES_478, strict=True):
+        points = canonical[list(outline)]
+        middle, width = points.mean(axis=0), np.ptp(points[:, 0])
+        # An iris is 0.43 times as wide as the eye between its corners (Smith 1991: 11.7 mm of 27.5 mm).
+        offset = np.array([0.215 * width, 0.0])
+        uv[left], uv[centre], uv[right] = middle - offset, middle, middle + offset
+    return uv
+
+
+def signed_areas(corners: np.ndarray) -> np.ndarray:
+    """Twice the signed areas (T,) of triangles (T, 3, 2); negative where they face the viewer, as y points down."""
+    first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    return first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
+
+
+def vertex_normals(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """Normals of mesh points: the mean of those of the triangles around each, weighted by area.
+
+    Args:
+        points (`np.ndarray` of shape `(N, 3)`): x, y and depth in pixels; y points down, depth away from the viewer.
+        triangles (`np.ndarray` of shape `(T, 3)`): See [`FaceSurface`].
+
+    Returns:
+        `np.ndarray` of shape `(N, 3)`: Unit vectors with x to the right, y up and z towards the viewer; 0 for points
+        of no triangle.
+    """
+    upright = points * [1.0, -1.0, -1.0]
+    a, b, c = upright[triangles].transpose(1, 0, 2)
+    faces = np.cross(b - a, c - a)
+    normals = np.zeros_like(upright)
+    for corner in range(3):
+        np.add.at(normals, triangles[:, corner], faces)
+    lengths = np.linalg.norm(normals, axis=1, keepdims=True)
+    return np.divide(normals, lengths, out=np.zeros_like(normals), where=lengths > 0)
+
+
+def rasterize(
+    points: np.ndarray, triangles: np.ndarray, size: tuple[int, int], depth: np.ndarray | None = None
+) -> np.ndarray:
+    """Draws triangles that face the viewer from back to front.
+
+    Args:
+        points (`np.ndarray` of shape `(N, 2)`): x, y in pixels; pixel centres lie at integers.
+        triangles (`np.ndarray` of shape `(T, 3)`): Counter-clockwise where they face the viewer.
+        size (`tuple[int, int]`): Width and height of the picture.
+        depth (`np.ndarray` of shape `(N,)`, *optional*): Smaller is nearer; without it the order does not matter.
+
+    Returns:
+        `np.ndarray` of shape `(height, width)`, int32: For each pixel the index of the triangle seen, or `NOTHING`.
+    """
+    canvas = np.full((size[1], size[0]), NOTHING, np.int32)
+    corners = points[triangles]
+    facing = np.nonzero(signed_areas(corners) < 0)[0]
+    if depth is not None:
+        facing = facing[np.argsort(-depth[triangles[facing]].mean(axis=1), kind="stable")]
+    limit = 2.0 ** (30 - SUBPIXEL_BITS)
+    fixed = np.round(np.clip(corners, -limit, limit) * 2**SUBPIXEL_BITS).astype(np.int32)
+    for index in facing.tolist():
+        cv2.fillConvexPoly(canvas, fixed[index], index, cv2.LINE_8, SUBPIXEL_BITS)
+    return canvas
+
+
+def interpolate(seen: np.ndarray, points: np.ndarray, triangles: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Interpolates what mesh points have over the triangles that a raster sees (barycentric coordinates).
+
+    Args:
+        seen (`np.ndarray` of shape `(H, W)`, int): From `rasterize`.
+        points (`np.ndarray` of shape `(N, 2)`): The points it was made of.
+        triangles (`np.ndarray` of shape `(T, 3)`): Likewise.
+        values (`np.ndarray` of shape `(N, C)`): What each point has.
+
+    Returns:
+        `np.ndarray` of shape `(H, W, C)`, float32: 0 where no triangle is seen.
+    """
+    corners = points[triangles].astype(np.float64)
+    with_one = np.concatenate([corners, np.ones((len(corners), 3, 1))], axis=2)
+    flat = np.abs(np.linalg.det(with_one)) < 1e-9  # seen by nobody
+    with_one[flat] = np.eye(3)
+    planes = np.linalg.solve(with_one, values[triangles].astype(np.float64)).astype(np.float32)  # (T, 3, C)
+    rows, columns = np.nonzero(seen != NOTHING)
+    plane = planes[seen[rows, columns]]
+    inside = plane[:, 0] * columns[:, None].astype(np.float32) + plane[:, 1] * rows[:, None].astype(np.float32)
+    result = np.zeros((*seen.shape, values.shape[1]), np.float32)
+    result[rows, columns] = inside + plane[:, 2]
+    return result
+
+
+def surrounding_ring(landmarks: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:
+    """Carries the mesh on beyond its outline, in the plane of the picture: forehead, ears and hair.
+
+    Args:
+        landmarks (`np.ndarray` of shape `(478, 2)`): x, y in pixels.
+        reach (`float`): How far from the outline's centre, as a multiple of the outline's own distance.
+
+    Returns:
+        `tuple[np.ndarray, np.ndarray]`: Points `(72, 2)`, the outline and its enlarged copy, and triangles `(72, 3)`
+        over them, oriented as [`FaceSurface`]'s.
+    """
+    outline = landmarks[list(FACE_OVAL_478)]
+    centre = outline.mean(axis=0)
+    count = len(outline)
+    points = np.concatenate([outline, centre + reach * (outline - centre)])
+    first, second = np.arange(count), np.roll(np.arange(count), -1)
+    inner = np.stack([first, second, second + count], axis=1)
+    outer = np.stack([first, second + count, first + count], axis=1)
+    return points, np.concatenate([inner, outer])

@@ -1,0 +1,249 @@
+"""The texture of a face: what a photo shows of it, laid out flat, to be drawn in another pose and light."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from faceswap_diffusion.faces.alignment import crop, transform_points
+from faceswap_diffusion.faces.lighting import face_light, shading
+from faceswap_diffusion.faces.surface import (
+    NOTHING,
+    face_surface,
+    interpolate,
+    rasterize,
+    vertex_normals,
+)
+
+HIDDEN_BEHIND = 0.06
+"""Depth, as a share of the mesh's height, that something nearer may have before it hides a texel."""
+
+MIRRORED_CONFIDENCE = 0.3
+"""Of the confidence of a texel what its mirror image gets: faces are not quite symmetric."""
+
+LEAST_CONFIDENCE = 0.05
+"""Texels below it are holes: the photo shows them at less than 3 degrees."""
+
+BORDER = 0.012
+"""Of the mesh's height: what is nearer to something that is not the face may hold some of its colour."""
+
+DARK = 0.5
+"""Skin that is darker than this share of the median is a beard or a cast shadow, and says nothing about the light."""
+
+SHADING_RANGE = (0.5, 2.0)
+"""Limits of the factor by which shading is taken out of a texture or put on it."""
+
+
+@dataclass(frozen=True, eq=False)
+class FaceTexture:
+    """What is known of a face's surface.
+
+    Args:
+        pixels (`np.ndarray` of shape `(T, T, 3)`, float32): RGB in [0, 255], without the photo's shading.
+        confidence (`np.ndarray` of shape `(T, T)`, float32): In [0, 1], the cosine of normal and view, thus how many
+            pixels the photo had for the texel; 0 is a hole.
+        shown (`float`): Share of the face's texels that the photos themselves showed.
+        eye_opening (`np.ndarray` of shape `(2,)`): Height over width of the viewer's left and right eye.
+        mouth_opening (`float`): Gap between the inner lips over the mouth's width.
+    """
+
+    pixels: np.ndarray
+    confidence: np.ndarray
+    shown: float
+    eye_opening: np.ndarray
+    mouth_opening: float
+
+
+@dataclass(frozen=True, eq=False)
+class TextureRaster:
+    """Which triangle each texel belongs to.
+
+    Args:
+        seen (`np.ndarray` of shape `(T, T)`, int32): From `rasterize`.
+        points (`np.ndarray` of shape `(478, 2)`): Texture coordinates in texels.
+    """
+
+    seen: np.ndarray
+    points: np.ndarray
+
+
+@lru_cache(maxsize=4)
+def texture_raster(size: int) -> TextureRaster:
+    """The raster of a texture of `size` x `size` texels; it is the same for all faces."""
+    surface = face_surface()
+    points = surface.uv * size - 0.5
+    return TextureRaster(rasterize(points, surface.triangles, (size, size)), points)
+
+
+def extract_texture(
+    image: np.ndarray,
+    landmarks: np.ndarray,
+    depth: np.ndarray,
+    visible: np.ndarray | None = None,
+    size: int = 512,
+    remove_light: bool = True,
+) -> FaceTexture:
+    """Takes the texture of a face from a photo.
+
+    A texel counts as far as it faces the viewer, as nothing of the face hides it, and as `visible` says. Shading
+    by distant light is divided out (see `lighting`).
+
+    Args:
+        image (`np.ndarray` of shape `(H, W, 3)`, uint8): RGB.
+        landmarks (`np.ndarray` of shape `(478, 2)`): Mesh points in pixels.
+        depth (`np.ndarray` of shape `(478,)`): In pixels, smaller is nearer.
+        visible (`np.ndarray` of shape `(H, W)`, float, *optional*): In [0, 1], where the photo shows the bare face: no
+            glasses, hair or hands. Everywhere if left out.
+        size (`int`, defaults to 512): Side of the texture in texels.
+        remove_light (`bool`): Whether shading is divided out.
+
+    Returns:
+        [`FaceTexture`]: With holes where the photo does not show the face.
+    """
+    image, visible, landmarks, depth = _cut_out(image, visible, landmarks, depth, size)
+    height = np.ptp(landmarks[:, 1])
+    surface, raster = face_surface(), texture_raster(size)
+    points = np.column_stack([landmarks, depth])
+    normals = vertex_normals(points, surface.triangles)
+    brightness = np.ones(len(points))
+    if remove_light:
+        brightness = shading(face_light(image, landmarks, depth, evenly_lit_skin(image, visible)), normals)
+    per_point = np.column_stack([points, normals[:, 2], brightness])
+    texels = interpolate(raster.seen, raster.points, surface.triangles, per_point)
+    x, y = np.ascontiguousarray(texels[..., 0]), np.ascontiguousarray(texels[..., 1])
+    pixels = cv2.remap(image, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
+    border = 2 * round(BORDER * height) + 1
+    visible = cv2.erode(visible, np.ones((border, border)), borderType=cv2.BORDER_REPLICATE)
+    confidence = np.clip(texels[..., 3], 0, 1) * (raster.seen != NOTHING)
+    confidence *= cv2.remap(visible, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    confidence *= texels[..., 2] < _nearest_depth(image.shape, points, x, y) + HIDDEN_BEHIND * height
+    if remove_light:
+        pixels = scale_lightness(pixels, 1 / np.where(texels[..., 4] > 0, texels[..., 4], 1))
+    face = raster.seen != NOTHING
+    return FaceTexture(
+        pixels=pixels,
+        confidence=np.where(confidence < LEAST_CONFIDENCE, 0, confidence).astype(np.float32),
+        shown=float((confidence > LEAST_CONFIDENCE)[face].mean()),
+        eye_opening=eye_openings(landmarks),
+        mouth_opening=mouth_opening(landmarks),
+    )
+
+
+def merge_textures(textures: Sequence[FaceTexture]) -> FaceTexture:
+    """One texture of several photos of a person: of each texel the views that show it best count most.
+
+    Args:
+        textures (`Sequence[FaceTexture]`): Of one size.
+
+    Returns:
+        [`FaceTexture`]: Its eyes and mouth are as open as they are on the photo that shows most.
+    """
+    if len(textures) == 1:
+        return textures[0]
+    best = max(textures, key=lambda texture: texture.shown)
+    weights = np.stack([texture.confidence for texture in textures]) ** 4 + 1e-12
+    weights *= np.stack([texture.confidence > 0 for texture in textures])
+    total = weights.sum(axis=0)
+    pixels = sum(weight[..., None] * texture.pixels for weight, texture in zip(weights, textures, strict=True))
+    confidence = np.max([texture.confidence for texture in textures], axis=0)
+    pixels = np.divide(pixels, total[..., None], out=best.pixels.copy(), where=total[..., None] > 0)
+    face = texture_raster(len(confidence)).seen != NOTHING
+    return replace(best, pixels=pixels, confidence=confidence, shown=float((confidence > 0)[face].mean()))
+
+
+def fill_by_mirror(texture: FaceTexture) -> FaceTexture:
+    """Fills what a texture lacks from the other half of the face.
+
+    Args:
+        texture ([`FaceTexture`]): Any.
+
+    Returns:
+        [`FaceTexture`]: `shown` is still what the photos themselves showed.
+    """
+    mirrored, its_confidence = texture.pixels[:, ::-1], MIRRORED_CONFIDENCE * texture.confidence[:, ::-1]
+    share = smoothstep(texture.confidence, 0.0, MIRRORED_CONFIDENCE)
+    share = np.where(its_confidence > 0, np.where(texture.confidence > 0, share, 0), 1)
+    pixels = share[..., None] * texture.pixels + (1 - share[..., None]) * mirrored
+    confidence = np.maximum(texture.confidence, its_confidence)
+    return replace(texture, pixels=pixels.astype(np.float32), confidence=confidence.astype(np.float32))
+
+
+def smoothstep(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """0 below `low`, 1 above `high`, and a cubic without a kink between them."""
+    position = np.clip((values - low) / (high - low), 0, 1)
+    return position * position * (3 - 2 * position)
+
+
+def scale_lightness(pixels: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """Scales linear RGB as stronger or weaker light does.
+
+    L* + 16, a* and b* go with cube roots of linear values (CIE 15:2004, equations 8.3 to 8.5), thus with that
+    of the factor.
+
+    Args:
+        pixels (`np.ndarray` of shape `(H, W, 3)`, float32): RGB in [0, 255].
+        factor (`np.ndarray` of shape `(H, W)`): Limited to `SHADING_RANGE`.
+
+    Returns:
+        `np.ndarray` of shape `(H, W, 3)`, float32: RGB in [0, 255].
+    """
+    lab = cv2.cvtColor(np.clip(pixels, 0, 255).astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
+    root = np.cbrt(np.clip(factor, *SHADING_RANGE)).astype(np.float32)[..., None]
+    offset = np.array([16, 0, 0], np.float32)
+    lab = (lab + offset) * root - offset
+    return np.clip(cv2.cvtColor(lab, cv2.COLOR_Lab2RGB), 0, 1) * 255
+
+
+def evenly_lit_skin(image: np.ndarray, skin: np.ndarray) -> np.ndarray:
+    """Takes out of a mask what is too dark for skin in plain light: beards, brows, cast shadows.
+
+    Args:
+        image (`np.ndarray` of shape `(H, W, 3)`, uint8): RGB.
+        skin (`np.ndarray` of shape `(H, W)`, float): In [0, 1].
+
+    Returns:
+        `np.ndarray` of shape `(H, W)`, float32.
+    """
+    brightness = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32) ** 2.2
+    inside = skin > 0.5
+    return (skin * (brightness > DARK * np.median(brightness[inside]))).astype(np.float32) if inside.any() else skin
+
+
+def eye_openings(landmarks: np.ndarray) -> np.ndarray:
+    """Height over width of the eyes (2,), the viewer's left one first, by mesh points (478, 2)."""
+    corners = landmarks[[33, 263]] - landmarks[[133, 362]]
+    lids = landmarks[[159, 386]] - landmarks[[145, 374]]
+    return np.linalg.norm(lids, axis=1) / np.maximum(np.linalg.norm(corners, axis=1), 1e-6)
+
+
+def mouth_opening(landmarks: np.ndarray) -> float:
+    """Gap between the inner lips over the mouth's width, by mesh points (478, 2)."""
+    width = np.linalg.norm(landmarks[61] - landmarks[291])
+    return float(np.linalg.norm(landmarks[13] - landmarks[14]) / max(width, 1e-6))
+
+
+def _cut_out(
+    image: np.ndarray, visible: np.ndarray | None, landmarks: np.ndarray, depth: np.ndarray, size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The photo's part with the face, anti-aliased where the texture is coarser, and all the rest in its pixels."""
+    low, high = landmarks.min(axis=0), landmarks.max(axis=0)
+    margin = 0.1 * (high - low).max()
+    side = (high - low).max() + 2 * margin
+    scale = min(1.0, size * 1.2 / side)
+    matrix = np.array([[scale, 0, 0], [0, scale, 0]]) + np.column_stack([np.zeros((2, 2)), scale * (margin - low)])
+    pixels = int(np.ceil(side * scale))
+    shown = np.ones(image.shape[:2], np.float32) if visible is None else visible.astype(np.float32)
+    shown = np.clip(crop(shown, matrix, pixels, cv2.BORDER_CONSTANT), 0, 1)
+    image = crop(image, matrix, pixels, cv2.BORDER_REPLICATE)
+    return image, shown, transform_points(landmarks, matrix), depth * scale
+
+
+def _nearest_depth(shape: tuple[int, ...], points: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Depth of the nearest surface where each texel lies in the picture; far away where there is none."""
+    surface = face_surface()
+    seen = rasterize(points[:, :2], surface.triangles, shape[1::-1], points[:, 2])
+    depth = interpolate(seen, points[:, :2], surface.triangles, points[:, 2:])[..., 0]
+    depth[seen == NOTHING] = 1e6
+    return cv2.remap(depth, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=1e6)

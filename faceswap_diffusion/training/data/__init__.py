@@ -1,0 +1,1 @@
+"""What the swap model is trained on: samples, and the references that they show."""
