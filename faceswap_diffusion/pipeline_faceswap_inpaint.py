@@ -19,11 +19,11 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.clip.modeling_clip import CLIPVisionModelWithProjection
 
 from faceswap_diffusion.conditioning.conditioner import FaceConditioner
-from faceswap_diffusion.conditioning.landmark_drawing import draw_landmarks as drawing_of
+from faceswap_diffusion.conditioning.landmark_drawing import draw_landmarks
 from faceswap_diffusion.hub import HubPipeline
 from faceswap_diffusion.pipeline_inputs import (
     ImageInput,
-    hide,
+    fill_hidden,
     images_to_tensors,
     preprocess_encoder_image,
     preprocess_identity_image,
@@ -36,6 +36,7 @@ logger = logging.get_logger(__name__)
 
 CHANNEL_ORDERS = ("latents,masked_image_latents,keep_mask", "latents,mask,masked_image_latents")
 MASKED_LATENTS = ("sample", "mode")
+HIDDEN_FILLS = ("grey", "landmarks", "reference")
 EMBEDS_OF_PICTURES = {
     "identity_embeds": "source_image",
     "source_clip_embeds": "source_image",
@@ -52,14 +53,14 @@ def assemble_unet_input(
     """Puts the inputs of an inpainting UNet together: the one place that knows their order and the mask's polarity.
 
     Args:
-        latents (`torch.Tensor` of shape `(B, 4, h, w)`): Noisy latents, already scaled for the timestep.
-        masked_image_latents (`torch.Tensor` of shape `(B, 4, h, w)`): Latents of the target without its face.
+        latents (`torch.Tensor` of shape `(B, C, h, w)`): Noisy latents, already scaled for the timestep.
+        masked_image_latents (`torch.Tensor` of shape `(B, C, h, w)`): Latents of the target without its face.
         mask_latents (`torch.Tensor` of shape `(B, 1, h, w)`): 1 = repaint, 0 = keep, at latent size.
         channel_order (`str`): One of `CHANNEL_ORDERS`. `"latents,masked_image_latents,keep_mask"` is REFace's (its
             mask says 1 = keep), `"latents,mask,masked_image_latents"` that of Stable Diffusion's inpainting models.
 
     Returns:
-        `torch.Tensor` of shape `(B, 9, h, w)`.
+        `torch.Tensor` of shape `(B, 2 * C + 1, h, w)`.
 
     Raises:
         ValueError: For an unknown order.
@@ -126,12 +127,14 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         landmark_scale (`float`): Factor on landmarks in pixels of a `crop_size` crop before the conditioner gets them.
         identity_size (`int`, *optional*): Side length of the identity network's view of the source; `crop_size` if
             left out.
-        draw_landmarks (`bool`): Whether the hidden part of the target shows the 68 landmarks, drawn as lines, not
-            plain grey; the autoencoder carries them to the UNet.
+        hidden_fill (`str`): What the hidden part of the target shows, one of `HIDDEN_FILLS`; the autoencoder carries
+            it to the UNet. `"grey"` is REFace's; `"landmarks"`: the target's 68 landmarks, drawn as lines;
+            `"reference"`: the source's face, rendered on the target.
         geometry_share (`float`): How much of the target's facial shape in its landmarks is replaced by the source's,
             in [0, 1]; needs a conditioner with `identity_geometry`; for `FaceSwapper`.
         mask_identity (`bool`): Whether the identity network, too, sees the shown part of the source only.
         default_num_inference_steps (`int`): Steps if a call names none.
+        default_strength (`float`): Strength of calls with a reference that name none, in (0, 1].
         default_guidance_scale (`float`): Guidance if a call names none.
     """
 
@@ -167,11 +170,12 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         shown_regions: str = "face",
         landmark_set: str = "dlib68",
         landmark_scale: float = 1.0,
-        draw_landmarks: bool = False,
+        hidden_fill: str = "grey",
         geometry_share: float = 0.0,
         identity_size: int | None = None,
         mask_identity: bool = False,
         default_num_inference_steps: int = 50,
+        default_strength: float = 1.0,
         default_guidance_scale: float = 3.5,
     ):
         super().__init__()
@@ -179,6 +183,8 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
             raise ValueError(f"channel_order is {channel_order!r}, but has to be one of {CHANNEL_ORDERS}")
         if masked_latents not in MASKED_LATENTS:
             raise ValueError(f"masked_latents is {masked_latents!r}, but has to be one of {MASKED_LATENTS}")
+        if hidden_fill not in HIDDEN_FILLS:
+            raise ValueError(f"hidden_fill is {hidden_fill!r}, but has to be one of {HIDDEN_FILLS}")
         if geometry_share and conditioner is not None and not conditioner.config["identity_geometry"]:
             raise ValueError(
                 f"geometry_share is {geometry_share}, but the conditioner knows no geometry: set geometry_share to 0, "
@@ -206,15 +212,24 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
             shown_regions=shown_regions,
             landmark_set=landmark_set,
             landmark_scale=landmark_scale,
-            draw_landmarks=draw_landmarks,
+            hidden_fill=hidden_fill,
             geometry_share=geometry_share,
             identity_size=identity_size,
             mask_identity=mask_identity,
             default_num_inference_steps=default_num_inference_steps,
+            default_strength=default_strength,
             default_guidance_scale=default_guidance_scale,
         )
         self.vae_scale_factor = 2 ** (len(vae.config["block_out_channels"]) - 1)
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
+
+    @classmethod
+    def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Reads a saved config; older ones have the bool `draw_landmarks` in place of `hidden_fill`."""
+        config_dict = dict(config_dict)
+        if "draw_landmarks" in config_dict:
+            config_dict["hidden_fill"] = "landmarks" if config_dict.pop("draw_landmarks") else "grey"
+        return super().extract_init_dict(config_dict, **kwargs)
 
     @property
     def guidance_scale(self) -> float:
@@ -245,8 +260,11 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         image: ImageInput | None,
         masked_image_latents: torch.Tensor | None,
         negative_condition_embeds: torch.Tensor | None,
+        reference_image: ImageInput | None,
+        reference_mask_image: ImageInput | None,
         height: int,
         width: int,
+        strength: float,
         num_inference_steps: int,
         guidance_scale: float,
         output_type: str,
@@ -272,6 +290,40 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
             raise ValueError("without a conditioner guidance above 1 needs `negative_condition_embeds`")
         if image is None and masked_image_latents is None:
             raise ValueError("pass the target as `image`, or as `masked_image_latents`")
+        self.check_reference(reference_image, reference_mask_image)
+        self.check_strength(strength, num_inference_steps, self.shows_reference(reference_image, masked_image_latents))
+
+    def check_reference(
+        self, reference_image: ImageInput | None, reference_mask_image: ImageInput | None
+    ) -> None:
+        """Refuses a reference that the checkpoint does not know, and a mask of none."""
+        if reference_image is not None and self.config["hidden_fill"] != "reference":
+            raise ValueError(
+                f"`reference_image` is for checkpoints whose hidden_fill is 'reference', here it is "
+                f"{self.config['hidden_fill']!r}: leave it out, or take a checkpoint trained with references"
+            )
+        if reference_mask_image is not None and reference_image is None:
+            raise ValueError("`reference_mask_image` says where a reference shows something: pass `reference_image`")
+
+    def check_strength(self, strength: float, num_inference_steps: int, shows_reference: bool) -> None:
+        """Refuses a strength out of range, one that leaves no step, and one below 1 without a reference."""
+        if not 0 < strength <= 1:
+            raise ValueError(f"`strength` is {strength}: a number above 0 and at most 1 is needed")
+        if int(num_inference_steps * strength) < 1:
+            raise ValueError(
+                f"`num_inference_steps` is {num_inference_steps} and `strength` {strength}, which leaves no step: "
+                "their product has to be 1 at least"
+            )
+        if strength < 1 and not shows_reference:
+            raise ValueError(
+                f"`strength` is {strength}, but below 1 a swap starts from the reference: leave it out, or pass "
+                "`reference_image` to a checkpoint whose hidden_fill is 'reference'"
+            )
+
+    def shows_reference(self, reference_image: ImageInput | None, masked_image_latents: torch.Tensor | None) -> bool:
+        """Whether there is a reference in the masked image, which ready latents are taken to show."""
+        given = reference_image is not None or masked_image_latents is not None
+        return given and self.config["hidden_fill"] == "reference"
 
     def preprocess(self, image: ImageInput, height: int, width: int, name: str = "image") -> torch.Tensor:
         """Brings pictures to tensors of one size.
@@ -411,14 +463,40 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         return landmarks * (self.config["landmark_scale"] * self.config["crop_size"] / size)
 
     def draw(self, landmarks: torch.Tensor | np.ndarray | None, height: int, width: int) -> torch.Tensor | None:
-        """What hidden pixels of the target show: its landmarks, if the config says `draw_landmarks`.
+        """Draws the target's landmarks for its hidden part, unless the config says that it is grey.
 
         Returns:
             `torch.Tensor` of shape `(B, 3, height, width)`, RGB in [-1, 1], or `None` for plain grey.
         """
-        if not self.config["draw_landmarks"] or landmarks is None:
+        if self.config["hidden_fill"] == "grey" or landmarks is None:
             return None
-        return drawing_of(as_batch(landmarks), height, width)
+        return draw_landmarks(as_batch(landmarks), height, width)
+
+    def prepare_fill(
+        self,
+        reference_image: ImageInput | None,
+        reference_mask_image: ImageInput | None,
+        landmarks: torch.Tensor | np.ndarray | None,
+        height: int,
+        width: int,
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Makes what hidden pixels of the target show, as the config's `hidden_fill` says. See `__call__`.
+
+        Where there is no reference for a checkpoint that shows references, the landmarks are drawn.
+
+        Returns:
+            `tuple[torch.Tensor | None, torch.Tensor | None]`: Pixels `(B, 3, height, width)`, RGB in [-1, 1], or
+                `None` for plain grey; and where they show something, `(B, 1, height, width)`, or `None` for everywhere.
+        """
+        if reference_image is not None:
+            mask = self.preprocess_mask(
+                reference_mask_image, reference_image, height, width, "reference_mask_image", "reference_image"
+            )
+            return self.preprocess(reference_image, height, width, "reference_image"), mask
+        if self.config["hidden_fill"] == "reference":
+            instead = "is grey" if landmarks is None else "shows the landmarks"
+            logger.warning(f"There is no `reference_image`: the hidden part of the target {instead} instead.")
+        return self.draw(landmarks, height, width), None
 
     def encode_condition(
         self,
@@ -462,7 +540,22 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
             **{name: part.to(self._execution_device, self.conditioner.dtype) for name, part in parts.items()}
         )
 
-    def prepare_latents(
+    def get_timesteps(
+        self, num_inference_steps: int, strength: float, device: torch.device
+    ) -> tuple[torch.Tensor, int]:
+        """Sets the scheduler's timesteps and leaves those that `strength` asks for, the last ones.
+
+        Returns:
+            `tuple[torch.Tensor, int]`: The timesteps, and how many denoising steps that makes.
+        """
+        self.scheduler.set_timesteps(num_inference_steps, device=device)
+        num_skipped = num_inference_steps - int(num_inference_steps * strength)
+        begin_index = num_skipped * self.scheduler.order
+        if hasattr(self.scheduler, "set_begin_index"):
+            self.scheduler.set_begin_index(begin_index)
+        return self.scheduler.timesteps[begin_index:], num_inference_steps - num_skipped
+
+    def prepare_noise(
         self,
         batch_size: int,
         height: int,
@@ -472,10 +565,10 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         generator: torch.Generator | list[torch.Generator] | None,
         latents: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Draws the noise to start from, or takes the given one, and scales it for the scheduler.
+        """Draws the noise to start from, or takes the given one.
 
         Returns:
-            `torch.Tensor` of shape `(batch_size, 4, height / 8, width / 8)`.
+            `torch.Tensor` of shape `(batch_size, C, h, w)`.
 
         Raises:
             ValueError: If there are not as many generators or latents as pictures.
@@ -488,7 +581,25 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
             latents = randn_tensor(shape, generator=generator, device=device, dtype=dtype)
         elif tuple(latents.shape) != shape:
             raise ValueError(f"`latents` has shape {tuple(latents.shape)}: {shape} is needed")
-        return latents.to(device, dtype) * self.scheduler.init_noise_sigma
+        return latents.to(device, dtype)
+
+    def prepare_latents(
+        self, noise: torch.Tensor, masked_image_latents: torch.Tensor, timesteps: torch.Tensor, strength: float
+    ) -> torch.Tensor:
+        """Makes the latents to start from: noise alone, or below strength 1 the noised masked image.
+
+        Args:
+            noise (`torch.Tensor` of shape `(B, C, h, w)`): Of mean 0 and deviation 1.
+            masked_image_latents (`torch.Tensor` of shape `(B, C, h, w)`): Of the target with the reference in it.
+            timesteps (`torch.Tensor`): That are to be taken, the noisiest first.
+            strength (`float`): In (0, 1].
+
+        Returns:
+            `torch.Tensor` of shape `(B, C, h, w)`.
+        """
+        if strength == 1:
+            return noise * self.scheduler.init_noise_sigma
+        return self.scheduler.add_noise(masked_image_latents, noise, timesteps[:1].repeat(len(noise)))
 
     def prepare_mask_latents(
         self,
@@ -498,7 +609,8 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         dtype: torch.dtype,
         device: torch.device,
         generator: torch.Generator | list[torch.Generator] | None,
-        drawing: torch.Tensor | None = None,
+        fill: torch.Tensor | None = None,
+        coverage: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Brings the mask to latent size and encodes the target without the face.
 
@@ -506,27 +618,27 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
             pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`, *optional*): The target, RGB in [-1, 1]; not needed
                 with `masked_image_latents`.
             mask (`torch.Tensor` of shape `(B, 1, H, W)`): 1 = repaint.
-            masked_image_latents (`torch.Tensor` of shape `(B, 4, h, w)`, *optional*): Ready latents, scaled.
+            masked_image_latents (`torch.Tensor` of shape `(B, C, h, w)`, *optional*): Ready latents, scaled.
             dtype (`torch.dtype`): Of the result.
             device (`torch.device`): Of the result.
             generator (`torch.Generator` or `list[torch.Generator]`, *optional*): For sampling from the posterior.
-            drawing (`torch.Tensor` of shape `(B, 3, H, W)`, *optional*): What hidden pixels show, RGB in [-1, 1]; grey
-                if left out.
+            fill (`torch.Tensor` of shape `(B, 3, H, W)`, *optional*): What hidden pixels show, see `fill_hidden`.
+            coverage (`torch.Tensor` of shape `(B, 1, H, W)`, *optional*): Where it shows something.
 
         Returns:
-            `tuple[torch.Tensor, torch.Tensor]`: The mask `(B, 1, h, w)` and the latents `(B, 4, h, w)`.
+            `tuple[torch.Tensor, torch.Tensor]`: The mask `(B, 1, h, w)` and the latents `(B, C, h, w)`.
         """
         height, width = (side // self.vae_scale_factor for side in mask.shape[-2:])
         if masked_image_latents is None:
             assert pixel_values is not None  # check_inputs saw to it
-            masked_image = hide(pixel_values, mask, drawing)
+            masked_image = fill_hidden(pixel_values, mask, fill, coverage)
             masked_image_latents = self.encode_vae_image(masked_image.to(device, self.vae.dtype), generator)
         return resize(mask, height, width).to(device, dtype), masked_image_latents.to(device, dtype)
 
     def encode_vae_image(
         self, pixel_values: torch.Tensor, generator: torch.Generator | list[torch.Generator] | None
     ) -> torch.Tensor:
-        """Encodes RGB `(B, 3, H, W)` in [-1, 1] to scaled latents `(B, 4, h, w)`."""
+        """Encodes RGB `(B, 3, H, W)` in [-1, 1] to scaled latents `(B, C, h, w)`."""
         encoded = self.vae.encode(pixel_values)
         if not hasattr(encoded, "latent_dist"):  # AutoencoderTiny is deterministic
             latents = encoded.latents
@@ -588,12 +700,15 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         mask_image: ImageInput | None = None,
         source_mask_image: ImageInput | None = None,
         landmarks: torch.Tensor | np.ndarray | None = None,
+        reference_image: ImageInput | None = None,
+        reference_mask_image: ImageInput | None = None,
         identity_embeds: torch.Tensor | None = None,
         source_clip_embeds: torch.Tensor | None = None,
         target_clip_embeds: torch.Tensor | None = None,
         masked_image_latents: torch.Tensor | None = None,
         height: int | None = None,
         width: int | None = None,
+        strength: float | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         num_images_per_prompt: int = 1,
@@ -623,21 +738,30 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
                 if left out.
             landmarks (`torch.Tensor` or `np.ndarray` of shape `(B, N, 2)`, *optional*): The target's landmarks, x
                 and y in pixels of a `height` x `width` crop. Zeros, or nothing, if none were found.
+            reference_image (`ImageInput`, *optional*): The source's face rendered on the target, as aligned crops,
+                for checkpoints whose `hidden_fill` is `"reference"`: shown where the target is hidden. These draw the
+                landmarks in its place if it is left out.
+            reference_mask_image (`ImageInput`, *optional*): White = the reference shows something there; of its size.
+                Elsewhere there is a smooth colour. It shows something everywhere if left out.
             identity_embeds (`torch.Tensor` of shape `(B, D)`, *optional*): In place of the identity of `source_image`.
             source_clip_embeds (`torch.Tensor` of shape `(B, C)`, *optional*): In place of encoding `source_image`.
             target_clip_embeds (`torch.Tensor` of shape `(B, C)`, *optional*): In place of encoding `image`.
-            masked_image_latents (`torch.Tensor` of shape `(B, 4, h, w)`, *optional*): In place of encoding `image`
-                without its face (and with the drawn landmarks, if the config says so), scaled by the autoencoder's
-                scaling factor.
+            masked_image_latents (`torch.Tensor` of shape `(B, C, h, w)`, *optional*): In place of encoding `image`
+                without its face (and with what `hidden_fill` puts there), scaled by the autoencoder's scaling
+                factor.
             height (`int`, *optional*): In pixels; the config's `crop_size` if left out.
             width (`int`, *optional*): In pixels; the config's `crop_size` if left out.
+            strength (`float`, *optional*): How much of the way from noise to picture is gone, in (0, 1]. Below 1 a
+                swap starts from the noised reference and takes that part of `num_inference_steps`, which needs a
+                reference. If left out, the config's default with a reference, 1 without.
             num_inference_steps (`int`, *optional*): Denoising steps; the config's default if left out.
             guidance_scale (`float`, *optional*): Guidance is on above 1; the config's default if left out.
             num_images_per_prompt (`int`): Results for each face, next to each other in the output.
             eta (`float`): DDIM's η in [0, 1]; left to the schedulers that take it.
             generator (`torch.Generator` or `list[torch.Generator]`, *optional*): Source of all randomness. With a
                 list, one for each result, a face comes out the same in any batch.
-            latents (`torch.Tensor` of shape `(B, 4, h, w)`, *optional*): The noise to start from.
+            latents (`torch.Tensor` of shape `(B, C, h, w)`, *optional*): The noise to start from, or below strength 1
+                to add to the reference.
             condition_embeds (`torch.Tensor` of shape `(B, T, D)`, *optional*): The UNet's context, in place of all
                 embeddings and landmarks.
             negative_condition_embeds (`torch.Tensor` of shape `(B, T, D)`, *optional*): In place of the learned
@@ -676,14 +800,20 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         height, width = self._setting(height, "crop_size"), self._setting(width, "crop_size")
         num_inference_steps = self._setting(num_inference_steps, "default_num_inference_steps")
         guidance_scale = self._setting(guidance_scale, "default_guidance_scale")
+        if strength is None:
+            shows_reference = self.shows_reference(reference_image, masked_image_latents)
+            strength = self.config["default_strength"] if shows_reference else 1.0
 
         # 1. Check inputs
         self.check_inputs(
             image,
             masked_image_latents,
             negative_condition_embeds,
+            reference_image,
+            reference_mask_image,
             height,
             width,
+            strength,
             num_inference_steps,
             guidance_scale,
             output_type,
@@ -710,11 +840,16 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
             negative_condition_embeds = self.conditioner.unconditional(len(condition_embeds))
 
         # 3. One batch of all
+        fill, coverage = None, None
+        if masked_image_latents is None:
+            fill, coverage = self.prepare_fill(reference_image, reference_mask_image, landmarks, height, width)
+        fill_name = "landmarks" if reference_image is None else "reference_image"
         batch = {
             "image": None if image is None else self.preprocess(image, height, width),
             "mask_image": self.preprocess_mask(mask_image, image, height, width),
             "masked_image_latents": masked_image_latents,
-            "drawing": self.draw(landmarks, height, width),
+            fill_name: fill,
+            "reference_mask_image": coverage,
             "condition_embeds": condition_embeds,
             "negative_condition_embeds": negative_condition_embeds,
         }
@@ -724,9 +859,8 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         batch_size *= num_images_per_prompt
 
         # 4. Timesteps and the UNet's inputs
-        self.scheduler.set_timesteps(num_inference_steps, device=device)
-        timesteps = self.scheduler.timesteps
-        latents = self.prepare_latents(batch_size, height, width, dtype, device, generator, latents)
+        timesteps, num_inference_steps = self.get_timesteps(num_inference_steps, strength, device)
+        noise = self.prepare_noise(batch_size, height, width, dtype, device, generator, latents)
         mask_latents, masked_image_latents = self.prepare_mask_latents(
             batch.get("image"),
             batch["mask_image"],
@@ -734,10 +868,11 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
             dtype,
             device,
             generator,
-            batch.get("drawing"),
+            batch.get(fill_name),
+            batch.get("reference_mask_image"),
         )
         tensors = {
-            "latents": latents,
+            "latents": self.prepare_latents(noise, masked_image_latents, timesteps, strength),
             "condition_embeds": batch["condition_embeds"].to(device, dtype),
             "mask_latents": mask_latents,
             "masked_image_latents": masked_image_latents,

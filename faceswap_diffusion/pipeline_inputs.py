@@ -20,19 +20,56 @@ def resize(pixels: torch.Tensor, height: int, width: int, antialias: bool = Fals
     return F.interpolate(pixels, size=(height, width), mode="bilinear", align_corners=False, antialias=antialias)
 
 
-def hide(pixel_values: torch.Tensor, mask: torch.Tensor, drawing: torch.Tensor | None = None) -> torch.Tensor:
-    """The target without its face.
+def fill_hidden(
+    pixel_values: torch.Tensor,
+    mask: torch.Tensor,
+    fill: torch.Tensor | None = None,
+    coverage: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The target without its face, and with something else in its place.
 
     Args:
-        pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`): RGB in [-1, 1].
+        pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`): The target, RGB in [-1, 1].
         mask (`torch.Tensor` of shape `(B, 1, H, W)`): 1 = hidden, 0 = shown.
-        drawing (`torch.Tensor` of shape `(B, 3, H, W)`, *optional*): What hidden pixels show; grey (0) if left out.
+        fill (`torch.Tensor` of shape `(B, 3, H, W)`, *optional*): What hidden pixels show, RGB in [-1, 1]; grey (0) if
+            left out.
+        coverage (`torch.Tensor` of shape `(B, 1, H, W)`, *optional*): Where `fill` shows something, in [0, 1]; the
+            rest gets a smooth colour of what is around. 1 everywhere if left out.
 
     Returns:
-        `torch.Tensor` of shape `(B, 3, H, W)`.
+        `torch.Tensor` of shape `(B, 3, H, W)`, RGB in [-1, 1].
     """
     shown = pixel_values * (1 - mask)
-    return shown if drawing is None else shown + drawing * mask
+    if fill is None:
+        return shown
+    if coverage is None:
+        return shown + fill * mask
+    mask = mask.clamp(max=1)  # rounded above 1, it would leave a negative share of the target
+    covered = mask * coverage
+    return close_holes(pixel_values * (1 - mask) + fill * covered, 1 - mask + covered)
+
+
+def close_holes(weighted_pixels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Gives pixels that are not known a smooth colour of those that are.
+
+    It is push-pull (Gortler et al., The Lumigraph, 1996, section 3.4): known colours are averaged level by level of a
+    pyramid, and what a level does not know comes from the coarser one.
+
+    Args:
+        weighted_pixels (`torch.Tensor` of shape `(B, 3, H, W)`): RGB in [-1, 1], times `weights`.
+        weights (`torch.Tensor` of shape `(B, 1, H, W)`): How well a pixel is known, in [0, 1].
+
+    Returns:
+        `torch.Tensor` of shape `(B, 3, H, W)`, RGB in [-1, 1]; grey (0) where a picture knows nothing at all.
+    """
+    height, width = weights.shape[-2:]
+    if height == width == 1:
+        return weighted_pixels / weights.clamp(min=torch.finfo(weights.dtype).tiny)
+    size = ((height + 1) // 2, (width + 1) // 2)
+    means, known = (F.adaptive_avg_pool2d(part, size) for part in (weighted_pixels, weights))
+    gain = 1 / known.clamp(min=1 / 4)  # one known pixel of four makes a known one
+    coarse = close_holes(means * gain, known * gain)
+    return weighted_pixels + (1 - weights) * resize(coarse, height, width)
 
 
 def preprocess_encoder_image(

@@ -15,7 +15,7 @@ class FaceSwapPipelineOutput(BaseOutput):
     Args:
         images (`list[PIL.Image.Image]`, `np.ndarray` or `torch.Tensor`):
             The swapped crops, RGB: a list of PIL pictures, an array `(B, H, W, 3)` in [0, 1] or a tensor
-            `(B, 3, H, W)` in [0, 1]; with `output_type="latent"` the latents `(B, 4, h, w)`.
+            `(B, 3, H, W)` in [0, 1]; with `output_type="latent"` the latents `(B, C, h, w)`.
     """
 
     images: list[Image.Image] | np.ndarray | torch.Tensor

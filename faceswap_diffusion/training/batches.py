@@ -140,6 +140,9 @@ class SwapBatch:
         indices (`torch.Tensor`): (B,), numbers of the samples in the run.
         num_cross (`int`): See above.
         num_own (`int`): See above.
+        reference (`torch.Tensor`, *optional*): (B, 3, S, S), the sources' faces rendered on the targets, RGB in
+            [-1, 1]; none where the checkpoint does not show references.
+        reference_mask (`torch.Tensor`, *optional*): (B, 1, S, S), 1 = `reference` shows something; everywhere if none.
     """
 
     pixels: torch.Tensor
@@ -151,6 +154,8 @@ class SwapBatch:
     indices: torch.Tensor
     num_cross: int
     num_own: int
+    reference: torch.Tensor | None = None
+    reference_mask: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> "SwapBatch":
         """The same samples on a device; their numbers stay on the CPU, where random numbers are drawn."""

@@ -182,7 +182,7 @@ class ConsistencyObjective(SwapModule):
         return torch.cat(parts)
 
     def teachers_swaps(self, inputs: list[torch.Tensor], generators: list[torch.Generator]) -> torch.Tensor:
-        """Clean latents (B', 4, h, w) of the teacher's swaps from noise."""
+        """Clean latents (B', C, h, w) of the teacher's swaps from noise."""
         start = randn_tensor(inputs[0].shape, generators, inputs[0].device)
         timesteps = visited_timesteps(self.settings.num_rollout_steps, len(self.alphas_cumprod)).to(start.device)
         alphas = self.alphas_cumprod.to(start.device)
@@ -220,7 +220,7 @@ class ConsistencyObjective(SwapModule):
         mask: torch.Tensor,
         context: torch.Tensor,
     ) -> torch.Tensor:
-        """The teacher's output (B, 4, h, w), with guidance."""
+        """The teacher's output (B, C, h, w), with guidance."""
         output = self.predict(noisy, timesteps, masked, mask, context, *self.teacher)
         if self.settings.guidance_scale <= 1:
             return output
@@ -232,6 +232,6 @@ class ConsistencyObjective(SwapModule):
         )
 
     def denoise(self, noisy: torch.Tensor, timesteps: torch.Tensor, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """Where the student ends (B, 4, h, w), by its consistency function."""
+        """Where the student ends (B, C, h, w), by its consistency function."""
         output, alphas = self.predict(noisy, timesteps, *inputs), self.alphas_cumprod.to(noisy.device)
         return consistency_function(output, noisy, timesteps, alphas, self.prediction_type)

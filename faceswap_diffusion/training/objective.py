@@ -210,7 +210,7 @@ class SwapObjective(SwapModule):
         this gap.
 
         Returns:
-            `list[torch.Tensor]`: The clean latents (B', 4, h, w) predicted in each step that has gradients.
+            `list[torch.Tensor]`: The clean latents (B', C, h, w) predicted in each step that has gradients.
         """
         latents, masked, mask, context, start = (part[rolled_out] for part in (latents, masked, mask, context, noise))
         timesteps = self.draw_visited(step).to(latents.device)
@@ -287,8 +287,8 @@ class SwapObjective(SwapModule):
         """The model's loss, and the discriminator's, which judges latents (LADD, arXiv 2403.12015, eq. 2).
 
         Args:
-            x0 (`torch.Tensor`): (B, 4, h, w), predicted.
-            latents (`torch.Tensor`): (B, 4, h, w), of the targets, which are real, and lie around what was painted.
+            x0 (`torch.Tensor`): (B, C, h, w), predicted.
+            latents (`torch.Tensor`): (B, C, h, w), of the targets, which are real, and lie around what was painted.
             mask (`torch.Tensor`): (B, 1, h, w), 1 = painted.
         """
         painted = x0 * mask + latents * (1 - mask)

@@ -8,7 +8,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline, assemble_unet_input
-from faceswap_diffusion.pipeline_inputs import hide, preprocess_encoder_image, preprocess_identity_image, resize
+from faceswap_diffusion.pipeline_inputs import fill_hidden, preprocess_encoder_image, preprocess_identity_image, resize
 from faceswap_diffusion.training.batches import SwapBatch
 
 
@@ -34,15 +34,30 @@ class SwapModule(nn.Module):
 
     @torch.no_grad()
     def encode_targets(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Scaled latents (B, 4, h, w): the mode of the posterior."""
+        """Scaled latents (B, C, h, w): the mode of the posterior."""
         return self.pipeline.vae.encode(pixels).latent_dist.mode() * self.pipeline.vae.config["scaling_factor"]
 
     @torch.no_grad()
     def encode_masked(self, batch: SwapBatch, generators: list[torch.Generator]) -> torch.Tensor:
         """Scaled latents of the targets without their faces, as the pipeline makes them."""
-        drawing = self.pipeline.draw(batch.landmarks, *batch.pixels.shape[-2:])
-        drawing = None if drawing is None else drawing.to(batch.pixels.device)
-        return self.pipeline.encode_vae_image(hide(batch.pixels, batch.mask, drawing), generators)
+        masked = fill_hidden(batch.pixels, batch.mask, *self.hidden_fill(batch))
+        return self.pipeline.encode_vae_image(masked, generators)
+
+    def hidden_fill(self, batch: SwapBatch) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """What the hidden part of the targets shows, and where it shows something, see `fill_hidden`.
+
+        Raises:
+            ValueError: If the checkpoint shows references, and the samples have none.
+        """
+        if self.pipeline.config["hidden_fill"] != "reference":
+            drawing = self.pipeline.draw(batch.landmarks, *batch.pixels.shape[-2:])
+            return (None if drawing is None else drawing.to(batch.pixels.device)), None
+        if batch.reference is None:
+            raise ValueError(
+                "hidden_fill is 'reference', but the samples have no references: prepare faces that do, or train with "
+                "--hidden_fill landmarks"
+            )
+        return batch.reference, batch.reference_mask
 
     @torch.no_grad()
     def source_embeds(self, batch: SwapBatch) -> torch.Tensor:
@@ -85,6 +100,6 @@ class SwapModule(nn.Module):
         context: torch.Tensor,
         unet: UNet2DConditionModel | None = None,
     ) -> torch.Tensor:
-        """The UNet's output (B, 4, h, w), or that of another one."""
+        """The UNet's output (B, C, h, w), or that of another one."""
         unet_input = assemble_unet_input(noisy, masked, mask, self.pipeline.config["channel_order"])
         return (unet or self.unet)(unet_input, timesteps, context).sample.float()
