@@ -1,15 +1,33 @@
-"""Putting a swapped crop back into the photo: colour match, inverse warp, fine texture of the photo, blend."""
+"""Putting a swapped crop back into the photo: its colours, its fine detail, inverse warp, blend."""
+
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
 
+from faceswap_diffusion.conditioning.reference import Reference
 from faceswap_diffusion.faces.alignment import invert, transform_points, uncrop
+from faceswap_diffusion.faces.texture import smoothstep
+from faceswap_diffusion.pipeline_inputs import close_holes
 
 SMALLEST_SAMPLE = 64
 """Weighted pixels below which the colour statistics of a mask mean nothing."""
 
 CONTRAST_RANGE = (0.75, 1.33)
 """Limits of the factor on the spread of a Lab channel: colours are matched, shading is not flattened or blown up."""
+
+SURROUNDINGS_SIGMA = 0.02
+"""Smoothness of what is carried on from around the mask, as a share of the crop's side."""
+
+AGREEMENT = (6.0, 14.0)
+"""CIELAB distances of structure up to which a crop wholly, and from which on not at all, shows its reference."""
+
+TONE_SIGMA, STRUCTURE_SIGMA = 0.06, 0.012
+"""As shares of the crop's side: what is wider is tone, what is narrower is noise."""
+
+FINE_INSET = 0.012
+"""Width of the border of a drawn face that has no detail to give, as a share of the crop's side."""
 
 INVISIBLE = 1 / 512
 """Mask values below this cannot change an 8-bit pixel, and are taken as 0."""
@@ -39,26 +57,122 @@ def match_color(swap: np.ndarray, target: np.ndarray, mask: np.ndarray) -> np.nd
     return np.round(np.clip(rgb, 0, 1) * 255).astype(np.uint8)
 
 
+@dataclass(frozen=True, eq=False)
+class ShownReference:
+    """What a pipeline was shown where a face is hidden, and what of it its latents could hold.
+
+    Args:
+        filled (`np.ndarray`): (S, S, 3) float32 RGB in [0, 255], the target with the reference in it.
+        rebuilt (`np.ndarray`): (S, S, 3) float32 RGB, the same through the autoencoder.
+        coverage (`np.ndarray`): (S, S) float32 in [0, 1], where the reference shows something.
+        fine ([`Reference`], *optional*): (F, F), the source's face on the target's mesh, as fine as the photo; `None`
+            where that is no finer than the crop.
+    """
+
+    filled: np.ndarray
+    rebuilt: np.ndarray
+    coverage: np.ndarray
+    fine: Reference | None
+
+
+def continue_surroundings(pixels: np.ndarray, target: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Takes out of a repainted crop by what it differs from the target around the mask.
+
+    Autoencoder and model shift colours a little. What they did to the surroundings, which nobody asked them to change,
+    is carried on smoothly into the mask, so that there is no step at its border.
+
+    Args:
+        pixels (`np.ndarray`): (S, S, 3) float32 RGB in [0, 255], the repainted crop with its surroundings.
+        target (`np.ndarray`): (S, S, 3) uint8 RGB, the crop before it was repainted.
+        mask (`np.ndarray`): (S, S) float in [0, 1], 1 = repainted.
+
+    Returns:
+        `np.ndarray`: (S, S, 3) float32 RGB.
+    """
+    known = torch.from_numpy(1 - mask.astype(np.float32))[None, None]
+    difference = torch.from_numpy(target.astype(np.float32) - pixels).permute(2, 0, 1)[None]
+    carried = close_holes(difference * known, known)[0].permute(1, 2, 0).numpy()
+    return pixels + cv2.GaussianBlur(carried, (0, 0), SURROUNDINGS_SIGMA * len(mask))
+
+
+def agreement(pixels: np.ndarray, reference: ShownReference) -> np.ndarray:
+    """How far a repainted crop shows what its reference does, so that it may have its detail.
+
+    Args:
+        pixels (`np.ndarray`): (S, S, 3) float32 RGB in [0, 255].
+        reference ([`ShownReference`]): See there.
+
+    Returns:
+        `np.ndarray`: (S, S) float32 in [0, 1].
+    """
+    size = len(pixels)
+    painted, shown = (_to_lab(np.clip(view, 0, 255)) for view in (pixels, reference.rebuilt))
+    # Tone may differ, structure may not.
+    difference = painted - shown
+    difference = difference - cv2.GaussianBlur(difference, (0, 0), TONE_SIGMA * size)
+    distance = cv2.GaussianBlur(np.linalg.norm(difference, axis=2), (0, 0), STRUCTURE_SIGMA * size)
+    return reference.coverage * (1 - smoothstep(distance, *AGREEMENT))
+
+
+def add_detail(
+    pixels: np.ndarray,
+    target: np.ndarray,
+    fine_target: np.ndarray,
+    skin: np.ndarray | None,
+    reference: ShownReference | None,
+) -> np.ndarray:
+    """Gives a repainted crop the detail that it is too coarse for, at the photo's resolution.
+
+    Where it agrees with the reference, that is the source's: what the reference has and its reconstruction by the
+    autoencoder has not, and what the source's photo has beyond the crop. Other skin gets the target's fine texture.
+
+    Args:
+        pixels (`np.ndarray`): (S, S, 3) float32 RGB in [0, 255], the repainted crop.
+        target (`np.ndarray`): (S, S, 3) uint8 RGB, the crop before it was repainted.
+        fine_target (`np.ndarray`): (F, F, 3) uint8 RGB, the same at the photo's resolution.
+        skin (`np.ndarray`, *optional*): (S, S) float in [0, 1], where the target's texture may be put.
+        reference ([`ShownReference`], *optional*): Of the source's detail.
+
+    Returns:
+        `np.ndarray`: (F, F, 3) float32 RGB in [0, 255].
+    """
+    size = fine_target.shape[1::-1]
+    share = np.zeros(target.shape[:2], np.float32) if reference is None else agreement(pixels, reference)
+    if reference is not None:
+        pixels = pixels + share[..., None] * (reference.filled - reference.rebuilt)
+    fine = cv2.resize(pixels, size, interpolation=cv2.INTER_CUBIC)
+    if reference is not None and reference.fine is not None:
+        inside = _well_inside(reference.fine.coverage, FINE_INSET * size[0])
+        fine += (inside * cv2.resize(share, size))[..., None] * _beyond(reference.fine.pixels, target.shape[1::-1])
+    if skin is not None and size != target.shape[1::-1]:
+        fine += cv2.resize(skin * (1 - share), size)[..., None] * _beyond(fine_target, target.shape[1::-1])
+    return np.clip(fine, 0, 255)
+
+
+def _well_inside(coverage: np.ndarray, inset: float) -> np.ndarray:
+    """Coverage (F, F) without a border of `inset` pixels, where a picture ends and its detail would be its edge."""
+    width = 2 * round(inset) + 1
+    eroded = cv2.erode(coverage, np.ones((width, width)), borderType=cv2.BORDER_REPLICATE)
+    return cv2.blur(eroded, (width, width))
+
+
+def _beyond(fine: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """What a picture has beyond the resolution of `size` (width, height)."""
+    fine = fine.astype(np.float32)
+    coarse = cv2.resize(fine, size, interpolation=cv2.INTER_AREA)
+    return fine - cv2.resize(coarse, fine.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+
+
 def paste_back(
-    photo: np.ndarray,
-    crop: np.ndarray,
-    crop_mask: np.ndarray,
-    matrix: np.ndarray,
-    target: np.ndarray | None = None,
-    texture_mask: np.ndarray | None = None,
+    photo: np.ndarray, crop: np.ndarray, crop_mask: np.ndarray, matrix: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Warps a crop back onto the photo and blends it in by its mask; only the mask's own rectangle is computed.
 
-    A crop is often coarser than the photo. What of the photo is too fine for a crop, pores and grain, is what the
-    photo has and its own crop, warped back, has not; it can be put on what was repainted.
-
     Args:
         photo (`np.ndarray`): (H, W, 3) uint8 RGB.
-        crop (`np.ndarray`): (S, S, 3) uint8 RGB, the repainted crop.
+        crop (`np.ndarray`): (S, S, 3) uint8 or float32 RGB in [0, 255], the repainted crop.
         crop_mask (`np.ndarray`): (S, S) float in [0, 1], feathered; 1 = the crop, 0 = the photo.
         matrix (`np.ndarray`): (2, 3), maps photo pixels to crop pixels.
-        target (`np.ndarray`, *optional*): (S, S, 3) uint8 RGB, the crop before it was repainted; with `texture_mask`.
-        texture_mask (`np.ndarray`, *optional*): (S, S) float in [0, 1], where the photo's fine texture is put on it.
 
     Returns:
         `tuple[np.ndarray, np.ndarray]`: The new photo (H, W, 3) uint8, and the mask (H, W) float32 on it. Where the
@@ -72,9 +186,6 @@ def paste_back(
     pixels, mask = _warp_to_window(crop, crop_mask, matrix, (left, top, right, bottom))
     mask[mask < INVISIBLE] = 0
     below = photo[window].astype(np.float32)
-    if target is not None and texture_mask is not None:
-        coarse, textured = _warp_to_window(target, texture_mask, matrix, (left, top, right, bottom))
-        pixels = pixels + textured[..., None] * (below - coarse)
     blended = below + mask[..., None] * (pixels - below)
     result[window] = np.round(np.clip(blended, 0, 255)).astype(np.uint8)
     photo_mask[window] = mask

@@ -293,9 +293,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         self.check_reference(reference_image, reference_mask_image)
         self.check_strength(strength, num_inference_steps, self.shows_reference(reference_image, masked_image_latents))
 
-    def check_reference(
-        self, reference_image: ImageInput | None, reference_mask_image: ImageInput | None
-    ) -> None:
+    def check_reference(self, reference_image: ImageInput | None, reference_mask_image: ImageInput | None) -> None:
         """Refuses a reference that the checkpoint does not know, and a mask of none."""
         if reference_image is not None and self.config["hidden_fill"] != "reference":
             raise ValueError(
@@ -486,7 +484,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
 
         Returns:
             `tuple[torch.Tensor | None, torch.Tensor | None]`: Pixels `(B, 3, height, width)`, RGB in [-1, 1], or
-                `None` for plain grey; and where they show something, `(B, 1, height, width)`, or `None` for everywhere.
+                `None` for plain grey; where they show something, `(B, 1, height, width)`, or `None` for everywhere.
         """
         if reference_image is not None:
             mask = self.preprocess_mask(

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -21,23 +21,42 @@ from faceswap_diffusion.checkpoint_files import (
     load_parser,
     load_pipeline,
 )
-from faceswap_diffusion.compositing import match_color, paste_back
+from faceswap_diffusion.compositing import (
+    ShownReference,
+    add_detail,
+    continue_surroundings,
+    match_color,
+    paste_back,
+)
 from faceswap_diffusion.conditioning.geometry import exchange_geometry, identity_geometry
+from faceswap_diffusion.conditioning.reference import (
+    Reference,
+    SourceHead,
+    draw_reference,
+    render_texture,
+    ring_reach,
+    shown_around,
+)
 from faceswap_diffusion.devices import resolve_device, resolve_dtype
-from faceswap_diffusion.faces.alignment import crop, ffhq_matrix, transform_points
+from faceswap_diffusion.faces.alignment import crop, ffhq_matrix, resized_matrix, transform_points
 from faceswap_diffusion.faces.analyzer import Face, FaceAnalyzer, MeshFaceAnalyzer
 from faceswap_diffusion.faces.selection import NoFaceFoundError, nearest_face, select_face
+from faceswap_diffusion.faces.texture import FaceTexture, extract_texture, fill_by_mirror, merge_textures
 from faceswap_diffusion.masks.bisenet import BiSeNet
 from faceswap_diffusion.masks.inpaint import MaskLike, prepare_mask
 from faceswap_diffusion.masks.parsing import FaceParser, load_face_parser
 from faceswap_diffusion.masks.regions import REGIONS, feather, region_mask, repaint_mask
 from faceswap_diffusion.photos import Photo, PhotoLike, load_photo
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.pipeline_inputs import fill_hidden
 from faceswap_diffusion.provenance import save_image
 
 SAME_PERSON = 0.363  # cosine above which SFace's authors call two faces one person (OpenCV zoo)
 FACES_PER_BATCH = 4  # bounds the memory that a group photo takes
 FEATHER = 0.015  # standard deviation of the seam, as a share of the crop's side
+FINEST_CROP = 1024  # side in pixels: what a photo has beyond it is lost
+FINEST_TEXTURE = 1024  # side in texels
+LEAST_SHOWN = 1 / 3  # share of a face below which a warning says that the source shows little of it
 
 SourceLike = PhotoLike | Sequence[PhotoLike]
 
@@ -55,6 +74,8 @@ class AlignedFace:
         landmarks68 (`np.ndarray`): (68, 2) in dlib's order, x, y in crop pixels.
         geometry (`torch.Tensor`, *optional*): (1, 68, 2), the part of `landmarks68` that is the person's own; `None`
             if the checkpoint has no use for it, or the analyzer tells no pose and expression.
+        depth (`np.ndarray`, *optional*): (478,), of `landmarks`, in crop pixels, smaller is nearer; `None` if the
+            analyzer fits no mesh.
     """
 
     pixels: np.ndarray
@@ -64,6 +85,7 @@ class AlignedFace:
     landmarks: np.ndarray
     landmarks68: np.ndarray
     geometry: torch.Tensor | None = None
+    depth: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -74,11 +96,15 @@ class Person:
         identity_embeds (`torch.Tensor`): (1, D), of unit length.
         source_clip_embeds (`torch.Tensor`): (1, C).
         geometry (`torch.Tensor`, *optional*): (1, 68, 2), see [`AlignedFace`].
+        texture ([`FaceTexture`], *optional*): Of all photos; `None` if the checkpoint shows no references.
+        head ([`SourceHead`], *optional*): Of the photo that shows most of the face.
     """
 
     identity_embeds: torch.Tensor
     source_clip_embeds: torch.Tensor
     geometry: torch.Tensor | None = None
+    texture: FaceTexture | None = None
+    head: SourceHead | None = None
 
 
 @dataclass(frozen=True)
@@ -256,16 +282,24 @@ class FaceSwapper:
         if guidance_scale is None:
             guidance_scale = config["default_guidance_scale"]
         settings = {"num_inference_steps": steps, "guidance_scale": guidance_scale}
+        becoming = [people[mapping[index]] for index in swapped]
+        references = [self.draw_reference(face, person) for face, person in zip(aligned, becoming, strict=True)]
+        watch.lap("reference")
         crops = self.repaint(
             aligned,
             masks,
-            [people[mapping[index]] for index in swapped],
+            becoming,
+            references,
             seed,
             callback_on_step_end=callback_on_step_end,
             **settings,
         )
         watch.lap("diffuse")
-        rgb, changed = paste_faces(photo.rgb, aligned, masks, crops, color_match, skin_texture)
+        shown = [
+            None if reference is None else self.shown_reference(face, mask, reference, person)
+            for face, mask, reference, person in zip(aligned, masks, references, becoming, strict=True)
+        ]
+        rgb, changed = paste_faces(photo.rgb, aligned, masks, crops, shown, color_match, skin_texture)
         if photo_mask is not None:  # the photo's pixels are finer than the crop's, and the mask is meant to the pixel
             rgb, changed = np.where(photo_mask[..., None] > 0, rgb, photo.rgb), changed * (photo_mask > 0)
         image, mask = photo.with_pixels(rgb), Image.fromarray(np.ceil(changed * 255).astype(np.uint8))
@@ -315,6 +349,7 @@ class FaceSwapper:
             landmarks=transform_points(landmarks, matrix),
             landmarks68=landmarks68,
             geometry=self.own_geometry(landmarks68, face.head_pose, face.blendshapes),
+            depth=None if face.depth is None else face.depth * np.sqrt(abs(np.linalg.det(matrix[:, :2]))),
         )
 
     def own_geometry(
@@ -350,11 +385,37 @@ class FaceSwapper:
         Raises:
             NoFaceFoundError: If a photo has no such face.
         """
-        faces = [
-            self.align(photo.rgb, select_face(self.analyzer.analyze(photo.rgb), which, where=photo.name))
-            for photo in photos
+        found = [select_face(self.analyzer.analyze(photo.rgb), which, where=photo.name) for photo in photos]
+        aligned = [self.align(photo.rgb, face) for photo, face in zip(photos, found, strict=True)]
+        person = self.encode_faces(aligned, region)
+        if not self.shows_references or any(face.depth is None for face in aligned):
+            return person
+        textures = [
+            take_texture(*shown) for shown in zip([photo.rgb for photo in photos], found, aligned, strict=True)
         ]
-        return self.encode_faces(faces, region)
+        best = aligned[int(np.argmax([texture.shown for texture in textures]))]
+        return replace(person, texture=fill_by_mirror(merge_textures(textures)), head=source_head(best, region))
+
+    @property
+    def shows_references(self) -> bool:
+        """Whether the checkpoint is shown the source's face, drawn on the target's mesh."""
+        return self.pipeline.config["hidden_fill"] == "reference"
+
+    def draw_reference(self, face: AlignedFace, person: Person) -> Reference | None:
+        """Draws a person's face on that of a target.
+
+        Args:
+            face ([`AlignedFace`]): Of the target.
+            person ([`Person`]): Who it becomes.
+
+        Returns:
+            [`Reference`], *optional*: Of the crop's size; `None` if the checkpoint shows none, or one of the two faces
+            has no mesh.
+        """
+        if person.texture is None or face.depth is None:
+            return None
+        skin = region_mask(face.labels, "skin", face.label_names)
+        return draw_reference(person.texture, face.pixels, face.landmarks, face.depth, skin, person.head)
 
     @torch.no_grad()
     def encode_faces(self, faces: Sequence[AlignedFace], region: str = "face") -> Person:
@@ -381,6 +442,7 @@ class FaceSwapper:
         faces: Sequence[AlignedFace],
         masks: Sequence[np.ndarray],
         people: Sequence[Person],
+        references: Sequence[Reference | None],
         seed: int,
         **settings: Any,
     ) -> list[np.ndarray]:
@@ -390,6 +452,7 @@ class FaceSwapper:
             faces (`Sequence[AlignedFace]`): Of the target.
             masks (`Sequence[np.ndarray]`): For each face (S, S) float in [0, 1], 1 = repaint.
             people (`Sequence[Person]`): For each face who it becomes.
+            references (`Sequence[Reference | None]`): For each face what its hidden part shows, see `draw_reference`.
             seed (`int`): Of each generator.
             settings: Passed to the pipeline.
 
@@ -399,6 +462,10 @@ class FaceSwapper:
         crops = []
         for start in range(0, len(faces), FACES_PER_BATCH):
             batch = slice(start, start + FACES_PER_BATCH)
+            shown = [reference for reference in references[batch] if reference is not None]
+            if shown:
+                settings["reference_image"] = [reference.pixels / 255 for reference in shown]
+                settings["reference_mask_image"] = [reference.coverage for reference in shown]
             (images,) = self.pipeline(
                 image=[face.pixels for face in faces[batch]],
                 mask_image=list(masks[batch]),
@@ -412,6 +479,35 @@ class FaceSwapper:
             )
             crops += list(np.round(np.asarray(images) * 255).astype(np.uint8))
         return crops
+
+    @torch.no_grad()
+    def shown_reference(
+        self, face: AlignedFace, mask: np.ndarray, reference: Reference, person: Person
+    ) -> ShownReference:
+        """What the pipeline was shown in place of a face, for the fine detail that its crops cannot hold.
+
+        Args:
+            face ([`AlignedFace`]): Of the target.
+            mask (`np.ndarray`): (S, S) float in [0, 1], 1 = repainted.
+            reference ([`Reference`]): From `draw_reference`.
+            person ([`Person`]): Whose face it shows.
+        """
+        pipeline, size = self.pipeline, len(face.pixels)
+        pixel_values = pipeline.preprocess(face.pixels, size, size)
+        drawn = pipeline.preprocess(reference.pixels / 255, size, size)
+        mask_and_coverage = [torch.from_numpy(plane)[None, None].float() for plane in (mask, reference.coverage)]
+        filled = fill_hidden(pixel_values, mask_and_coverage[0], drawn, mask_and_coverage[1])
+        latents = pipeline.vae.encode(filled.to(pipeline.vae.device, pipeline.vae.dtype)).latent_dist.mode()
+        decoded = pipeline.vae.decode(latents).sample
+        rebuilt, filled = ((view[0].float().cpu().permute(1, 2, 0).numpy() + 1) * 127.5 for view in (decoded, filled))
+        finest = native_size(face.matrix, size)
+        fine = None
+        if finest > size:
+            assert person.texture is not None and face.depth is not None  # there is a reference
+            scale = finest / size
+            landmarks = (face.landmarks + 0.5) * scale - 0.5
+            fine = render_texture(person.texture, landmarks, face.depth * scale, (finest, finest))
+        return ShownReference(filled, rebuilt, reference.coverage, fine)
 
     def lend_shape(self, face: AlignedFace, person: Person) -> torch.Tensor:
         """Gives a target's landmarks the facial shape of the source, as far as the checkpoint says.
@@ -429,27 +525,76 @@ class FaceSwapper:
         return exchange_geometry(landmarks, face.geometry, person.geometry, self.pipeline.config["geometry_share"])
 
 
+def native_size(rgb_matrix: np.ndarray, size: int) -> int:
+    """Side of the aligned square of a face in pixels of its photo, from the crop's up to `FINEST_CROP`.
+
+    Args:
+        rgb_matrix (`np.ndarray`): (2, 3), photo pixels to pixels of a crop of `size`.
+        size (`int`): In pixels.
+    """
+    side = size / np.sqrt(abs(np.linalg.det(rgb_matrix[:, :2])))
+    return int(np.clip(np.ceil(side), size, max(size, FINEST_CROP)))
+
+
+def take_texture(rgb: np.ndarray, face: Face, aligned: AlignedFace) -> FaceTexture:
+    """Takes the texture of a face from its photo, as fine as that is.
+
+    Args:
+        rgb (`np.ndarray`): (H, W, 3) uint8.
+        face ([`Face`]): As found in it, with a mesh.
+        aligned ([`AlignedFace`]): The same face, cut out.
+    """
+    size = native_size(aligned.matrix, len(aligned.pixels))
+    matrix = ffhq_matrix(face.landmarks68, size)
+    visible = repaint_mask(aligned.labels, aligned.landmarks, "face", aligned.label_names)
+    visible = cv2.resize(visible, (size, size), interpolation=cv2.INTER_LINEAR)
+    assert aligned.depth is not None  # only meshes have textures
+    depth = aligned.depth * (size / len(aligned.pixels))
+    texels = min(FINEST_TEXTURE, 2 ** int(np.ceil(np.log2(size))))
+    return extract_texture(crop(rgb, matrix, size), transform_points(face.landmarks, matrix), depth, visible, texels)
+
+
+def source_head(face: AlignedFace, region: str) -> SourceHead:
+    """What a source's photo shows around its mesh, for a region to be repainted."""
+    shown = shown_around(face.labels, face.landmarks, region, face.label_names)
+    return SourceHead(face.pixels, face.landmarks, shown, ring_reach(region))
+
+
 def paste_faces(
     rgb: np.ndarray,
     faces: Sequence[AlignedFace],
     masks: Sequence[np.ndarray],
     crops: Sequence[np.ndarray],
+    shown: Sequence[ShownReference | None],
     color_match: bool,
     skin_texture: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Puts repainted crops back into a photo, one after the other.
+    """Puts repainted crops back into a photo, one after the other, as fine as the photo is.
+
+    Args:
+        rgb (`np.ndarray`): (H, W, 3) uint8.
+        faces (`Sequence[AlignedFace]`): Of the photo.
+        masks (`Sequence[np.ndarray]`): For each face (S, S) float in [0, 1].
+        crops (`Sequence[np.ndarray]`): For each face (S, S, 3) uint8 RGB.
+        shown (`Sequence[ShownReference | None]`): For each face the source of its fine detail, if there is one.
+        color_match (`bool`): Whether to give new skin the colours of the target's, where there is no reference.
+        skin_texture (`bool`): Whether skin without a reference gets the photo's own fine texture.
 
     Returns:
         `tuple[np.ndarray, np.ndarray]`: The new photo (H, W, 3) uint8 RGB, and (H, W) float32 in [0, 1], which is 0
         where the photo is unchanged to the byte.
     """
-    changed = np.zeros(rgb.shape[:2], np.float32)
-    for face, mask, pixels in zip(faces, masks, crops, strict=True):
-        skin, sigma = mask * region_mask(face.labels, "skin", face.label_names), FEATHER * len(mask)
-        if color_match:
+    photo, changed = rgb, np.zeros(rgb.shape[:2], np.float32)
+    for face, mask, pixels, reference in zip(faces, masks, crops, shown, strict=True):
+        skin = mask * region_mask(face.labels, "skin", face.label_names)
+        if reference is None and color_match:
             pixels = match_color(pixels, face.pixels, skin)
-        texture_mask = feather(skin, sigma) if skin_texture else None
-        rgb, seam = paste_back(rgb, pixels, feather(mask, sigma), face.matrix, face.pixels, texture_mask)
+        pixels = continue_surroundings(pixels.astype(np.float32), face.pixels, mask)
+        size = native_size(face.matrix, len(pixels))
+        matrix = resized_matrix(face.matrix, len(pixels), size)
+        fine = add_detail(pixels, face.pixels, crop(photo, matrix, size), skin if skin_texture else None, reference)
+        seam = cv2.resize(feather(mask, FEATHER * len(mask)), (size, size), interpolation=cv2.INTER_LINEAR)
+        rgb, seam = paste_back(rgb, fine, seam, matrix)
         changed = np.maximum(changed, seam)
     return rgb, changed
 

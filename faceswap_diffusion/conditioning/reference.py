@@ -48,10 +48,13 @@ SIMILAR_OPENING = 0.6
 CLOSED_EYE = 0.5
 """A texture's eye that is less open than this share of the target's is left to the model."""
 
-CONTRAST_RANGE = (0.8, 1.25)
-"""Limits of the factor on the spread of a Lab channel."""
+CONTRAST_RANGE = (0.7, 1.05)
+"""Limits of the factor on the spread of lightness: more would turn glints into metal."""
 
-RESIDUAL_LIMIT = np.array([10.0, 6.0, 6.0], np.float32)
+CHROMA_RANGE = (0.5, 1.8)
+"""Limits of the factor on CIELAB a* and b*."""
+
+RESIDUAL_LIMIT = np.array([14.0, 6.0, 6.0], np.float32)
 """Of what is left between two skins after their statistics agree, how much may count as light: L*, a*, b*."""
 
 FACE_REACH, HEAD_REACH = 1.4, 2.0
@@ -60,7 +63,7 @@ FACE_REACH, HEAD_REACH = 1.4, 2.0
 RING_INSET = 0.04
 """How far inside the mesh's outline, as a share of the way to its middle, the tones of face and ring are compared."""
 
-RESIDUAL_SIGMA = 0.08  # of the crop's side: cast shadows are wider, features narrower
+RESIDUAL_SIGMA = 0.06  # of the crop's side: cast shadows are wider, features narrower
 SMALLEST_SAMPLE = 64
 """Pixels of skin below which statistics mean nothing."""
 
@@ -227,8 +230,9 @@ def lay_over(below: Reference, above: Reference) -> Reference:
 def relight(reference: Reference, target: np.ndarray, skin: np.ndarray) -> Reference:
     """Brings a reference to the tone of the target's skin, and then to its shadows.
 
-    First mean and spread of each CIELAB channel are matched over the skin that both show (Reinhard et al. 2001), then
-    what smoothly varies between the two is added, as far as it may be light.
+    First the mean in CIELAB and the spread of lightness are matched over the skin that both show (Reinhard et al. 2001;
+    chroma is half scaled and half shifted: a shift alone would tint glints, teeth and the white of eyes, a factor alone
+    would stain shadows). Then what smoothly varies between the two is added, as far as it may be light.
 
     Args:
         reference ([`Reference`]): Drawn on the target's mesh.
@@ -244,7 +248,9 @@ def relight(reference: Reference, target: np.ndarray, skin: np.ndarray) -> Refer
         return reference
     drawn, wanted = _to_lab(reference.pixels), _to_lab(target)
     (mean, spread), (wanted_mean, wanted_spread) = _statistics(drawn, weights), _statistics(wanted, weights)
-    matched = (drawn - mean) * np.clip(wanted_spread / spread, *CONTRAST_RANGE) + wanted_mean
+    contrast = np.clip(wanted_spread[0] / spread[0], *CONTRAST_RANGE)
+    chroma = np.sqrt(np.clip(wanted_mean[1:] / np.maximum(mean[1:], 1), *CHROMA_RANGE))
+    matched = (drawn - mean) * [contrast, *chroma] + wanted_mean
     residual = _smooth(wanted - matched, weights, RESIDUAL_SIGMA * len(target))
     matched = matched + np.clip(residual, -RESIDUAL_LIMIT, RESIDUAL_LIMIT)
     return Reference(_to_rgb(matched), reference.coverage)

@@ -89,6 +89,21 @@ def invert(matrix: np.ndarray) -> np.ndarray:
     return np.column_stack([linear, -linear @ matrix[:, 2]])
 
 
+def resized_matrix(matrix: np.ndarray, size: int, new_size: int) -> np.ndarray:
+    """Rewrites the map to a crop for the same crop at another size.
+
+    Args:
+        matrix (`np.ndarray` of shape `(2, 3)`): Photo pixels to pixels of a crop of `size`.
+        size (`int`): Its side in pixels.
+        new_size (`int`): The other side in pixels.
+
+    Returns:
+        `np.ndarray` of shape `(2, 3)`: Photo pixels to pixels of a crop of `new_size`.
+    """
+    scale = new_size / size
+    return np.column_stack([matrix[:, :2] * scale, (matrix[:, 2] + 0.5) * scale - 0.5])
+
+
 def transform_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Maps points by an affine map.
 

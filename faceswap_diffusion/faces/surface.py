@@ -56,7 +56,7 @@ def face_surface() -> FaceSurface:
     skin_and_mouth = triangles[~inside_eye]
     triangles = np.concatenate([skin_and_mouth, *with_irises])
     eyes = np.arange(len(triangles)) >= len(skin_and_mouth)
-    mouth = np.isin(triangles, INNER_LIPS_478).all(axis=1)
+    mouth = np.asarray(np.isin(triangles, INNER_LIPS_478).all(axis=1))
     skin = ~eyes & ~np.isin(triangles, list(NOT_SKIN_478)).any(axis=1)
     return FaceSurface(triangles, _texture_coordinates(), skin, eyes, mouth)
 

@@ -71,10 +71,15 @@ class TextureRaster:
 
 @lru_cache(maxsize=4)
 def texture_raster(size: int) -> TextureRaster:
-    """The raster of a texture of `size` x `size` texels; it is the same for all faces."""
+    """The raster of a texture of `size` x `size` texels; it is the same for all faces.
+
+    It reaches a little beyond the mesh's outline, so that a texture can be interpolated there.
+    """
     surface = face_surface()
     points = surface.uv * size - 0.5
-    return TextureRaster(rasterize(points, surface.triangles, (size, size)), points)
+    seen = rasterize(points, surface.triangles, (size, size))
+    around = cv2.dilate(seen.astype(np.float32), np.ones((5, 5))).astype(np.int32)
+    return TextureRaster(np.where(seen == NOTHING, around, seen), points)
 
 
 def extract_texture(
@@ -243,7 +248,7 @@ def _cut_out(
 def _nearest_depth(shape: tuple[int, ...], points: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Depth of the nearest surface where each texel lies in the picture; far away where there is none."""
     surface = face_surface()
-    seen = rasterize(points[:, :2], surface.triangles, shape[1::-1], points[:, 2])
+    seen = rasterize(points[:, :2], surface.triangles, (shape[1], shape[0]), points[:, 2])
     depth = interpolate(seen, points[:, :2], surface.triangles, points[:, 2:])[..., 0]
     depth[seen == NOTHING] = 1e6
     return cv2.remap(depth, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=1e6)

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from faceswap_diffusion.conditioning.geometry import exchange_geometry, identity_geometry
 from faceswap_diffusion.faces.landmarks import dlib68
 from faceswap_diffusion.training.augmentation import augment_source, soften, thin_plate_basis, warp_mask
+from faceswap_diffusion.training.data.references import TrainingReferences
 from faceswap_diffusion.training.dataset import FaceRecord, PreparedFaces
 from faceswap_diffusion.training.mask_shuffling import MaskSet, check_mask_sets, draw_mask_set, region_or_face
 from faceswap_diffusion.training.mirroring import mirrored_landmarks68
@@ -113,6 +114,7 @@ class SampleSettings:
         pair_probability (`float`): How often another picture of the same person is the source, where there is one.
         identity_noise (`float`): Standard deviation added to each coordinate of an identity embedding.
         landmark_noise (`float`): Standard deviation in pixels of a 128-pixel crop: what detectors disagree by.
+        warped_masks (`float`): Share of the masks that are enlarged by a warped copy of themselves, as REFace's.
         geometry_share (`float`): Up to which share somebody else's geometry replaces the target's in its landmarks.
     """
 
@@ -123,6 +125,7 @@ class SampleSettings:
     pair_probability: float = 0.5
     identity_noise: float = 0.025
     landmark_noise: float = 0.4
+    warped_masks: float = 1.0
     geometry_share: float = 0.8
 
 
@@ -177,6 +180,8 @@ class SwapSamples(Dataset):
         settings (`SampleSettings`): How to draw.
         geometry_coefficients (`torch.Tensor`, *optional*): (58, 136), of the conditioner, for pixels of these crops;
             none: landmarks keep their owner's geometry.
+        references (`TrainingReferences`, *optional*): Draws what the hidden part of the targets shows, for checkpoints
+            that show references.
 
     Raises:
         ValueError: If cross samples are wanted of faces that are all one person's, or a mask set has labels that the
@@ -184,10 +189,14 @@ class SwapSamples(Dataset):
     """
 
     def __init__(
-        self, faces: PreparedFaces, settings: SampleSettings, geometry_coefficients: torch.Tensor | None = None
+        self,
+        faces: PreparedFaces,
+        settings: SampleSettings,
+        geometry_coefficients: torch.Tensor | None = None,
+        references: TrainingReferences | None = None,
     ):
         check_mask_sets(settings.mask_sets, faces.label_names)
-        self.faces, self.settings = faces, settings
+        self.faces, self.settings, self.references = faces, settings, references
         self.rows_of: dict[str, list[int]] = defaultdict(list)
         for row, identity in enumerate(faces.identities):
             self.rows_of[identity].append(row)
@@ -229,7 +238,7 @@ class SwapSamples(Dataset):
         mask_set = draw_mask_set(self.settings.mask_sets, generator, repaints_face=cross)
         mirrored, source_mirrored = uniform(generator) < 0.5, uniform(generator) < 0.5
         shown = self._shown(source, mask_set, source_mirrored, generator)
-        return {
+        sample = {
             "pixels": flip(target.pixels, mirrored).float() / 127.5 - 1,
             "mask": self._hidden(target, mask_set, mirrored, generator),
             "landmarks": self._landmarks(target, row, source_row if cross else None, mirrored, generator),
@@ -238,6 +247,10 @@ class SwapSamples(Dataset):
             "identity_embeds": self._identity(source, source_mirrored, generator),
             "indices": torch.tensor(index),
         }
+        if self.references is not None:
+            shown = flip(self.references.draw(target, source, mask_set.hidden, generator), mirrored)
+            sample |= {"reference": shown[:3], "reference_mask": shown[3:]}
+        return sample
 
     def collate(self, samples: list[dict[str, torch.Tensor]]) -> SwapBatch:
         """Puts samples into a batch, in the order of their roles."""
@@ -278,7 +291,9 @@ class SwapSamples(Dataset):
     ) -> torch.Tensor:
         mask = self._region(target, mask_set.hidden, mirrored)
         max_sigma = self.faces.resolution / 64  # swaps are feathered
-        return soften(torch.maximum(mask, warp_mask(mask, self.basis, generator)), max_sigma, generator)
+        if uniform(generator) < self.settings.warped_masks:
+            mask = torch.maximum(mask, warp_mask(mask, self.basis, generator))
+        return soften(mask, max_sigma, generator)
 
     def _landmarks(
         self, target: FaceRecord, row: int, source_row: int | None, mirrored: bool, generator: torch.Generator

@@ -9,6 +9,7 @@ from faceswap_diffusion.faces.alignment import (
     ffhq_matrix,
     invert,
     keypoints_from_landmarks,
+    sample_bilinear,
     transform_points,
     uncrop,
 )
@@ -175,4 +176,4 @@ def test_photo_wider_than_opencv_allows():
 def test_sample_bilinear_between_four_pixels():
     image = np.array([[[0.0], [10.0]], [[20.0], [40.0]]])
     points = np.array([[0.5, 0.5], [1.0, 1.0], [0.25, 0.0]])
-    np.testing.assert_allclose(alignment.sample_bilinear(image, points)[:, 0], [17.5, 40.0, 2.5])
+    np.testing.assert_allclose(sample_bilinear(image, points)[:, 0], [17.5, 40.0, 2.5])
