@@ -297,7 +297,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         """Refuses a reference that the checkpoint does not know, and a mask of none."""
         if reference_image is not None and self.config["hidden_fill"] != "reference":
             raise ValueError(
-                f"`reference_image` is for checkpoints whose hidden_fill is 'reference', here it is "
+                "`reference_image` is for checkpoints whose hidden_fill is 'reference', here it is "
                 f"{self.config['hidden_fill']!r}: leave it out, or take a checkpoint trained with references"
             )
         if reference_mask_image is not None and reference_image is None:

@@ -1,5 +1,5 @@
 # pyright: reportArgumentType=false, reportOptionalMemberAccess=false, reportAttributeAccessIssue=false
-# pyright: reportIndexIssue=false, reportOptionalSubscript=false, reportReturnType=false
+# pyright: reportIndexIssue=false, reportOptionalSubscript=false
 # diffusers annotates its models too loosely for the checker.
 """Swap models around a finished autoencoder: a new one with the architecture of the package's, or one that goes on."""
 
@@ -119,7 +119,9 @@ def exchange_autoencoder(pipeline: FaceSwapInpaintPipeline, vae: AutoencoderKL) 
         ValueError: If its latents have fewer channels than the UNet knows.
     """
     widen_unet(pipeline.unet, vae.config["latent_channels"], pipeline.config["channel_order"])
-    return FaceSwapInpaintPipeline.from_pipe(pipeline, vae=vae)
+    components = {**pipeline.components, "vae": vae}
+    settings = {name: value for name, value in pipeline.config.items() if name[0] != "_" and name not in components}
+    return FaceSwapInpaintPipeline(**components, **settings)
 
 
 def widen_unet(unet: UNet2DConditionModel, latent_channels: int, channel_order: str) -> None:

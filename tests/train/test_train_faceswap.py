@@ -222,7 +222,7 @@ def test_a_lora_is_saved_by_itself_and_in_a_checkpoint(arguments, checkpoint, tm
 
 def test_a_run_may_exchange_the_autoencoder_and_what_the_hidden_part_shows(arguments, tmp_path):
     tiny_vae(latent_channels=8, num_halvings=2).save_pretrained(tmp_path / "vae")
-    more = ["--new_vae", tmp_path / "vae", "--hidden_fill", "landmarks", "--max_train_steps", 1]
+    more = ["--new_vae", tmp_path / "vae", "--hidden_fill", "landmarks", "--max_train_steps", 2]
     run(training, arguments(tmp_path / "run", *more))
     pipeline = FaceSwapInpaintPipeline.from_pretrained(tmp_path / "run" / "pipeline")
     assert pipeline.config["hidden_fill"] == "landmarks"
