@@ -297,7 +297,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         """Refuses a reference that the checkpoint does not know, and a mask of none."""
         if reference_image is not None and self.config["hidden_fill"] != "reference":
             raise ValueError(
-                f"`reference_image` is for checkpoints whose hidden_fill is 'reference', here it is "
+                "`reference_image` is for checkpoints whose hidden_fill is 'reference', here it is "
                 f"{self.config['hidden_fill']!r}: leave it out, or take a checkpoint trained with references"
             )
         if reference_mask_image is not None and reference_image is None:
@@ -483,8 +483,8 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         Where there is no reference for a checkpoint that shows references, the landmarks are drawn.
 
         Returns:
-            `tuple[torch.Tensor | None, torch.Tensor | None]`: Pixels `(B, 3, height, width)`, RGB in [-1, 1], or
-                `None` for plain grey; where they show something, `(B, 1, height, width)`, or `None` for everywhere.
+            `tuple[torch.Tensor | None, torch.Tensor | None]`: Pixels `(B, 3, height, width)`, RGB in [-1, 1], `None`
+                for plain grey; and where they show something, `(B, 1, height, width)`, `None` for everywhere.
         """
         if reference_image is not None:
             mask = self.preprocess_mask(
@@ -798,9 +798,9 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         height, width = self._setting(height, "crop_size"), self._setting(width, "crop_size")
         num_inference_steps = self._setting(num_inference_steps, "default_num_inference_steps")
         guidance_scale = self._setting(guidance_scale, "default_guidance_scale")
-        if strength is None:
-            shows_reference = self.shows_reference(reference_image, masked_image_latents)
-            strength = self.config["default_strength"] if shows_reference else 1.0
+        if strength is None and not self.shows_reference(reference_image, masked_image_latents):
+            strength = 1.0
+        strength = self._setting(strength, "default_strength")
 
         # 1. Check inputs
         self.check_inputs(

@@ -18,25 +18,25 @@ CROSS_ATTENTION_DIM = 16
 CLIP_DIM = 12
 
 
-def tiny_vae(seed: int = 0) -> AutoencoderKL:
+def tiny_vae(seed: int = 0, latent_channels: int = 4, num_halvings: int = 1) -> AutoencoderKL:
     torch.manual_seed(seed)
     config: dict[str, Any] = {
-        "block_out_channels": (8, 16),
-        "down_block_types": ("DownEncoderBlock2D",) * 2,
-        "up_block_types": ("UpDecoderBlock2D",) * 2,
-        "latent_channels": 4,
+        "block_out_channels": (8, *(16,) * num_halvings),
+        "down_block_types": ("DownEncoderBlock2D",) * (num_halvings + 1),
+        "up_block_types": ("UpDecoderBlock2D",) * (num_halvings + 1),
+        "latent_channels": latent_channels,
         "norm_num_groups": 4,
         "sample_size": CROP_SIZE,
     }
     return AutoencoderKL(**config).eval()
 
 
-def tiny_unet(seed: int = 0) -> UNet2DConditionModel:
+def tiny_unet(seed: int = 0, latent_channels: int = 4) -> UNet2DConditionModel:
     torch.manual_seed(seed)
     return UNet2DConditionModel(
         sample_size=CROP_SIZE // 2,
-        in_channels=9,
-        out_channels=4,
+        in_channels=2 * latent_channels + 1,
+        out_channels=latent_channels,
         block_out_channels=(8, 16),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),

@@ -26,7 +26,7 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT, fuse_lora
-from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.pipeline_faceswap_inpaint import HIDDEN_FILLS, FaceSwapInpaintPipeline
 from faceswap_diffusion.training.arguments import (
     add_data_arguments,
     add_optimization_arguments,
@@ -36,7 +36,7 @@ from faceswap_diffusion.training.arguments import (
 from faceswap_diffusion.training.batches import Roles
 from faceswap_diffusion.training.checkpoints import load_whole_pipeline, save_lora, save_pipeline
 from faceswap_diffusion.training.dataset import PreparedFaces
-from faceswap_diffusion.training.new_model import build_pipeline
+from faceswap_diffusion.training.new_model import build_pipeline, exchange_autoencoder
 from faceswap_diffusion.training.objective import ObjectiveSettings, SwapObjective
 from faceswap_diffusion.training.run import Run, prepare_networks
 from faceswap_diffusion.training.script import draw_samples, hand_on, run_script, settings_of
@@ -67,7 +67,11 @@ def add_model_arguments(parser: ArgumentParser) -> None:
     model.add_argument("--train", type=Literal[TRAINING_MODES], default="full", help="what is trained")
     model.add_argument("--lora_rank", type=PositiveInt, default=16)
     model.add_argument("--new_vae", type=Path, help="exchange the checkpoint's autoencoder for this finished one")
-    model.add_argument("--draw_landmarks", type=bool | None, help="whether to draw them where the face is hidden")
+    model.add_argument(
+        "--hidden_fill",
+        type=Literal[HIDDEN_FILLS] | None,
+        help="what the target shows where its face is hidden; as the checkpoint has it if left out",
+    )
     new = parser.add_argument_group("a new model, in place of a checkpoint")
     new.add_argument("--vae", type=Path, help="folder of a finished autoencoder to build it around")
     new.add_argument("--image_encoder", type=Path, help="folder that holds image_encoder/ and feature_extractor/")
@@ -135,9 +139,9 @@ def load_base(args: Namespace) -> tuple[FaceSwapInpaintPipeline, PreparedFaces]:
         pipeline = load_whole_pipeline(args.pretrained_model_name_or_path)
         faces = PreparedFaces(args.train_data_dir, pipeline.config["crop_size"])
     if args.new_vae:
-        pipeline.register_modules(vae=AutoencoderKL.from_pretrained(args.new_vae))
-    if args.draw_landmarks is not None:
-        pipeline.register_to_config(draw_landmarks=args.draw_landmarks)
+        pipeline = exchange_autoencoder(pipeline, AutoencoderKL.from_pretrained(args.new_vae))
+    if args.hidden_fill is not None:
+        pipeline.register_to_config(hidden_fill=args.hidden_fill)
     return pipeline, faces
 
 

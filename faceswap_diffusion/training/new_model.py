@@ -1,7 +1,7 @@
 # pyright: reportArgumentType=false, reportOptionalMemberAccess=false, reportAttributeAccessIssue=false
-# pyright: reportIndexIssue=false
+# pyright: reportIndexIssue=false, reportOptionalSubscript=false
 # diffusers annotates its models too loosely for the checker.
-"""A new swap model around a finished autoencoder and image encoder: the architecture of the model in the package."""
+"""Swap models around a finished autoencoder: a new one with the architecture of the package's, or one that goes on."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,29 +11,31 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from torch import nn
 from transformers import CLIPVisionModelWithProjection
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from faceswap_diffusion.conditioning.conditioner import FaceConditioner
 from faceswap_diffusion.conditioning.geometry import fit_geometry
 from faceswap_diffusion.faces.landmarks import dlib68
-from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline, assemble_unet_input
 from faceswap_diffusion.training.dataset import PreparedFaces
 
 CROSS_ATTENTION_DIM = 192
 
 
-def build_unet(block_out_channels: Sequence[int], sample_size: int) -> UNet2DConditionModel:
+def build_unet(block_out_channels: Sequence[int], sample_size: int, latent_channels: int = 4) -> UNet2DConditionModel:
     """Attention in the two middle levels; the context also modulates every residual block (`addition_embed_type`).
 
     Args:
         block_out_channels (`Sequence[int]`): Channels of the four levels, multiples of 32.
         sample_size (`int`): Side of the latents.
+        latent_channels (`int`): Of the autoencoder.
     """
     return UNet2DConditionModel(
         sample_size=sample_size,
-        in_channels=9,
-        out_channels=4,
+        in_channels=2 * latent_channels + 1,
+        out_channels=latent_channels,
         block_out_channels=tuple(block_out_channels),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
@@ -91,7 +93,7 @@ def build_pipeline(
     num_halvings = len(vae.config["block_out_channels"]) - 1
     return FaceSwapInpaintPipeline(
         vae=vae,
-        unet=build_unet(block_out_channels, faces.resolution // 2**num_halvings),
+        unet=build_unet(block_out_channels, faces.resolution // 2**num_halvings, vae.config["latent_channels"]),
         image_encoder=image_encoder,
         feature_extractor=CLIPImageProcessorPil.from_pretrained(image_encoder_folder / "feature_extractor"),
         conditioner=build_conditioner(image_encoder.config.projection_dim, faces),
@@ -104,3 +106,57 @@ def build_pipeline(
         default_num_inference_steps=5,
         default_guidance_scale=1.0,
     )  # fmt: skip
+
+
+def exchange_autoencoder(pipeline: FaceSwapInpaintPipeline, vae: AutoencoderKL) -> FaceSwapInpaintPipeline:
+    """The same swap model around another autoencoder, whose latents may have more channels.
+
+    Args:
+        pipeline (`FaceSwapInpaintPipeline`): Whose UNet is widened in place.
+        vae (`AutoencoderKL`): Finished.
+
+    Raises:
+        ValueError: If its latents have fewer channels than the UNet knows.
+    """
+    widen_unet(pipeline.unet, vae.config["latent_channels"], pipeline.config["channel_order"])
+    components = {**pipeline.components, "vae": vae}
+    settings = {name: value for name, value in pipeline.config.items() if name[0] != "_" and name not in components}
+    return FaceSwapInpaintPipeline(**components, **settings)
+
+
+def widen_unet(unet: UNet2DConditionModel, latent_channels: int, channel_order: str) -> None:
+    """Makes an inpainting UNet one for latents of more channels: new weights are 0, old ones stay with their channels.
+
+    Args:
+        unet (`UNet2DConditionModel`): Changed in place.
+        latent_channels (`int`): How many there are to be.
+        channel_order (`str`): Of its inputs, see `assemble_unet_input`.
+
+    Raises:
+        ValueError: If there are more already.
+    """
+    num_known = unet.config["out_channels"]
+    if latent_channels < num_known:
+        raise ValueError(
+            f"the autoencoder's latents have {latent_channels} channels, the UNet is for {num_known}: take one of "
+            f"{num_known} channels or more"
+        )
+    known = (torch.arange(latent_channels) < num_known).float().view(1, -1, 1, 1)
+    mask = torch.full((1, 1, 1, 1), 0.5)  # neither 0 nor 1: known, whichever its polarity
+    known_inputs = assemble_unet_input(known, known, mask, channel_order).flatten() > 0
+    unet.conv_in = widened(unet.conv_in, known_inputs, torch.ones(unet.conv_in.out_channels, dtype=torch.bool))
+    unet.conv_out = widened(
+        unet.conv_out, torch.ones(unet.conv_out.in_channels, dtype=torch.bool), known.flatten() > 0
+    )
+    unet.register_to_config(in_channels=len(known_inputs), out_channels=latent_channels)
+
+
+def widened(conv: nn.Conv2d, known_inputs: torch.Tensor, known_outputs: torch.Tensor) -> nn.Conv2d:
+    """A convolution with more channels: `conv` on those that are marked in (C_in,) and (C_out,) bool, 0 elsewhere."""
+    wide = nn.Conv2d(len(known_inputs), len(known_outputs), conv.kernel_size, conv.stride, conv.padding)
+    for parameter in wide.parameters():
+        nn.init.zeros_(parameter)
+    with torch.no_grad():
+        wide.weight[known_outputs[:, None] & known_inputs] = conv.weight.flatten(0, 1)
+        wide.bias[known_outputs] = conv.bias
+    return wide

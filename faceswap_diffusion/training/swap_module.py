@@ -54,7 +54,7 @@ class SwapModule(nn.Module):
             return (None if drawing is None else drawing.to(batch.pixels.device)), None
         if batch.reference is None:
             raise ValueError(
-                "hidden_fill is 'reference', but the samples have no references: prepare faces that do, or train with "
+                "hidden_fill is 'reference', but the samples carry no references: train on samples that do, or with "
                 "--hidden_fill landmarks"
             )
         return batch.reference, batch.reference_mask

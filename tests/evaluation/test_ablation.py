@@ -55,7 +55,7 @@ def test_a_removed_condition_is_the_mean_for_everybody_and_comes_back(conditione
 
 
 def test_removed_landmarks_are_gone_from_the_drawing_as_well(conditioner: FaceConditioner):
-    pipeline = tiny_pipeline_of(conditioner, crop_size=64, landmark_scale=0.5, draw_landmarks=True)
+    pipeline = tiny_pipeline_of(conditioner, crop_size=64, landmark_scale=0.5, hidden_fill="landmarks")
     given, mean = tiny_landmarks(2, size=128), tiny_landmarks(1, size=64)[0]
     plain = pipeline.draw(given, 128, 128)
     with removed_condition(pipeline, "landmarks", mean * 0.5):  # in the conditioner's units

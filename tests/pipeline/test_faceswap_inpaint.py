@@ -1,6 +1,8 @@
 """What a call of the pipeline does with its arguments."""
 
 import io
+import json
+import logging
 
 import diffusers
 import numpy as np
@@ -13,6 +15,7 @@ from PIL import Image
 
 from faceswap_diffusion.conditioning.landmark_drawing import draw_landmarks
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.pipeline_inputs import fill_hidden, resize
 from faceswap_diffusion.pipeline_output import FaceSwapPipelineOutput
 from tests.tiny import (
     CROSS_ATTENTION_DIM,
@@ -23,12 +26,18 @@ from tests.tiny import (
     tiny_picture,
     tiny_pipeline,
     tiny_unet,
+    tiny_vae,
 )
 
 
 @pytest.fixture(scope="module")
 def pipe():
     return tiny_pipeline()
+
+
+@pytest.fixture(scope="module")
+def reference_pipe():
+    return tiny_pipeline(hidden_fill="reference", masked_latents="mode")
 
 
 def generators(*seeds):
@@ -39,34 +48,34 @@ def largest_difference(one, other):
     return (one - other).abs().max().item()
 
 
-class TestDrawnLandmarks:
-    @staticmethod
-    def encoded_by(pipe: FaceSwapInpaintPipeline, **changes) -> torch.Tensor:
-        """What the autoencoder is shown of the target in a call."""
-        seen = []
-        handle = pipe.vae.encoder.register_forward_pre_hook(lambda _module, arguments: seen.append(arguments[0]))
-        pipe(**{**tiny_inputs(), **changes})
-        handle.remove()
-        (pixels,) = seen
-        return pixels
+def encoded_by(pipe: FaceSwapInpaintPipeline, **changes) -> torch.Tensor:
+    """What the autoencoder is shown of the target in a call."""
+    seen = []
+    handle = pipe.vae.encoder.register_forward_pre_hook(lambda _module, arguments: seen.append(arguments[0]))
+    pipe(**{**tiny_inputs(), **changes})
+    handle.remove()
+    (pixels,) = seen
+    return pixels
 
+
+class TestDrawnLandmarks:
     def test_they_stand_where_the_face_is_hidden_and_nowhere_else(self):
-        plain = self.encoded_by(tiny_pipeline())
-        drawn = self.encoded_by(tiny_pipeline(draw_landmarks=True))
+        plain = encoded_by(tiny_pipeline())
+        drawn = encoded_by(tiny_pipeline(hidden_fill="landmarks"))
         mask = torch.from_numpy(np.array(tiny_mask(), np.float32) / 255)
         wanted = plain + mask * draw_landmarks(tiny_landmarks(), 32, 32)
         torch.testing.assert_close(drawn, wanted, atol=1e-6, rtol=0)
         assert largest_difference(plain * (mask == 0), drawn * (mask == 0)) == 0
 
     def test_without_landmarks_the_hidden_part_is_grey(self):
-        pipe = tiny_pipeline(draw_landmarks=True)
-        assert torch.equal(self.encoded_by(pipe, landmarks=None), self.encoded_by(tiny_pipeline(), landmarks=None))
+        pipe = tiny_pipeline(hidden_fill="landmarks")
+        assert torch.equal(encoded_by(pipe, landmarks=None), encoded_by(tiny_pipeline(), landmarks=None))
 
     def test_each_face_of_a_batch_gets_its_own(self):
-        pipe = tiny_pipeline(draw_landmarks=True)
+        pipe = tiny_pipeline(hidden_fill="landmarks")
         landmarks = tiny_landmarks(2)
-        together = self.encoded_by(pipe, landmarks=landmarks, generator=generators(0, 1))
-        alone = [self.encoded_by(pipe, landmarks=landmarks[index]) for index in range(2)]
+        together = encoded_by(pipe, landmarks=landmarks, generator=generators(0, 1))
+        alone = [encoded_by(pipe, landmarks=landmarks[index]) for index in range(2)]
         torch.testing.assert_close(together, torch.cat(alone))
 
     def test_a_shape_cannot_be_lent_without_knowing_shapes(self):
@@ -74,8 +83,226 @@ class TestDrawnLandmarks:
             tiny_pipeline(geometry_share=0.5)
 
     def test_the_setting_is_saved(self, tmp_path):
-        tiny_pipeline(draw_landmarks=True).save_pretrained(tmp_path)
-        assert FaceSwapInpaintPipeline.from_pretrained(tmp_path).config["draw_landmarks"] is True
+        tiny_pipeline(hidden_fill="landmarks").save_pretrained(tmp_path)
+        assert FaceSwapInpaintPipeline.from_pretrained(tmp_path).config["hidden_fill"] == "landmarks"
+
+    @pytest.mark.parametrize(
+        ("draw_landmarks", "hidden_fill", "pixel"),
+        [
+            (True, "landmarks", [0.5467529, 0.4057577, 0.2390511]),
+            (False, "grey", [0.5467322, 0.4065888, 0.2410213]),
+        ],
+    )
+    def test_checkpoints_of_before_are_read_and_swap_as_they_did(
+        self, tmp_path, caplog, monkeypatch, draw_landmarks, hidden_fill, pixel
+    ):
+        """`pixel` is what the code of then painted."""
+        monkeypatch.setattr(logging.getLogger("faceswap_diffusion"), "propagate", True)
+        expected = tiny_pipeline(hidden_fill=hidden_fill)
+        expected.save_pretrained(tmp_path)
+        index = json.loads((tmp_path / "model_index.json").read_text())
+        assert "draw_landmarks" not in index
+        del index["hidden_fill"], index["default_strength"]
+        (tmp_path / "model_index.json").write_text(json.dumps({**index, "draw_landmarks": draw_landmarks}))
+        loaded = FaceSwapInpaintPipeline.from_pretrained(tmp_path)
+        assert loaded.config["hidden_fill"] == hidden_fill
+        images = loaded(**tiny_inputs()).images
+        assert torch.equal(images, expected(**tiny_inputs()).images)
+        assert images[0, :, 16, 16].tolist() == pytest.approx(pixel, abs=1e-5)
+        assert "draw_landmarks" not in caplog.text
+        loaded.save_pretrained(tmp_path / "again")
+        assert "draw_landmarks" not in (tmp_path / "again" / "model_index.json").read_text()
+        chosen = FaceSwapInpaintPipeline.from_pretrained(tmp_path, hidden_fill="reference")
+        assert chosen.config["hidden_fill"] == "reference"
+
+
+def soft_half(size: int = 32) -> torch.Tensor:
+    """A reference's mask (size, size): white on the left, black on the right, grey between."""
+    return (torch.arange(size, 0, -1) / size * 4 - 1.5).clamp(0, 1).expand(size, size)
+
+
+class TestReference:
+    def test_it_stands_where_the_face_is_hidden_and_it_covers_and_around_it_is_smooth(self, reference_pipe):
+        mask, coverage = reference_pipe.preprocess_mask(tiny_mask(), None, 32, 32), soft_half()[None, None]
+        target, reference = (reference_pipe.preprocess(tiny_picture(seed), 32, 32) for seed in (1, 5))
+        seen = encoded_by(reference_pipe, reference_image=tiny_picture(5), reference_mask_image=soft_half())
+        shown = (mask == 0).expand_as(seen)
+        covered, hole = (((mask == 1) & (coverage == value)).expand_as(seen) for value in (1, 0))
+        assert min(shown.sum(), covered.sum(), hole.sum()) > 100
+        torch.testing.assert_close(seen[shown], target[shown], atol=1e-6, rtol=0)
+        torch.testing.assert_close(seen[covered], reference[covered], atol=1e-6, rtol=0)
+        assert seen[hole].std() < 0.5 * reference[hole].std()  # no noise, unlike both pictures
+        assert torch.equal(seen, fill_hidden(target, mask, reference, coverage))
+
+    def test_another_size_is_resized_like_the_target(self, reference_pipe):
+        seen = encoded_by(reference_pipe, reference_image=tiny_picture(5, 64), reference_mask_image=soft_half(64))
+        small = reference_pipe.preprocess(tiny_picture(5, 64), 32, 32) / 2 + 0.5
+        small_mask = reference_pipe.preprocess_mask(soft_half(64), None, 32, 32)
+        expected = encoded_by(reference_pipe, reference_image=small, reference_mask_image=small_mask)
+        torch.testing.assert_close(seen, expected, atol=1e-5, rtol=0)
+
+    def test_without_a_mask_it_covers_everything(self, reference_pipe):
+        seen = encoded_by(reference_pipe, reference_image=tiny_picture(5))
+        white = torch.ones(32, 32)
+        assert torch.equal(
+            seen, encoded_by(reference_pipe, reference_image=tiny_picture(5), reference_mask_image=white)
+        )
+        reference = reference_pipe.preprocess(tiny_picture(5), 32, 32)
+        torch.testing.assert_close(seen[..., 9:23, 9:23], reference[..., 9:23, 9:23], atol=1e-6, rtol=0)
+
+    @pytest.mark.parametrize("strength", [1.0, 0.5])
+    def test_alone_or_in_a_batch_the_same_face_comes_out(self, strength):
+        pipe = tiny_pipeline(hidden_fill="reference")
+        references, masks = [tiny_picture(seed) for seed in (5, 6)], [soft_half(), soft_half().T]
+        inputs = {**tiny_inputs(), "strength": strength}
+        together = {"reference_image": references, "reference_mask_image": masks, "generator": generators(7, 8)}
+        batch = pipe(**{**inputs, **together}).images
+        for index in range(2):
+            single = {"reference_image": references[index], "reference_mask_image": masks[index]}
+            alone = pipe(**{**inputs, **single, "generator": generators(7 + index)}).images
+            assert largest_difference(alone[0], batch[index]) < 1e-4
+        assert largest_difference(batch[0], batch[1]) > 1e-3
+
+    def test_without_one_the_landmarks_are_drawn_and_that_is_said(self, reference_pipe, caplog, monkeypatch):
+        monkeypatch.setattr(logging.getLogger("faceswap_diffusion"), "propagate", True)
+        drawn = tiny_pipeline(hidden_fill="landmarks", masked_latents="mode")
+        assert torch.equal(reference_pipe(**tiny_inputs()).images, drawn(**tiny_inputs()).images)
+        assert "no `reference_image`: the hidden part of the target shows the landmarks instead" in caplog.text
+        reference_pipe(**{**tiny_inputs(), "landmarks": None})
+        assert "no `reference_image`: the hidden part of the target is grey instead" in caplog.text
+        caplog.clear()
+        reference_pipe(**tiny_inputs(), reference_image=tiny_picture(5))
+        reference_pipe(**tiny_inputs(), masked_image_latents=torch.zeros(1, 4, 16, 16))
+        assert caplog.text == ""
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"reference_mask_image": tiny_mask()}, "`reference_mask_image` says .*: pass `reference_image`"),
+            (
+                {"reference_image": tiny_picture(5), "reference_mask_image": tiny_mask(16)},
+                r"`reference_mask_image` is \[\(16, 16\)\] pixels .* but `reference_image` is \[\(32, 32\)\]",
+            ),
+            (
+                {"reference_image": [tiny_picture(5)] * 2, "image": [tiny_picture(1)] * 3},
+                "`reference_image` is a batch",
+            ),
+            ({"reference_image": torch.full((3, 32, 32), 2.0)}, "`reference_image` reaches from 2 to 2"),
+        ],
+    )
+    def test_what_does_not_fit_is_refused_in_one_line(self, reference_pipe, arguments, message):
+        with pytest.raises(ValueError, match=message) as error:
+            reference_pipe(**{**tiny_inputs(), **arguments})
+        assert "\n" not in str(error.value)
+
+    @pytest.mark.parametrize("hidden_fill", ["grey", "landmarks"])
+    def test_a_checkpoint_that_shows_none_refuses_it(self, hidden_fill):
+        pipe = tiny_pipeline(hidden_fill=hidden_fill)
+        with pytest.raises(ValueError, match=f"is 'reference', here it is '{hidden_fill}': leave it out, or take"):
+            pipe(**tiny_inputs(), reference_image=tiny_picture(5))
+
+    def test_an_unknown_fill_is_refused(self):
+        with pytest.raises(ValueError, match="hidden_fill is 'black', but has to be one of"):
+            tiny_pipeline(hidden_fill="black")
+
+
+class TestStrength:
+    def inputs(self, **changes):
+        return {**tiny_inputs(), "reference_image": tiny_picture(5), "num_inference_steps": 5, **changes}
+
+    def test_at_1_it_is_a_swap_from_noise(self, reference_pipe):
+        expected = reference_pipe(**self.inputs()).images
+        assert torch.equal(reference_pipe(**self.inputs(), strength=1.0).images, expected)
+        plain = tiny_pipeline()
+        assert torch.equal(plain(**tiny_inputs(), strength=1.0).images, plain(**tiny_inputs()).images)
+
+    @torch.no_grad()
+    def test_below_it_starts_from_the_noised_masked_image_and_takes_the_last_steps(self, reference_pipe):
+        noise = torch.randn(1, 4, 16, 16, generator=generators(0)[0])
+        masked_image = encoded_by(reference_pipe, **self.inputs())
+        masked = (
+            reference_pipe.vae.encode(masked_image).latent_dist.mode() * reference_pipe.vae.config["scaling_factor"]
+        )
+        inputs = tiny_inputs()
+        mask = resize(reference_pipe.preprocess_mask(tiny_mask(), None, 32, 32), 16, 16)
+        context = reference_pipe.encode_condition(
+            inputs["image"], inputs["source_image"], inputs["source_mask_image"], inputs["landmarks"]
+        )
+        scheduler = tiny_pipeline().scheduler
+        scheduler.set_timesteps(5)
+        assert scheduler.timesteps.tolist() == [801, 601, 401, 201, 1]
+        alpha = scheduler.alphas_cumprod[401]
+        latents = alpha.sqrt() * masked + (1 - alpha).sqrt() * noise
+        for timestep in (401, 201, 1):
+            noise_pred = reference_pipe.unet(torch.cat([latents, masked, 1 - mask], dim=1), timestep, context).sample
+            latents = scheduler.step(noise_pred, timestep, latents).prev_sample
+        settings = {"strength": 0.6, "guidance_scale": 1.0, "output_type": "latent"}
+        for start in ({"latents": noise}, {"generator": generators(0)}):
+            got = reference_pipe(**self.inputs(**settings, **start)).images
+            torch.testing.assert_close(got, latents, atol=1e-5, rtol=1e-5)
+            assert reference_pipe.num_timesteps == 3
+
+    def test_ready_latents_are_the_reference_as_well(self, reference_pipe):
+        expected = reference_pipe(**self.inputs(strength=0.6)).images
+        masked = reference_pipe.vae.encode(encoded_by(reference_pipe, **self.inputs())).latent_dist.mode()
+        masked = masked * reference_pipe.vae.config["scaling_factor"]
+        got = reference_pipe(
+            **{**tiny_inputs(), "num_inference_steps": 5}, strength=0.6, masked_image_latents=masked
+        ).images
+        assert largest_difference(got, expected) < 1e-6
+
+    def test_the_config_has_a_default_for_calls_with_a_reference(self):
+        pipe = tiny_pipeline(hidden_fill="reference", default_strength=0.4)
+        expected = tiny_pipeline(hidden_fill="reference")(**self.inputs(strength=0.4)).images
+        assert torch.equal(pipe(**self.inputs()).images, expected)
+        pipe(**tiny_inputs(), num_inference_steps=5)
+        assert pipe.num_timesteps == 5
+
+    def test_the_less_of_the_way_is_gone_the_more_stays_of_the_reference(self, reference_pipe):
+        masked = reference_pipe.vae.encode(encoded_by(reference_pipe, **self.inputs())).latent_dist.mode()
+        masked = masked * reference_pipe.vae.config["scaling_factor"]
+        far, near = (
+            (reference_pipe(**self.inputs(strength=strength, output_type="latent")).images - masked).abs().mean()
+            for strength in (0.8, 0.2)
+        )
+        assert near < far
+
+    def test_the_progress_bar_counts_the_steps_that_are_taken(self):
+        pipe, screen = tiny_pipeline(hidden_fill="reference"), io.StringIO()
+        pipe.set_progress_bar_config(file=screen)
+        pipe(**self.inputs(strength=0.6))
+        assert "3/3" in screen.getvalue()
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"strength": 0.0}, "`strength` is 0.0: a number above 0 and at most 1 is needed"),
+            ({"strength": 1.5}, "`strength` is 1.5: a number above 0 and at most 1 is needed"),
+            ({"strength": float("nan")}, "`strength` is nan: a number above 0"),
+            ({"strength": 0.1}, "`num_inference_steps` is 5 and `strength` 0.1, which leaves no step: their product"),
+            ({"strength": 0.6, "reference_image": None}, "`strength` is 0.6, but below 1 a swap starts from the ref"),
+        ],
+    )
+    def test_what_does_not_fit_is_refused_in_one_line(self, reference_pipe, changes, message):
+        with pytest.raises(ValueError, match=message) as error:
+            reference_pipe(**self.inputs(**changes))
+        assert "\n" not in str(error.value)
+
+    def test_a_checkpoint_that_shows_no_reference_has_nothing_to_start_from(self):
+        with pytest.raises(ValueError, match="to a checkpoint whose hidden_fill is 'reference'"):
+            tiny_pipeline()(**tiny_inputs(), strength=0.5, masked_image_latents=torch.zeros(1, 4, 16, 16))
+
+
+def test_an_autoencoder_may_have_other_channels_and_another_factor():
+    components = {**tiny_components(), "vae": tiny_vae(latent_channels=8, num_halvings=3)}
+    components["unet"] = tiny_unet(latent_channels=8)
+    pipe = FaceSwapInpaintPipeline(**components, crop_size=32, hidden_fill="reference")
+    inputs = {**tiny_inputs(), "reference_image": tiny_picture(5), "num_inference_steps": 4}
+    for strength in (1.0, 0.5):
+        assert pipe(**inputs, strength=strength).images.shape == (1, 3, 32, 32)
+        assert pipe(**{**inputs, "output_type": "latent"}, strength=strength).images.shape == (1, 8, 4, 4)
+    with pytest.raises(ValueError, match="use multiples of 8"):
+        pipe(**inputs, height=36)
 
 
 class TestOutputs:
@@ -385,11 +612,14 @@ class TestSchedulers:
             pytest.importorskip("torchsde")
         components = tiny_components()
         components["scheduler"] = getattr(diffusers, name).from_config(components["scheduler"].config)
-        pipe = FaceSwapInpaintPipeline(**components, crop_size=32)
+        pipe = FaceSwapInpaintPipeline(**components, crop_size=32, hidden_fill="reference")
         pipe.set_progress_bar_config(disable=True)
-        latents = pipe(**{**tiny_inputs(), "output_type": "latent"}, num_inference_steps=4).images
-        assert latents.shape == (1, 4, 16, 16)
-        assert latents.isfinite().all()
+        settings = {**tiny_inputs(), "output_type": "latent", "num_inference_steps": 4}
+        reference = {"reference_image": tiny_picture(5), "strength": 0.5}
+        whole, half = (pipe(**settings, **more).images for more in ({}, reference))
+        assert whole.shape == half.shape == (1, 4, 16, 16)
+        assert whole.isfinite().all()
+        assert half.isfinite().all()
 
     def test_eta_is_for_those_that_take_it(self, pipe):
         still, lively = (pipe(**tiny_inputs(), eta=eta, num_inference_steps=4).images for eta in (0.0, 1.0))

@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from faceswap_diffusion.pipeline_inputs import (
-    hide,
+    close_holes,
+    fill_hidden,
     image_to_tensor,
     images_to_tensors,
     preprocess_encoder_image,
@@ -126,5 +127,63 @@ def test_a_batch_that_fits_no_other_is_refused():
 
 def test_hidden_pixels_are_grey_or_drawn_and_the_mask_stays_soft():
     pixels, mask = torch.full((1, 3, 1, 3), 0.8), torch.tensor([[[[0.0, 0.5, 1.0]]]])
-    assert hide(pixels, mask)[0, 0, 0].tolist() == pytest.approx([0.8, 0.4, 0.0])
-    assert hide(pixels, mask, torch.full_like(pixels, -1.0))[0, 0, 0].tolist() == pytest.approx([0.8, -0.1, -1.0])
+    assert fill_hidden(pixels, mask)[0, 0, 0].tolist() == pytest.approx([0.8, 0.4, 0.0])
+    drawing = torch.full_like(pixels, -1.0)
+    for coverage in (None, torch.ones_like(mask)):
+        filled = fill_hidden(pixels, mask, drawing, coverage)
+        assert filled[0, 0, 0].tolist() == pytest.approx([0.8, -0.1, -1.0])
+
+
+def row_of(*values: float) -> torch.Tensor:
+    """A picture or mask (1, 1, 1, W)."""
+    return torch.tensor(values, dtype=torch.float).view(1, 1, 1, -1)
+
+
+def test_what_no_reference_covers_gets_a_colour_of_its_surroundings():
+    """Level by level: 1 and -1 fill their halves, and two pixels to four is a blend of a quarter."""
+    filled = fill_hidden(row_of(1, 9, 9, -1), row_of(0, 1, 1, 0), row_of(7, 7, 7, 7), row_of(1, 0, 0, 1))
+    assert filled.flatten().tolist() == pytest.approx([1, 0.5, -0.5, -1])
+
+
+def test_soft_masks_and_soft_coverage_count_by_their_share():
+    # Known: 0.8 wholly, 0.4 by half: (0.8 + 0.2) / 1.5, which fills the other half of the second pixel.
+    half_hidden = fill_hidden(row_of(0.8, 0.4), row_of(0, 0.5), row_of(7, 7), row_of(0, 0))
+    assert half_hidden.flatten().tolist() == pytest.approx([0.8, 0.2 + 0.5 * 1 / 1.5])
+    # Known: 0.8 wholly, -1 by a quarter: (0.8 - 0.25) / 1.25 = 0.44
+    half_covered = fill_hidden(row_of(0.8, 7), row_of(0, 1), row_of(7, -1), row_of(0, 0.25))
+    assert half_covered.flatten().tolist() == pytest.approx([0.8, -0.25 + 0.75 * 0.44])
+
+
+@pytest.mark.parametrize("excess", [0.0, 1e-7])
+def test_where_nothing_is_known_it_is_grey(excess):
+    mask = torch.full((2, 1, 64, 64), 1 + excess)  # resizing rounds
+    coverage = torch.zeros_like(mask)
+    coverage[1, :, 5, 6] = 1e-3
+    filled = fill_hidden(torch.full((2, 3, 64, 64), 0.9), mask, torch.full((2, 3, 64, 64), -0.7), coverage)
+    assert not filled[0].any()
+    torch.testing.assert_close(filled[1], torch.full_like(filled[1], -0.7))  # the little that is known fills it all
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (24, 40), (17, 31)])
+def test_holes_are_smooth_and_within_what_is_around_them(height, width):
+    pixels = torch.where(torch.arange(width) < width // 2, -1.0, 1.0).expand(1, 3, height, width)
+    mask = torch.zeros(1, 1, height, width)
+    hole = slice(width // 4, -(width // 4))
+    mask[..., hole] = 1
+    filled = fill_hidden(pixels, mask, torch.full_like(pixels, 9.0), torch.zeros_like(mask))
+    assert -1 <= filled.min() < filled.max() <= 1
+    steps = filled.diff(dim=-1)
+    assert steps.min() > -1e-6
+    assert steps.max() < 0.35  # one step of 2 before
+    torch.testing.assert_close(filled[..., :1, :].expand_as(filled), filled, atol=1e-6, rtol=0)  # the same in each row
+
+
+def test_a_picture_of_one_colour_stays_one_and_pictures_of_a_batch_do_not_mix():
+    generator = torch.Generator().manual_seed(0)
+    pixels, weights = torch.rand(2, 3, 16, 16, generator=generator), torch.rand(2, 1, 16, 16, generator=generator)
+    plain = torch.full((1, 3, 16, 16), 0.3)
+    torch.testing.assert_close(close_holes(plain * weights[:1], weights[:1]), plain)
+    together = close_holes(pixels * weights, weights)
+    for index in range(2):
+        one = slice(index, index + 1)
+        assert torch.equal(close_holes(pixels[one] * weights[one], weights[one]), together[one])

@@ -22,7 +22,7 @@ from faceswap_diffusion.provenance import read_provenance
 from faceswap_diffusion.training.run import check_zero_2
 from faceswap_diffusion.training.states import saved_steps
 from tests.hub.imitation import HubImitation
-from tests.tiny import tiny_pipeline
+from tests.tiny import tiny_pipeline, tiny_vae
 from tests.train.launching import fsdp_environment, without_deepspeed, zero_2_environment
 from tests.train.scripts import ROOT, TRAIN, load_script, run, start, two_processes
 
@@ -218,6 +218,16 @@ def test_a_lora_is_saved_by_itself_and_in_a_checkpoint(arguments, checkpoint, tm
         torch.testing.assert_close(fused.unet.state_dict()[name], tensor)
         moved += not torch.equal(tensor, plain[name])
     assert moved > 4
+
+
+def test_a_run_may_exchange_the_autoencoder_and_what_the_hidden_part_shows(arguments, tmp_path):
+    tiny_vae(latent_channels=8, num_halvings=2).save_pretrained(tmp_path / "vae")
+    more = ["--new_vae", tmp_path / "vae", "--hidden_fill", "landmarks", "--max_train_steps", 2]
+    run(training, arguments(tmp_path / "run", *more))
+    pipeline = FaceSwapInpaintPipeline.from_pretrained(tmp_path / "run" / "pipeline")
+    assert pipeline.config["hidden_fill"] == "landmarks"
+    assert (pipeline.vae_scale_factor, pipeline.unet.config["in_channels"]) == (4, 17)
+    assert pipeline.unet.conv_out.weight[4:].any()  # no longer 0
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_saves_the_state_before(arguments, tmp_path, capsys):

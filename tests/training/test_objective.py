@@ -1,12 +1,14 @@
 """The objective: what it trains, that it is a mean over samples, and what each term sees."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from faceswap_diffusion.faces.mesh_topology import dlib68
+from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.training.batches import Roles, SampleSettings, SwapBatch, SwapSamples
 from faceswap_diffusion.training.dataset import PreparedFaces
 from faceswap_diffusion.training.objective import ObjectiveSettings, SwapObjective
@@ -244,3 +246,55 @@ def test_validation_like_views_see_the_target_outside_the_mask(batch):
     latents = objective.encode_targets(batch.pixels)
     swaps = objective.decode(latents, batch.pixels, torch.zeros_like(batch.mask))
     torch.testing.assert_close(swaps, batch.pixels)
+
+
+def with_references(batch: SwapBatch, seed: int = 0) -> SwapBatch:
+    """The same samples with references of noise, which cover most of what they should."""
+    generator = torch.Generator().manual_seed(seed)
+    reference = torch.rand(batch.pixels.shape, generator=generator) * 2 - 1
+    coverage = (torch.rand(batch.mask.shape, generator=generator) * 4).clamp(max=1)
+    return replace(batch, reference=reference, reference_mask=coverage)
+
+
+@pytest.fixture
+def showing_references(tmp_path) -> FaceSwapInpaintPipeline:
+    """A checkpoint like REFace's, which is to show references from now on."""
+    tiny_pipeline(mask_identity=True).save_pretrained(tmp_path)
+    pipeline = FaceSwapInpaintPipeline.from_pretrained(tmp_path)
+    pipeline.register_to_config(hidden_fill="reference")
+    return pipeline
+
+
+def test_a_checkpoint_like_refaces_learns_from_references(batch, showing_references):
+    moved = moved_after_two_steps(objective_of(pipeline=showing_references), with_references(batch))
+    assert moved["unet.conv_in.weight"]
+    assert moved["conditioner.landmark_projection.weight"]
+    assert {name for name, has_moved in moved.items() if has_moved and name.startswith(("vae.", "image_enc"))} == set()
+
+
+def test_references_are_shown_as_the_pipeline_shows_them(batch, showing_references):
+    objective = objective_of(pipeline=showing_references)
+    samples = with_references(batch).to("cpu")
+
+    def generators() -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(index) for index in range(8)]
+
+    got = objective.encode_masked(samples, generators())
+    pipeline, side = objective.pipeline, CROP_SIZE
+    fill = pipeline.prepare_fill(samples.reference / 2 + 0.5, samples.reference_mask, None, side, side)
+    with torch.no_grad():
+        _, expected = pipeline.prepare_mask_latents(
+            samples.pixels, samples.mask, None, torch.float32, torch.device("cpu"), generators(), *fill
+        )
+    torch.testing.assert_close(got, expected)
+    whole = objective.encode_masked(replace(samples, reference_mask=None), generators())
+    assert (whole - got).abs().max() > 1e-3  # it covers everything then
+    other = objective.encode_masked(with_references(batch, seed=1), generators())
+    assert (other - got).abs().max() > 1e-3
+
+
+def test_references_must_be_there_where_they_are_shown_and_are_left_out_elsewhere(batch, showing_references):
+    with pytest.raises(ValueError, match="hidden_fill is 'reference', but the samples carry no references"):
+        objective_of(pipeline=showing_references)(batch, 0)
+    grey = objective_of()
+    assert torch.equal(grey(with_references(batch), 0)["denoising"], grey(batch, 0)["denoising"])
