@@ -55,7 +55,7 @@ STEP_KEYS = (
     "pose_error", "6drepnet_pose_error", "light_angle", "face_psnr", "face_lpips", "fid",
     "sharpness_crop", "sharpness_photo", "seconds",
 )  # fmt: skip
-ONE_PERSON = "Source and target show one person: the target's own face is the truth."
+ONE_PERSON = "Source and target show one person: the target's own face is the truth, and likeness to it no leak."
 
 
 def build_report(

@@ -227,7 +227,7 @@ def evaluate_in_process(folder: str, checkpoint: str, pairs: str, batch_size: in
     sets = [listed_pairs(Path(pairs))]
     ablated = evaluation.measure(sets)
     if state.is_main_process:
-        report, _ = build_report(evaluation, sets, ablated, None)
+        report, _ = build_report(evaluation, sets, ablated, 0)
         (Path(folder) / "report.json").write_text(json.dumps(report))
 
 
