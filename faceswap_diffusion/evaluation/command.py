@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from faceswap_diffusion.evaluation.protocol import PairSet
     from faceswap_diffusion.evaluation.run import Evaluation
 
-DESCRIPTION = """Measure how good swaps are: checkpoints, finished swaps of other methods, and three references.
+DESCRIPTION = """Measure how good swaps are: checkpoints, finished swaps of other methods, and references.
 
 Each picture and each swap is measured once and kept in REPORT_DIR: a run that was stopped goes on where it was. Over
 several GPUs: accelerate launch -m faceswap_diffusion.evaluation ... (the same arguments); over several processes of
@@ -22,6 +22,8 @@ the CPU: torchrun --nproc-per-node 3 -m faceswap_diffusion.evaluation ..."""
 EXAMPLES = """examples:
   the model of the package on London and on turned heads, without each condition in turn:
     faceswap-diffusion evaluate --protocol london=london.tar --protocol turned=FACES --ablate 40 -o report
+  a face onto another photo of the same person, whose true pixels are known, at several numbers of steps:
+    faceswap-diffusion evaluate --protocol self=FACES --compare-steps 2 5 10 25 50 -o report
   two checkpoints on pairs of your own (a CSV with the columns source and target), three seeds:
     faceswap-diffusion evaluate --checkpoint A --checkpoint B --pairs pairs.csv --seeds 0 1 2 -o report
   finished swaps of another method on the same pairs:
@@ -29,7 +31,7 @@ EXAMPLES = """examples:
   REFace's protocol (all of CelebA-HQ's pictures in one folder):
     faceswap-diffusion evaluate --checkpoint A --protocol celebahq=CelebA-HQ-img -o report
 """
-PROTOCOL_NAMES = ("london", "turned", "looks", "celebahq", "ffhq", "casia")
+PROTOCOL_NAMES = ("london", "turned", "looks", "self", "celebahq", "ffhq", "casia")
 
 
 def protocol_and_path(text: str) -> tuple[str, Path]:
@@ -61,6 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seeds", nargs="+", type=int, default=[0], metavar="N", help="of the checkpoints (default: 0)")
     add("--limit", type=positive, metavar="N", help="only the first N pairs of each set")
     add("--ablate", type=positive, metavar="N", help="remove each condition of the checkpoints in turn on N pairs")
+    add("--compare-steps", nargs="+", type=positive, default=[], metavar="N",
+        help="a table of the checkpoints at these numbers of denoising steps as well")  # fmt: skip
     add("--steps", type=positive, metavar="N", help="denoising steps (default: the protocol's or the checkpoint's)")
     add("--guidance", type=float, metavar="SCALE", help="guidance scale (default: likewise)")
     add("--without-pictures", action="append", default=[], metavar="SET",
@@ -126,8 +130,10 @@ def evaluate(args: argparse.Namespace, sets: "list[PairSet]", outputs: dict[Path
 
     state = PartialState(cpu=resolve_device(args.device).type == "cpu")
     networks = load_networks()
-    methods = [*compared_methods(args, outputs, state), *reference_methods(networks.analyzer)]
-    evaluation = Evaluation(args.output, networks, methods, args.seeds, args.batch_size, state)
+    compared = compared_methods(args, outputs, state)
+    methods = [*compared, *reference_methods(networks.analyzer, compared)]
+    steps = sorted({*args.compare_steps})
+    evaluation = Evaluation(args.output, networks, methods, args.seeds, args.batch_size, state, steps)
     ablated = evaluation.measure(sets, args.ablate or 0)
     if state.is_main_process:
         write_report(evaluation, sets, ablated, args)
@@ -160,14 +166,14 @@ def compared_methods(
 def write_report(
     evaluation: "Evaluation", sets: "list[PairSet]", ablated: "dict[str, list[Method]]", args: argparse.Namespace
 ) -> None:
-    """Writes everything in the report's folder, and prints the tables."""
+    """Writes everything in the report's folder, and prints the tables, last the one for a model card."""
     from faceswap_diffusion.evaluation.page import write_page
-    from faceswap_diffusion.evaluation.report import build_report, format_report, write_data
+    from faceswap_diffusion.evaluation.report import build_report, card_of_first, format_report, write_data
 
     report, values = build_report(evaluation, sets, ablated, args.ablate)
     write_data(report, values, sets, evaluation.folder)
     path = write_page(report, values, evaluation, sets, args.without_pictures)
-    sys.stdout.write(f"{format_report(report)}\n\nThe report is at {path}\n")
+    sys.stdout.write(f"{format_report(report)}\n\n{card_of_first(report)}\nThe report is at {path}\n")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -14,7 +14,7 @@ TOP = 5
 MEASURED = (
     "sharpness_crop", "sharpness_photo", "border_step", "seconds", "peak_memory_mb",
     "background_psnr", "background_ssim", "background_lpips", "background_identical",
-    "unpainted_identical",
+    "unpainted_identical", "face_psnr", "face_lpips",
 )  # fmt: skip
 """Figures that a swap's record holds as they are."""
 
@@ -64,20 +64,27 @@ def compare(roles: Roles, galleries: dict[str, np.ndarray], people: np.ndarray) 
 
 
 def identity_values(roles: Roles, recognizer: str, gallery: np.ndarray, people: np.ndarray) -> dict[str, np.ndarray]:
-    """What one recogniser says: whose face the swaps show."""
+    """What one recogniser says: whose face the swaps show.
+
+    Where a pair's source and target are one person, whom the swap is closer to says nothing: that is NaN, and left out
+    if all pairs are such.
+    """
     swap, source, target = roles.stacked(recognizer, gallery.shape[1])
     to_source, to_target = metrics.cosines(swap, source), metrics.cosines(swap, target)
     source_rank = metrics.rank_in_gallery(swap, gallery, people[:, 0])
     target_rank = metrics.rank_in_gallery(swap, gallery, people[:, 1])
-    return {
-        "closer_to_source": (to_source > to_target).astype(float),
+    values = {
         "retrieves_source": (source_rank == 0).astype(float),
         "top5_source": (source_rank < TOP).astype(float),
-        "retrieves_target": np.where(people[:, 1] < 0, np.nan, target_rank == 0),
         "cosine_to_source": to_source,
         "cosine_to_target": to_target,
         "cosine_source_to_target": metrics.cosines(source, target),
     }
+    one_person = people[:, 0] == people[:, 1]
+    if not one_person.all():
+        values["closer_to_source"] = np.where(one_person, np.nan, to_source > to_target)
+        values["retrieves_target"] = np.where(one_person | (people[:, 1] < 0), np.nan, target_rank == 0)
+    return values
 
 
 def pose_values(roles: Roles) -> dict[str, np.ndarray]:

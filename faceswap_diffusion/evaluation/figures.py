@@ -66,6 +66,8 @@ OTHER_ROWS = (
     Row("background_psnr", "background PSNR (100 dB: identical)", DECIBELS, "higher"),
     Row("background_ssim", "background SSIM", NUMBER, "higher"),
     Row("background_lpips", "background LPIPS (VGG16)", NUMBER, "lower"),
+    Row("face_psnr", "face PSNR against the target, which is the truth (100 dB: identical)", DECIBELS, "higher"),
+    Row("face_lpips", "face LPIPS (VGG16) against the target, which is the truth", NUMBER, "lower"),
     Row("fid", "FID (Inception, 2048)", RATIO, "lower"),
     Row("kid", "KID (Inception, x 1000)", RATIO, "lower"),
     Row("clip_fd", "CLIP-FD (ViT-B/32, 512)", NUMBER, "lower"),

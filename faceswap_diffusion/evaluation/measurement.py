@@ -125,6 +125,33 @@ def add_background_lpips(
             record["background_lpips"] = distance
 
 
+def add_face_distances(
+    lpips: Callable[..., np.ndarray] | None,
+    records: Sequence[dict[str, Any]],
+    swaps: Sequence[Swap],
+    targets: Sequence[np.ndarray],
+    described: Sequence[Record],
+) -> None:
+    """Adds how far each swap's face is from the target's: for pairs of one person, where the target is the truth.
+
+    Both are seen on the target's aligned crop of 256 px, and only the target's face counts, by its own mask: the same
+    region whatever a method painted, so that methods compare. `face_psnr` is over the pixels inside. For `face_lpips`
+    (VGG16), which looks at whole squares, the pixels outside are the target's in both pictures.
+    """
+    faces = []
+    for record, swap, target, known in zip(records, swaps, targets, described, strict=True):
+        mask = face_mask(known)
+        if mask is None:
+            continue
+        painted, wanted = (crop(picture, mask.matrix, CROP_SIZE) for picture in (swap.rgb, target))
+        record["face_psnr"] = metrics.psnr(painted, wanted, mask.mask)
+        faces.append((record, np.where(mask.mask[..., None], painted, wanted), wanted))
+    if lpips is not None and faces:
+        distances = lpips([seen for _, seen, _ in faces], [wanted for _, _, wanted in faces])
+        for (record, _, _), distance in zip(faces, distances, strict=True):
+            record["face_lpips"] = distance
+
+
 def peak_memory_megabytes() -> float:
     """Greatest memory of this process so far, measuring networks included; the GPU's if one was used."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():

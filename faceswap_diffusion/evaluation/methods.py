@@ -2,7 +2,8 @@
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +18,7 @@ from faceswap_diffusion.evaluation.references import classical_swap, face_oval, 
 from faceswap_diffusion.faces.analyzer import Face, MeshFaceAnalyzer
 from faceswap_diffusion.faces.selection import select_face
 from faceswap_diffusion.photos import load_photo
-from faceswap_diffusion.swapper import FaceSwapper
+from faceswap_diffusion.swapper import AlignedFace, FaceSwapper, Person
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,14 @@ class Checkpoint:
             "conditioned_by": None if conditioner is None else conditioner.config["identity_network"],
             "crop_size": pipeline.config["crop_size"],
         }
+
+    def at_steps(self, num_inference_steps: int) -> "Checkpoint":
+        """The same checkpoint at another number of denoising steps, whatever the protocol prescribes."""
+        other = copy(self)
+        other.name = f"{self.name} at {num_inference_steps} steps"
+        other.settings = {**self.settings, "num_inference_steps": num_inference_steps}
+        other.facts = {**self.facts, "steps": num_inference_steps}
+        return other
 
     def swap(self, index: int, pair: Pair, seed: int, settings: dict[str, Any]) -> Swap:
         """Swaps a pair, and keeps what the conditioner was handed."""
@@ -193,13 +202,83 @@ class WarpedSource:
         return rgb, select_face(self.analyzer.analyze(rgb), where=str(path))
 
 
-def reference_methods(analyzer: MeshFaceAnalyzer) -> list[Method]:
-    """The three rows that give every figure its scale."""
+CropFill = Callable[[FaceSwapper, AlignedFace, np.ndarray, Person], np.ndarray]
+"""From a swapper, a target's face, its mask (S, S) float in [0, 1] and a person to a crop (S, S, 3) uint8 RGB."""
+
+
+def filled_with_reference(swapper: FaceSwapper, face: AlignedFace, mask: np.ndarray, person: Person) -> np.ndarray:
+    """What the pipeline is shown of the target: the rendered reference inside the mask, the target outside."""
+    raise NotImplementedError("the renderer of references is not there yet")
+
+
+class FillingSwapper(FaceSwapper):
+    """A swapper that pastes crops which were filled, and not painted: all but the diffusion is a swap's.
+
+    Args:
+        swapper ([`FaceSwapper`]): Whose swaps are meant.
+        fill (`CropFill`): Makes a crop.
+    """
+
+    def __init__(self, swapper: FaceSwapper, fill: CropFill):
+        super().__init__(swapper.pipeline, swapper.analyzer, swapper.name, swapper.parser)
+        self.fill = fill
+
+    def repaint(
+        self,
+        faces: Sequence[AlignedFace],
+        masks: Sequence[np.ndarray],
+        people: Sequence[Person],
+        seed: int,
+        **settings: Any,
+    ) -> list[np.ndarray]:
+        """Fills each face's crop; neither seed nor settings matter."""
+        return [self.fill(self, *parts) for parts in zip(faces, masks, people, strict=True)]
+
+
+class ReferenceAlone:
+    """A checkpoint's rendered reference without diffusion, pasted by a swap's own mask and compositing.
+
+    Args:
+        method ([`Checkpoint`]): The checkpoint.
+        fill (`CropFill`): Makes the crop that is pasted.
+    """
+
+    name = "reference alone"
+    uses_seed = False
+    painted = False
+
+    def __init__(self, method: Checkpoint, fill: CropFill = filled_with_reference):
+        self.swapper = FillingSwapper(method.swapper, fill)
+        self.facts: dict[str, Any] = {name: method.facts[name] for name in ("checkpoint", "weights", "crop_size")}
+
+    def swap(self, index: int, pair: Pair, seed: int, settings: dict[str, Any]) -> Swap:
+        """Pastes the reference of a pair."""
+        started = time.perf_counter()
+        result = self.swapper.swap(pair.source, pair.target)
+        seconds = time.perf_counter() - started
+        return Swap(np.asarray(result.image.convert("RGB")), np.asarray(result.mask, np.float32) / 255, seconds)
+
+
+def reference_methods(analyzer: MeshFaceAnalyzer, compared: Sequence[Method] = ()) -> list[Method]:
+    """The rows that give every figure its scale.
+
+    Args:
+        analyzer ([`MeshFaceAnalyzer`]): Finds the faces.
+        compared (`Sequence[Method]`): What is measured. "reference alone" is that of the first checkpoint among them
+            which is shown a reference, if there is one.
+    """
+    guided = [method for method in compared if isinstance(method, Checkpoint) and shows_reference(method)]
     return [
         UnchangedTarget(),
         WarpedSource("source pasted", pasted_source, analyzer),
         WarpedSource("classical warp", classical_swap, analyzer),
+        *(ReferenceAlone(method) for method in guided[:1]),
     ]
+
+
+def shows_reference(method: Checkpoint) -> bool:
+    """Whether the hidden part of the target shows a checkpoint the rendered reference."""
+    return method.swapper.pipeline.config.get("hidden_fill") == "reference"
 
 
 def weights_digest(folder: Path) -> str:

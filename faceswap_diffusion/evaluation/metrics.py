@@ -275,8 +275,21 @@ def background_psnr(swap: np.ndarray, target: np.ndarray, mask: np.ndarray) -> f
     Returns:
         `float`: Decibels; `IDENTICAL_PSNR` if nothing differs.
     """
-    outside = mask == 0
-    error = np.mean((swap[outside].astype(np.float64) - target[outside]) ** 2) if outside.any() else 0.0
+    return psnr(swap, target, mask == 0)
+
+
+def psnr(first: np.ndarray, second: np.ndarray, where: np.ndarray) -> float:
+    """Peak signal-to-noise ratio of a part of 8-bit pictures.
+
+    Args:
+        first (`np.ndarray`): (H, W, 3) uint8 RGB.
+        second (`np.ndarray`): (H, W, 3) uint8 RGB.
+        where (`np.ndarray`): (H, W) bool, the part.
+
+    Returns:
+        `float`: Decibels; `IDENTICAL_PSNR` if nothing differs.
+    """
+    error = np.mean((first[where].astype(np.float64) - second[where]) ** 2) if where.any() else 0.0
     return IDENTICAL_PSNR if error == 0 else float(10 * np.log10(255**2 / error))
 
 

@@ -15,6 +15,7 @@ from faceswap_diffusion.evaluation.figures import Row, show
 from faceswap_diffusion.evaluation.methods import Method
 from faceswap_diffusion.evaluation.protocol import PairSet
 from faceswap_diffusion.evaluation.report import (
+    ONE_PERSON,
     REFACE_SETS,
     ablation_cells,
     cell,
@@ -23,6 +24,7 @@ from faceswap_diffusion.evaluation.report import (
     reface_cells,
     reference_text,
     shown_rows,
+    step_cells,
 )
 from faceswap_diffusion.evaluation.run import Evaluation
 from faceswap_diffusion.evaluation.summary import Values
@@ -84,18 +86,30 @@ def set_section(
         "name": name,
         "pairs": figures["pairs"],
         "reference": reference_text(figures),
+        "note": ONE_PERSON if figures["one_person"] else "",
         "methods": list(figures["methods"]),
         "rows": [table_row(report, figures["methods"], row) for row in shown_rows(report, name)],
         "reface": reface_cells(report, name) if name in REFACE_SETS else [],
         "bars": [bar_plot(row, figures["methods"]) for row in drawn_rows(report, name)],
-        "ablation": [
-            {"method": method, "table": ablation_cells(rows, report["recognizers"])}
-            for method, rows in report["ablation"][name].items()
-        ],
+        "tables": further_tables(report, name),
         "galleries": [gallery(evaluation, pair_set, method, values[name][method.name]) for method in shown]
         if with_pictures
         else [],
     }
+
+
+def further_tables(report: dict[str, Any], set_name: str) -> list[tuple[str, str, tuple[list[str], list[list[str]]]]]:
+    """Title, note, header and cells of what stands below a set's own table: numbers of steps, removed conditions."""
+    recognizers = report["recognizers"]
+    steps = [
+        (f"{method}: by the number of denoising steps", "All with the first seed.", step_cells(rows, recognizers))
+        for method, rows in report["steps"][set_name].items()
+    ]
+    removed = "A removed condition is replaced by its mean over the set."
+    return steps + [
+        (f"{method}: each condition removed in turn", removed, ablation_cells(rows, recognizers))
+        for method, rows in report["ablation"][set_name].items()
+    ]
 
 
 def table_row(report: dict[str, Any], methods: dict[str, Any], row: Row) -> dict[str, Any]:
@@ -149,11 +163,14 @@ def gallery(evaluation: Evaluation, pair_set: PairSet, method: Method, values: V
 def swap_badness(values: Values, recognizers: Sequence[str], conditioned_by: str | None) -> np.ndarray:
     """How bad each swap (N,) of the first seed is: how much nearer it is to the target than to the source.
 
-    By the first held-out recogniser there is. A swap without a face is worst of all.
+    By the first held-out recogniser there is; where the target is the truth, by the PSNR of the face instead. A swap
+    without a face is worst of all.
     """
     held_out = [name for name in recognizers if name != conditioned_by] or list(recognizers)
-    closer_to_target = values[f"{held_out[0]}_cosine_to_target"][0] - values[f"{held_out[0]}_cosine_to_source"][0]
-    return np.where(np.isnan(closer_to_target), np.inf, closer_to_target)
+    badness = values[f"{held_out[0]}_cosine_to_target"][0] - values[f"{held_out[0]}_cosine_to_source"][0]
+    if "face_psnr" in values:
+        badness = np.where(np.isnan(badness), np.nan, -values["face_psnr"][0])
+    return np.where(np.isnan(badness), np.inf, badness)
 
 
 def triple(evaluation: Evaluation, pair_set: PairSet, method: Method, index: int) -> dict[str, str]:

@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import permutations, zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 TURNED_YAW = 15.0
 NUM_SYNTHETIC_PAIRS = 100
+NUM_SELF_PAIRS = 100
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 
@@ -22,7 +24,8 @@ class Pair:
 
     Args:
         source, target (`Path`): Pictures.
-        source_person, target_person (`int`): Indices of the two people in the set's gallery; -1 for one not in it.
+        source_person, target_person (`int`): Indices of the two people in the set's gallery; -1 for one not in it. One
+            number for both where they are one person: the target is then what the swap ought to be.
     """
 
     source: Path
@@ -50,6 +53,11 @@ class PairSet:
     reference: list[Path] = field(default_factory=list)
     reference_name: str = "the targets"
     settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def one_person(self) -> bool:
+        """Whether each pair's source and target show one person, so that the true pixels of a swap are known."""
+        return all(pair.source_person == pair.target_person for pair in self.pairs)
 
     def limited(self, count: int | None) -> "PairSet":
         """The same set with its first `count` pairs and the whole gallery; all pairs if `count` is `None`."""
@@ -212,6 +220,43 @@ def turned_pairs(folder: Path, count: int = NUM_SYNTHETIC_PAIRS) -> PairSet:
     return checked(PairSet("turned", pairs, [paths[index] for index in shown]))
 
 
+def self_pairs(folder: Path, count: int = NUM_SELF_PAIRS) -> PairSet:
+    """Pairs of two photos of one person, in both orders: the target's own pixels are what a swap ought to be.
+
+    Each person gives one pair, then each a second one, until there are enough: however few are taken, they show as
+    many people as they can, and people begin with different pairs. The gallery is everybody's first photo.
+
+    Args:
+        folder (`Path`): With manifest.csv, whose columns are `file` and `identity`, or `file` and `seed` as
+            `train/make_synthetic_faces.py --looks 2` writes it. Rows without an identity are nobody's.
+        count (`int`): Pairs.
+
+    Raises:
+        ValueError: If the manifest has neither column, or nobody has two photos.
+    """
+    people = [photos for photos in photos_of_people(folder).values() if len(photos) > 1]
+    pairs_of_people = []
+    for person, photos in enumerate(people):
+        pairs = [Pair(source, target, person, person) for source, target in permutations(photos, 2)]
+        first = person % len(pairs)
+        pairs_of_people.append(pairs[first:] + pairs[:first])
+    rounds = [pair for of_round in zip_longest(*pairs_of_people) for pair in of_round if pair is not None]
+    return checked(PairSet("self", rounds[:count], [photos[0] for photos in people]))
+
+
+def photos_of_people(folder: Path) -> dict[str, list[Path]]:
+    """The photos of each person by the column `identity` of a folder's manifest, or else `seed`, in its order."""
+    rows = read_manifest(folder, {"file"})
+    column = next((name for name in ("identity", "seed") if name in rows[0]), None)
+    if column is None:
+        raise ValueError(f"{folder / 'manifest.csv'}: expected a column 'identity' or 'seed' that tells who is shown")
+    photos: dict[str, list[Path]] = {}
+    for row in rows:
+        if row[column]:
+            photos.setdefault(row[column], []).append(folder / row["file"])
+    return photos
+
+
 def reface_pairs(name: str, first_target: int, folder: Path) -> PairSet:
     """REFace's test bench (arXiv 2409.07269, section 4): 1000 targets with the 1000 pictures after them, in order.
 
@@ -296,6 +341,7 @@ PROTOCOLS: dict[str, Callable[[Path], PairSet]] = {
     "london": london_pairs,
     "turned": turned_pairs,
     "looks": look_pairs,
+    "self": self_pairs,
     "celebahq": celebahq_pairs,
     "ffhq": ffhq_pairs,
     "casia": casia_pairs,

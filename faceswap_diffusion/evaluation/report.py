@@ -26,6 +26,7 @@ from faceswap_diffusion.evaluation.figures import (
 )
 from faceswap_diffusion.evaluation.methods import Method, WithoutCondition
 from faceswap_diffusion.evaluation.protocol import PairSet
+from faceswap_diffusion.evaluation.records import Records
 from faceswap_diffusion.evaluation.run import Evaluation
 from faceswap_diffusion.evaluation.statistics import Figure
 from faceswap_diffusion.evaluation.summary import SetSummary, Values
@@ -39,10 +40,22 @@ CONDITION_NAMES = {
 }
 REFACE_SETS = ("celebahq", "ffhq")
 CARD_KEYS = (
-    "pairs", "detected", "sface_closer_to_source", "sface_retrieves_source", "w600k_closer_to_source",
-    "w600k_retrieves_source", "pose_error", "expression_closer_to_target", "light_angle", "fid", "kid",
-    "sharpness_crop", "border_step", "unpainted_identical", "seconds",
+    "pairs", "detected",
+    "sface_closer_to_source", "sface_retrieves_source", "sface_cosine_to_source", "sface_cosine_to_target",
+    "w600k_closer_to_source", "w600k_retrieves_source", "w600k_cosine_to_source", "w600k_cosine_to_target",
+    "pose_error", "6drepnet_pose_error", "expression_closer_to_target", "expression_error", "gaze_error",
+    "mouth_opening_error", "light_angle", "face_psnr", "face_lpips", "fid", "kid",
+    "sharpness_crop", "sharpness_photo", "border_step", "unpainted_identical", "seconds",
 )  # fmt: skip
+CARD_REFERENCES = ("classical warp", "reference alone")
+"""Methods that stand beside a card's own: what the model has to be better than."""
+
+STEP_KEYS = (
+    "detected", "sface_closer_to_source", "sface_cosine_to_source", "w600k_closer_to_source", "w600k_cosine_to_source",
+    "pose_error", "6drepnet_pose_error", "light_angle", "face_psnr", "face_lpips", "fid",
+    "sharpness_crop", "sharpness_photo", "seconds",
+)  # fmt: skip
+ONE_PERSON = "Source and target show one person: the target's own face is the truth, and likeness to it no leak."
 
 
 def build_report(
@@ -75,6 +88,7 @@ def build_report(
         "networks": networks.licences(),
         "unavailable": networks.unavailable,
         "sets": {},
+        "steps": {},
         "ablation": {},
     }
     values: dict[str, dict[str, Values]] = {}
@@ -84,10 +98,12 @@ def build_report(
             values[pair_set.name], rows = _method_rows(evaluation, pair_set, summary)
             report["sets"][pair_set.name] = {
                 "pairs": len(pair_set.pairs),
+                "one_person": pair_set.one_person,
                 "reference": pair_set.reference_name,
                 "reference_count": len(pair_set.reference_pictures()),
                 "methods": rows,
             }
+            report["steps"][pair_set.name] = _step_rows(evaluation, pair_set, summary)
             report["ablation"][pair_set.name] = _ablation_rows(
                 evaluation, pair_set, summary, ablated[pair_set.name], num_ablated
             )
@@ -101,9 +117,25 @@ def _method_rows(
     for method in evaluation.methods:
         records = [evaluation.records(pair_set, method, seed) for seed in evaluation.seeds_of(method)]
         values[method.name] = summary.values(records)
-        figures = summary.figures(values[method.name]) | summary.distribution_figures(records)
-        rows[method.name] = {name: asdict(figure) for name, figure in figures.items()}
+        rows[method.name] = _all_figures(summary, values[method.name], records)
     return values, rows
+
+
+def _all_figures(summary: SetSummary, values: Values, records: Sequence[Records]) -> dict[str, dict[str, Any]]:
+    figures = summary.figures(values) | summary.distribution_figures(records)
+    return {name: asdict(figure) for name, figure in figures.items()}
+
+
+def _step_rows(
+    evaluation: Evaluation, pair_set: PairSet, summary: SetSummary
+) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
+    """For each checkpoint the figures at each number of steps, which is text as in JSON."""
+    rows: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
+    for name, methods in evaluation.stepped().items():
+        for count, method in methods.items():
+            records = [evaluation.records(pair_set, method, evaluation.seeds[0])]
+            rows.setdefault(name, {})[str(count)] = _all_figures(summary, summary.values(records), records)
+    return rows
 
 
 def _ablation_rows(
@@ -136,10 +168,16 @@ def format_report(report: dict[str, Any]) -> str:
     parts += [f"{name}: {describe(facts)}." for name, facts in report["methods"].items() if facts]
     for name, figures in report["sets"].items():
         parts.append(f"## Set {name}: {figures['pairs']} pairs; distributions against {reference_text(figures)}")
+        parts += [ONE_PERSON] if figures["one_person"] else []
         parts.append(summary_table(report, name))
         if name in REFACE_SETS:
             parts.append("### REFace's protocol, by its own names")
             parts.append(markdown_table(["", *figures["methods"]], reface_cells(report, name)))
+    for name, methods in report["steps"].items():
+        for method, rows in methods.items():
+            pairs = report["sets"][name]["pairs"]
+            parts.append(f"### {method}: by the number of denoising steps, set {name}, {pairs} pairs")
+            parts.append(markdown_table(*step_cells(rows, report["recognizers"])))
     for name, methods in report["ablation"].items():
         for method, rows in methods.items():
             pairs = round(rows["none"]["pairs"]["value"])
@@ -219,13 +257,30 @@ def reface_cells(report: dict[str, Any], set_name: str) -> list[list[str]]:
     ]
 
 
+def step_cells(
+    rows: dict[str, dict[str, dict[str, Any]]], recognizers: Sequence[str]
+) -> tuple[list[str], list[list[str]]]:
+    """Header, and a row for each number of denoising steps."""
+    columns = _present_columns(rows, recognizers, STEP_KEYS)
+    cells = [[steps, *(show(row, figures[row.key]["value"]) for row in columns)] for steps, figures in rows.items()]
+    return ["steps", *(row.label for row in columns)], cells
+
+
+def _present_columns(
+    rows: dict[str, dict[str, dict[str, Any]]], recognizers: Sequence[str], keys: Sequence[str]
+) -> list[Row]:
+    """Those of some figures that were measured, in the report's order."""
+    measured = next(iter(rows.values()))
+    return [row for row in figure_rows(recognizers) if row.key in keys and row.key in measured]
+
+
 def ablation_cells(
     rows: dict[str, dict[str, dict[str, Any]]], recognizers: Sequence[str]
 ) -> tuple[list[str], list[list[str]]]:
     """Header, and a row for each removed condition with the figures that it might worsen."""
     wanted = [f"{name}_{key}" for name in recognizers for key in ("closer_to_source", "cosine_to_source")]
     wanted += ["pose_error", "expression_closer_to_target", "light_angle", "detected", "sharpness_crop", "border_step"]
-    columns = [row for row in figure_rows(recognizers) if row.key in wanted and row.key in rows["none"]]
+    columns = _present_columns(rows, recognizers, wanted)
     cells = [
         [CONDITION_NAMES[name], *(show(row, rows[name][row.key]["value"]) for row in columns)]
         for name in ("none", *CONDITIONS)
@@ -235,9 +290,17 @@ def ablation_cells(
 
 
 def model_card_block(report: dict[str, Any], name: str) -> str:
-    """Markdown for a model card: one column for each set, the leading figures of one method with their intervals."""
+    """Markdown for a model card: the leading figures of one method with their intervals, set by set.
+
+    Beside it stand, in columns of their own, those of `CARD_REFERENCES` that were measured.
+    """
     columns = {row.key: row for row in figure_rows(report["recognizers"])}
-    sets = {set_name: figures["methods"][name] for set_name, figures in report["sets"].items()}
+    sets = {
+        set_name if method == name else f"{set_name}: {method}": figures["methods"][method]
+        for set_name, figures in report["sets"].items()
+        for method in (name, *CARD_REFERENCES)
+        if method in figures["methods"]
+    }
     cells = [
         [columns[key].label, *(cell(columns[key], figures, figures["detected"]["count"]) for figures in sets.values())]
         for key in CARD_KEYS
@@ -249,6 +312,11 @@ def model_card_block(report: dict[str, Any], name: str) -> str:
         for set_name, figures in report["sets"].items()
     ]
     return "\n".join(["## Evaluation", "", *lines, "", markdown_table(["", *sets], cells), ""])
+
+
+def card_of_first(report: dict[str, Any]) -> str:
+    """The model card's block of the first method."""
+    return model_card_block(report, next(iter(report["methods"])))
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -268,7 +336,7 @@ def write_data(
     """Writes report.json, report.md, figures.csv, swaps.csv and, for the first method, model_card.md."""
     _write(folder / "report.json", json.dumps(report, indent=2) + "\n")
     _write(folder / "report.md", format_report(report) + "\n")
-    _write(folder / "model_card.md", model_card_block(report, next(iter(report["methods"]))))
+    _write(folder / "model_card.md", card_of_first(report))
     figures = [
         [set_name, method, key, *figure.values()]
         for set_name, of_set in report["sets"].items()

@@ -15,7 +15,12 @@ from tqdm.auto import tqdm
 from faceswap_diffusion import __version__
 from faceswap_diffusion.evaluation.ablation import CONDITIONS
 from faceswap_diffusion.evaluation.description import Networks, describe
-from faceswap_diffusion.evaluation.measurement import measure_swaps, peak_memory_megabytes, preview
+from faceswap_diffusion.evaluation.measurement import (
+    add_face_distances,
+    measure_swaps,
+    peak_memory_megabytes,
+    preview,
+)
 from faceswap_diffusion.evaluation.methods import Checkpoint, Method, Swap, WithoutCondition
 from faceswap_diffusion.evaluation.protocol import PairSet
 from faceswap_diffusion.evaluation.records import Records, claim_folder
@@ -58,6 +63,8 @@ class Evaluation:
         seeds (`Sequence[int]`): Of every method that takes one.
         batch_size (`int`): Swaps whose pictures go through the feature networks together.
         state (`PartialState`): This process among those that share the work.
+        steps (`Sequence[int]`): Numbers of denoising steps at which the checkpoints are measured besides, with the
+            first seed.
     """
 
     folder: Path
@@ -66,6 +73,7 @@ class Evaluation:
     seeds: Sequence[int]
     batch_size: int
     state: PartialState
+    steps: Sequence[int] = ()
 
     @property
     def crop_size(self) -> int:
@@ -75,6 +83,11 @@ class Evaluation:
     def seeds_of(self, method: Method) -> Sequence[int]:
         """The seeds that a method is run with."""
         return self.seeds if method.uses_seed else self.seeds[:1]
+
+    def stepped(self) -> dict[str, dict[int, Checkpoint]]:
+        """For each checkpoint's name the checkpoint at each number of `steps`."""
+        checkpoints = [method for method in self.methods if isinstance(method, Checkpoint)]
+        return {method.name: {count: method.at_steps(count) for count in self.steps} for method in checkpoints}
 
     def records(self, pair_set: PairSet, method: Method, seed: int) -> Records:
         """Where a method's swaps are kept."""
@@ -106,6 +119,10 @@ class Evaluation:
         for pair_set in sets:
             for method in self.methods:
                 self._measure_method(pair_set, method, self.seeds_of(method))
+        for pair_set in sets:
+            for methods in self.stepped().values():
+                for method in methods.values():
+                    self._measure_method(pair_set, method, self.seeds[:1])
         self.state.wait_for_everyone()
         ablated = {pair_set.name: self._ablated_methods(pair_set) if ablate else [] for pair_set in sets}
         for pair_set in sets:
@@ -122,6 +139,7 @@ class Evaluation:
             "networks": self.networks.names(),
             "seeds": list(self.seeds),
             "ablate": ablate,
+            "steps": list(self.steps),
         }
         with self.state.main_process_first():
             claim_folder(self.folder, settings)
@@ -166,14 +184,12 @@ class Evaluation:
                 made = {
                     index: swap for index in batch if (swap := self._swap(method, pair_set, index, seed)) is not None
                 }
-                pairs = [pair_set.pairs[index] for index in made]
-                measured = measure_swaps(
-                    self.networks,
-                    list(made.values()),
-                    [load_photo(pair.target).rgb for pair in pairs],
-                    [photos.records.read(index) for index in photos.of([pair.target for pair in pairs])],
-                    self.crop_size,
-                )
+                swaps, paths = list(made.values()), [pair_set.pairs[index].target for index in made]
+                targets = [load_photo(path).rgb for path in paths]
+                described = [photos.records.read(index) for index in photos.of(paths)]
+                measured = measure_swaps(self.networks, swaps, targets, described, self.crop_size)
+                if pair_set.one_person:
+                    add_face_distances(self.networks.lpips, measured, swaps, targets, described)
                 for index, record in zip(made, measured, strict=True):
                     self._save_preview(records, index, made[index].rgb, method.painted)
                     records.write(index, record)

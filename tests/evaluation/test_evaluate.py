@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +161,49 @@ def test_a_killed_run_goes_on_and_ends_the_same(arguments: list[str], finished: 
     assert without_times(json.loads((finished / "report.json").read_text())) == without_times(before)
 
 
+@pytest.fixture(scope="module")
+def looks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tar file of two photos of one person."""
+    folder = tmp_path_factory.mktemp("looks")
+    names = ("p010_portrait", "p010_selfie")
+    for name in names:
+        Image.open(IMAGES / f"{name}.jpg").convert("RGB").resize((192, 192)).save(folder / f"{name}.png")
+    (folder / "manifest.csv").write_text("\n".join(["file,identity", *(f"{name}.png,P10" for name in names)]) + "\n")
+    with tarfile.open(folder.with_suffix(".tar"), "w") as archive:
+        archive.add(folder, arcname=".")
+    return folder.with_suffix(".tar")
+
+
+def test_one_person_at_several_numbers_of_steps(checkpoint: Path, looks: Path, tmp_path: Path, capsys):
+    options = ["evaluate", "--checkpoint", str(checkpoint), "--protocol", f"self={looks}", "--device", "cpu"]
+    options += ["--compare-steps", "3", "1", "2", "-o", str(tmp_path / "report")]
+    assert cli.main(options) == 0
+    printed = capsys.readouterr().out
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    methods, steps = report["sets"]["self"]["methods"], report["steps"]["self"]["tiny"]
+    assert report["sets"]["self"] | {"methods": 0} == {
+        "pairs": 2, "one_person": True, "reference": "the targets", "reference_count": 2, "methods": 0
+    }  # fmt: skip
+    assert methods["the target itself"]["face_psnr"]["value"] == 100.0
+    assert 5 < methods["tiny"]["face_psnr"]["value"] < methods["classical warp"]["face_psnr"]["value"] < 40
+    assert not any(key.endswith(("_closer_to_source", "_retrieves_target")) for key in methods["tiny"])
+    assert list(steps) == ["1", "2", "3"]
+    # The tiny checkpoint takes two steps by itself; another number gives other pictures.
+    assert steps["2"]["face_psnr"] == methods["tiny"]["face_psnr"]
+    assert len({figures["face_psnr"]["value"] for figures in steps.values()}) == 3
+    assert "### tiny: by the number of denoising steps, set self, 2 pairs" in printed
+    assert "| self: classical warp " in printed.split("## Evaluation")[1]  # the card comes last
+    assert "tiny: by the number of denoising steps" in (tmp_path / "report" / "report.html").read_text()
+    records = tmp_path / "report" / "records" / "self" / "tiny_at_3_steps" / "seed_0"
+    kept = {path: path.stat().st_mtime_ns for path in records.parents[1].rglob("*.npz")}
+    (records / "000001.npz").unlink()
+    assert cli.main(options) == 0
+    assert (records / "000001.npz").is_file()
+    assert {path for path, time in kept.items() if path.stat().st_mtime_ns != time} == {records / "000001.npz"}
+    again = json.loads((tmp_path / "report" / "report.json").read_text())["steps"]["self"]["tiny"]
+    assert again["3"]["face_psnr"] == steps["3"]["face_psnr"]
+
+
 def test_other_settings_need_another_folder(arguments: list[str], finished: Path, capsys):
     assert cli.main([*arguments, "--steps", "1", "-o", str(finished)]) == 2
     assert "was begun with other settings (methods): name another folder" in capsys.readouterr().err
@@ -183,7 +227,7 @@ def evaluate_in_process(folder: str, checkpoint: str, pairs: str, batch_size: in
     sets = [listed_pairs(Path(pairs))]
     ablated = evaluation.measure(sets)
     if state.is_main_process:
-        report, _ = build_report(evaluation, sets, ablated, None)
+        report, _ = build_report(evaluation, sets, ablated, 0)
         (Path(folder) / "report.json").write_text(json.dumps(report))
 
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from faceswap_diffusion.evaluation import metrics
 from faceswap_diffusion.evaluation.description import FaceMask, Networks, describe
-from faceswap_diffusion.evaluation.measurement import face_mask, measure_swaps, preview
+from faceswap_diffusion.evaluation.measurement import add_face_distances, face_mask, measure_swaps, preview
 from faceswap_diffusion.evaluation.methods import Swap
 from faceswap_diffusion.evaluation.recognizers import SFaceRecognizer
 from faceswap_diffusion.evaluation.records import Record
@@ -128,6 +129,46 @@ def test_a_target_without_a_face_has_no_mask(networks, target: np.ndarray):
     (record,) = measure_swaps(networks, [Swap(target)], [target], [{"detected": np.array(False)}], 128)
     assert record["detected"]
     assert "background_psnr" not in record
+
+
+def test_a_face_is_compared_with_the_truth_inside_the_targets_face_alone():
+    """A face of 64 x 64 pixels on a grey crop: brighter by 10, spoilt outside, equal, and a target without a face."""
+    inside = np.zeros((256, 256), bool)
+    inside[96:160, 96:160] = True
+    known: Record = {
+        "detected": np.array(True), "mask": inside, "matrix": np.array([[1.0, 0, 0], [0, 1, 0]])
+    }  # fmt: skip
+    target = np.full((256, 256, 3), 100, np.uint8)
+    spoilt = target.copy()
+    spoilt[:64] = 0
+    swaps = [Swap(target + np.uint8(10)), Swap(spoilt), Swap(target), Swap(target)]
+    records: list[dict] = [{}, {}, {}, {}]
+    add_face_distances(
+        mean_distance, records, swaps, [target] * 4, [known, known, known, {"detected": np.array(False)}]
+    )
+    assert records[0]["face_psnr"] == pytest.approx(28.1308, abs=1e-4)  # 20 log10(255 / 10)
+    assert records[0]["face_lpips"] == pytest.approx(10 * 64**2 / 256**2)  # outside, both pictures are the target
+    assert [records[index]["face_psnr"] for index in (1, 2)] == [metrics.IDENTICAL_PSNR] * 2
+    assert [records[index]["face_lpips"] for index in (1, 2)] == [0, 0]
+    assert records[3] == {}
+    without: list[dict] = [{}]
+    add_face_distances(None, without, swaps[:1], [target], [known])
+    assert without[0].keys() == {"face_psnr"}
+
+
+def test_the_face_is_found_where_the_target_shows_it():
+    """The crop is the photo turned upside down by half a turn and moved: so is what is compared."""
+    inside = np.zeros((256, 256), bool)
+    inside[:128] = True
+    known: Record = {"detected": np.array(True), "mask": inside, "matrix": np.array([[-1.0, 0, 255], [0, -1, 255]])}
+    target = np.full((256, 256, 3), 100, np.uint8)
+    upper, lower = target.copy(), target.copy()
+    upper[:100] += 10
+    lower[156:] += 10
+    records: list[dict] = [{}, {}]
+    add_face_distances(None, records, [Swap(upper), Swap(lower)], [target] * 2, [known] * 2)
+    assert records[0]["face_psnr"] == metrics.IDENTICAL_PSNR
+    assert records[1]["face_psnr"] == pytest.approx(28.1308 + 10 * np.log10(128 / 100), abs=1e-4)
 
 
 def test_previews_are_small():

@@ -87,6 +87,42 @@ def test_look_pairs_take_people_with_two_looks(synthetic: Path):
     assert [path.name for path in pairs.gallery] == ["7_0.jpg", "9_0.jpg"]
 
 
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Three photos of B, two of A, two of C, one of D, and one of nobody in particular."""
+    shown = {"b1": "B", "a1": "A", "b2": "B", "x": "", "c1": "C", "a2": "A", "c2": "C", "b3": "B", "d1": "D"}
+    rows = [f"{file}.jpg,{identity}" for file, identity in shown.items()]
+    return write_set(tmp_path / "photos", "file,identity", rows)
+
+
+def names_of(pairs: protocol.PairSet) -> list[tuple[str, str]]:
+    return [(pair.source.stem, pair.target.stem) for pair in pairs.pairs]
+
+
+def test_self_pairs_are_all_ordered_pairs_of_each_persons_photos_a_round_at_a_time(photos: Path):
+    pairs = protocol.self_pairs(photos)
+    assert names_of(pairs) == [
+        ("b1", "b2"), ("a2", "a1"), ("c1", "c2"),  # a pair of each person, who begin with different ones
+        ("b1", "b3"), ("a1", "a2"), ("c2", "c1"),
+        ("b2", "b1"), ("b2", "b3"), ("b3", "b1"), ("b3", "b2"),
+    ]  # fmt: skip
+    assert names_of(protocol.self_pairs(photos, count=4)) == names_of(pairs)[:4]
+    assert [path.stem for path in pairs.gallery] == ["b1", "a1", "c1"]
+    assert [(pair.source_person, pair.target_person) for pair in pairs.pairs[:3]] == [(0, 0), (1, 1), (2, 2)]
+    assert pairs.one_person
+
+
+def test_people_are_told_by_identity_or_by_seed_and_nothing_else(synthetic: Path, photos: Path):
+    assert names_of(protocol.self_pairs(synthetic)) == [("7_0", "7_1"), ("9_1", "9_0"), ("7_1", "7_0"), ("9_0", "9_1")]
+    assert not look_pairs(synthetic).one_person
+    (photos / "manifest.csv").write_text("file\nb1.jpg\n")
+    with pytest.raises(ValueError, match="expected a column 'identity' or 'seed'"):
+        protocol.self_pairs(photos)
+    (photos / "manifest.csv").write_text("file,identity\nb1.jpg,B\na1.jpg,A\n")
+    with pytest.raises(ValueError, match="'self' has no pair"):
+        protocol.self_pairs(photos)
+
+
 def test_bad_sets_are_refused_in_one_line(tmp_path: Path, london: Path):
     empty = write_set(tmp_path / "empty", "file,path,identity", [])
     text = tmp_path / "text.tar"

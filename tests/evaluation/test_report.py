@@ -33,11 +33,13 @@ def full_report() -> dict:
         "sets": {
             "ffhq": {
                 "pairs": 100,
+                "one_person": False,
                 "reference": "the whole data set",
                 "reference_count": 70000,
                 "methods": {"ours": ours, "target": target},
             }
         },
+        "steps": {"ffhq": {"ours": {"2": ours, "50": {**ours, "pose_error": figure(9.0)}}}},
         "ablation": {"ffhq": {"ours": {"none": {"pairs": figure(40), **lost}, "landmarks": lost}}},
     }
 
@@ -99,6 +101,47 @@ def test_lost_conditions_are_rows():
     assert rows == [["nothing", "100.0%", "10.0%", "12.0°"], ["landmarks of the target", "100.0%", "10.0%", "12.0°"]]
 
 
+def test_numbers_of_steps_are_rows():
+    header, rows = report.step_cells(full_report()["steps"]["ffhq"]["ours"], ["sface", "w600k"])
+    labels = [
+        "face detected in the swap", "sface: closer to the source than to the target", "head pose error (mesh), mean",
+        "seconds per swap, median",
+    ]  # fmt: skip
+    assert header == ["steps", *labels]
+    assert rows == [["2", "98.0%", "81.4%", "4.4°", "-"], ["50", "98.0%", "81.4%", "9.0°", "-"]]
+    assert "### ours: by the number of denoising steps, set ffhq, 100 pairs" in report.format_report(full_report())
+
+
+def test_a_set_of_one_person_says_so():
+    of_one = full_report()
+    of_one["sets"]["ffhq"]["one_person"] = True
+    assert report.ONE_PERSON in report.format_report(of_one)
+    assert report.ONE_PERSON not in report.format_report(full_report())
+
+
+def test_the_card_holds_every_figure_that_was_agreed_on_beside_the_references_to_beat():
+    methods = {
+        name: {"detected": figure(1.0), **{key: figure(value) for key in report.CARD_KEYS if key != "detected"}}
+        for name, value in (("ours", 0.25), ("source pasted", 0.5), ("classical warp", 0.75), ("reference alone", 1.0))
+    }
+    both = full_report()
+    both["sets"] = {name: {**both["sets"]["ffhq"], "methods": methods} for name in ("london", "turned")}
+    rows = rows_of(report.model_card_block(both, "ours"))
+    references = [f"{name}: {method}" for name in ("london", "turned") for method in report.CARD_REFERENCES]
+    assert rows[""] == ["london", *references[:2], "turned", *references[2:]]
+    assert rows["w600k: mean cosine to the target (leak)"] == ["0.250", "0.750", "1.000"] * 2
+    for label in (
+        "face detected in the swap", "sface: mean cosine to the source", "sface: mean cosine to the target (leak)",
+        "w600k: mean cosine to the source", "head pose error (6DRepNet360, angle of rotation)",
+        "expression error (L1 of 51 blendshapes)", "gaze error (L1 of 8 blendshapes)",
+        "mouth opening error / eye distance", "direction of the light, error", "FID (Inception, 2048)",
+        "sharpness, swap / target, at photo resolution", "colour step at the border, swap / target",
+    ):  # fmt: skip
+        assert label in rows
+    known = {row.key for row in figures.figure_rows(["sface", "w600k"])}
+    assert known >= {*report.CARD_KEYS, *report.STEP_KEYS}
+
+
 def test_the_card_has_a_column_for_each_set():
     card = report.model_card_block(full_report(), "ours")
     rows = rows_of(card)
@@ -133,6 +176,8 @@ def test_the_worst_swap_is_one_without_a_face_then_the_most_like_the_target_to_a
     badness = page.swap_badness(values, ["sface", "w600k"], "sface")
     assert badness == pytest.approx([-0.4, 0.6, np.inf])
     assert page.swap_badness(values, ["sface"], "sface") == pytest.approx([-0.9] * 3)
+    of_one_person = {**values, "face_psnr": np.array([[20.0, 30.0, 40.0]])}
+    assert page.swap_badness(of_one_person, ["sface", "w600k"], "sface") == pytest.approx([-20, -30, np.inf])
 
 
 def test_every_row_has_a_name_of_its_own():

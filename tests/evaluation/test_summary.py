@@ -103,6 +103,24 @@ def test_a_set_of_failures_has_rates_of_zero_and_no_means(tmp_path: Path):
     assert "fid" not in figures
 
 
+def test_of_one_person_nobody_asks_whom_the_swap_is_closer_to(tmp_path: Path, swaps: Records):
+    pair_set, photos = small_set(tmp_path)
+    pairs = [Pair(pair.source, pair.target, pair.source_person, pair.source_person) for pair in pair_set.pairs]
+    mixed = PairSet("mixed", [*pairs[:1], *pair_set.pairs[1:]], pair_set.gallery)
+    alike = PairSet("self", pairs, pair_set.gallery)
+    swaps.write(2, face([0.0, 0.0, 1.0], face_psnr=30.0, face_lpips=0.25))
+    values = {}
+    for of in (mixed, alike):
+        with SetSummary(of, photos, ["net"], []) as summary:
+            values[of.name] = summary.values([swaps])
+    np.testing.assert_array_equal(values["mixed"]["net_closer_to_source"], [[np.nan, 0, 1]])
+    np.testing.assert_array_equal(values["mixed"]["net_retrieves_target"], [[np.nan, 1, 0]])
+    assert not {"net_closer_to_source", "net_retrieves_target"} & values["self"].keys()
+    np.testing.assert_array_equal(values["self"]["net_retrieves_source"], [[1, 0, 1]])
+    np.testing.assert_array_equal(values["self"]["face_psnr"], [[np.nan, np.nan, 30.0]])
+    assert values["self"]["face_lpips"][0, 2] == 0.25
+
+
 def test_seeds_are_rows(tmp_path: Path, swaps: Records):
     pair_set, photos = small_set(tmp_path)
     with SetSummary(pair_set, photos, ["net"], []) as summary:
