@@ -503,7 +503,8 @@ class FaceSwapper:
         finest = native_size(face.matrix, size)
         fine = None
         if finest > size:
-            assert person.texture is not None and face.depth is not None  # there is a reference
+            assert person.texture is not None  # there is a reference
+            assert face.depth is not None
             scale = finest / size
             landmarks = (face.landmarks + 0.5) * scale - 0.5
             fine = render_texture(person.texture, landmarks, face.depth * scale, (finest, finest))

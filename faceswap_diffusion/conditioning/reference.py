@@ -230,9 +230,9 @@ def lay_over(below: Reference, above: Reference) -> Reference:
 def relight(reference: Reference, target: np.ndarray, skin: np.ndarray) -> Reference:
     """Brings a reference to the tone of the target's skin, and then to its shadows.
 
-    First the mean in CIELAB and the spread of lightness are matched over the skin that both show (Reinhard et al. 2001;
-    chroma is half scaled and half shifted: a shift alone would tint glints, teeth and the white of eyes, a factor alone
-    would stain shadows). Then what smoothly varies between the two is added, as far as it may be light.
+    First the mean in CIELAB and the spread of lightness are matched over the skin that both show (Reinhard et al.
+    2001). Chroma is half scaled and half shifted: a shift alone would tint glints, teeth and the white of eyes, a
+    factor alone would stain shadows. Then what smoothly varies between the two is added, as far as it may be light.
 
     Args:
         reference ([`Reference`]): Drawn on the target's mesh.

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT
+from faceswap_diffusion.conditioning.reference import Reference
 from faceswap_diffusion.evaluation.ablation import mean_condition, recorded_conditions, removed_condition
 from faceswap_diffusion.evaluation.protocol import Pair
 from faceswap_diffusion.evaluation.references import classical_swap, face_oval, pasted_source
@@ -202,13 +203,19 @@ class WarpedSource:
         return rgb, select_face(self.analyzer.analyze(rgb), where=str(path))
 
 
-CropFill = Callable[[FaceSwapper, AlignedFace, np.ndarray, Person], np.ndarray]
-"""From a swapper, a target's face, its mask (S, S) float in [0, 1] and a person to a crop (S, S, 3) uint8 RGB."""
+CropFill = Callable[[FaceSwapper, AlignedFace, np.ndarray, Person, Reference | None], np.ndarray]
+"""From a swapper, a target's face, its mask (S, S) float in [0, 1], a person and the reference to a crop (S, S, 3)
+uint8 RGB."""
 
 
-def filled_with_reference(swapper: FaceSwapper, face: AlignedFace, mask: np.ndarray, person: Person) -> np.ndarray:
-    """What the pipeline is shown of the target: the rendered reference inside the mask, the target outside."""
-    raise NotImplementedError("the renderer of references is not there yet")
+def filled_with_reference(
+    swapper: FaceSwapper, face: AlignedFace, mask: np.ndarray, person: Person, reference: Reference | None
+) -> np.ndarray:
+    """What the autoencoder makes of what the pipeline is shown: the reference inside the mask, the target outside."""
+    if reference is None:
+        return face.pixels
+    rebuilt = swapper.shown_reference(face, mask, reference, person).rebuilt
+    return np.clip(np.round(rebuilt), 0, 255).astype(np.uint8)
 
 
 class FillingSwapper(FaceSwapper):
@@ -228,11 +235,12 @@ class FillingSwapper(FaceSwapper):
         faces: Sequence[AlignedFace],
         masks: Sequence[np.ndarray],
         people: Sequence[Person],
+        references: Sequence[Reference | None],
         seed: int,
         **settings: Any,
     ) -> list[np.ndarray]:
         """Fills each face's crop; neither seed nor settings matter."""
-        return [self.fill(self, *parts) for parts in zip(faces, masks, people, strict=True)]
+        return [self.fill(self, *parts) for parts in zip(faces, masks, people, references, strict=True)]
 
 
 class ReferenceAlone:

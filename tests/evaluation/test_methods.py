@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from faceswap_diffusion.conditioning.reference import Reference
 from faceswap_diffusion.evaluation.methods import (
     Checkpoint,
     Method,
@@ -50,7 +51,9 @@ def test_filled_with_the_target_itself_the_target_stays(checkpoint: Checkpoint, 
     unet = checkpoint.swapper.pipeline.unet
     handle = unet.register_forward_pre_hook(lambda *_: calls.append("diffusion"))
 
-    def fill(swapper: FaceSwapper, face: AlignedFace, mask: np.ndarray, person: Person) -> np.ndarray:
+    def fill(
+        swapper: FaceSwapper, face: AlignedFace, mask: np.ndarray, person: Person, reference: Reference | None
+    ) -> np.ndarray:
         calls.append((swapper.pipeline is checkpoint.swapper.pipeline, mask.shape, person.identity_embeds.shape))
         return face.pixels
 
@@ -64,7 +67,9 @@ def test_filled_with_the_target_itself_the_target_stays(checkpoint: Checkpoint, 
 
 
 def test_it_is_pasted_by_a_swaps_own_mask(checkpoint: Checkpoint, pair: Pair):
-    def fill(swapper: FaceSwapper, face: AlignedFace, mask: np.ndarray, person: Person) -> np.ndarray:
+    def fill(
+        swapper: FaceSwapper, face: AlignedFace, mask: np.ndarray, person: Person, reference: Reference | None
+    ) -> np.ndarray:
         return np.random.default_rng(0).integers(0, 256, face.pixels.shape, np.uint8)
 
     filled, painted = (method.swap(0, pair, 0, {}) for method in (ReferenceAlone(checkpoint, fill), checkpoint))
