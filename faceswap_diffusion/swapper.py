@@ -551,7 +551,7 @@ def take_texture(rgb: np.ndarray, face: Face, aligned: AlignedFace) -> FaceTextu
     visible = cv2.resize(visible, (size, size), interpolation=cv2.INTER_LINEAR)
     assert aligned.depth is not None  # only meshes have textures
     depth = aligned.depth * (size / len(aligned.pixels))
-    texels = min(FINEST_TEXTURE, 2 ** int(np.ceil(np.log2(size))))
+    texels = min(FINEST_TEXTURE, 2 ** int(np.ceil(np.log2(size)) + 1))  # the face fills half of the crop
     return extract_texture(crop(rgb, matrix, size), transform_points(face.landmarks, matrix), depth, visible, texels)
 
 
@@ -632,7 +632,7 @@ def _load_mask(mask_image: MaskLike | str | PathLike, photo: Photo) -> np.ndarra
 def _mask_crop(face: AlignedFace, photo_mask: np.ndarray | None, region: str) -> np.ndarray:
     """What to repaint of an aligned face, (S, S) float32: the user's mask seen in the crop, or a region."""
     if photo_mask is None:
-        return repaint_mask(face.labels, face.landmarks, region, face.label_names)
+        return repaint_mask(face.labels, face.landmarks, region, face.label_names, face.pixels)
     return np.clip(crop(photo_mask, face.matrix, len(face.labels), cv2.BORDER_CONSTANT), 0, 1)
 
 
