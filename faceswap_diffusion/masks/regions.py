@@ -209,7 +209,7 @@ def repaint_mask(
         region (`str`): A key of `REGIONS`.
         label_names (`Sequence[str]`): What the labels mean: those of our parser if left out.
         pixels (`np.ndarray`, *optional*): (S, S, 3) uint8 RGB, the crop. With it and a mesh, face and head take in
-            what the mesh covers below the eyes, see `lower_face`: a target's beard is to go, whatever it was parsed as.
+            what the mesh covers below the eyes, see `lower_face`: a target's beard goes, whatever it was parsed as.
 
     Returns:
         `np.ndarray`: (S, S) float32, 1 inside.
