@@ -128,6 +128,9 @@ def _add_swap_arguments(swap: argparse.ArgumentParser) -> None:
         help="put source S onto face F of TARGET, counting from 0; the sources are then different people")  # fmt: skip
     add("--steps", type=int, metavar="N", help="denoising steps (default: the checkpoint's)")
     add("--guidance", type=float, metavar="SCALE", help="guidance scale (default: the checkpoint's)")
+    add("--strength", type=float, metavar="S",
+        help="in (0, 1]; below 1 a swap starts from the source's face, drawn on the target's, and takes fewer steps, "
+        "if the checkpoint is shown it (default: the checkpoint's)")  # fmt: skip
     add("--seed", type=int, default=0, help="the same seed gives the same picture (default: 0)")
     add("--no-color-match", action="store_true", help="leave the colours as the network made them")
     add("--no-skin-texture", action="store_true", help="leave the skin as smooth as the network made it")
@@ -206,6 +209,7 @@ def run_swap(args: argparse.Namespace) -> int:
         mapping=args.mapping,
         num_inference_steps=args.steps,
         guidance_scale=args.guidance,
+        strength=args.strength,
         color_match=not args.no_color_match,
         skin_texture=not args.no_skin_texture,
         seed=args.seed,
@@ -402,6 +406,7 @@ def _silence_libraries() -> None:
     for library in (diffusers_logging, transformers_logging):
         library.set_verbosity(logging.CRITICAL)  # what goes wrong is raised as well
         library.disable_progress_bar()
+    logging.basicConfig(format=f"{PROG}: warning: %(message)s")  # of our own modules
 
 
 def main(argv: Sequence[str] | None = None) -> int:

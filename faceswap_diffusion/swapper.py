@@ -1,7 +1,7 @@
 """Photo in, photo out: the only place that chains detection, masks, diffusion and compositing."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -10,8 +10,9 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from diffusers.utils import logging
 from PIL import Image
-from torch.nn.functional import normalize
+from torch.nn.functional import cosine_similarity, normalize
 
 from faceswap_diffusion.checkpoint_files import (
     EMBEDDED_CHECKPOINT,
@@ -50,6 +51,8 @@ from faceswap_diffusion.photos import Photo, PhotoLike, load_photo
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.pipeline_inputs import fill_hidden
 from faceswap_diffusion.provenance import save_image
+
+logger = logging.get_logger(__name__)
 
 SAME_PERSON = 0.363  # cosine above which SFace's authors call two faces one person (OpenCV zoo)
 FACES_PER_BATCH = 4  # bounds the memory that a group photo takes
@@ -96,7 +99,8 @@ class Person:
         identity_embeds (`torch.Tensor`): (1, D), of unit length.
         source_clip_embeds (`torch.Tensor`): (1, C).
         geometry (`torch.Tensor`, *optional*): (1, 68, 2), see [`AlignedFace`].
-        texture ([`FaceTexture`], *optional*): Of all photos; `None` if the checkpoint shows no references.
+        texture ([`FaceTexture`], *optional*): Of all photos; `None` if the checkpoint is shown no references, or a
+            face has no mesh.
         head ([`SourceHead`], *optional*): Of the photo that shows most of the face.
     """
 
@@ -116,8 +120,11 @@ class SwapResult:
         faces (`list[Face]`): The faces found in the target, left to right, as they were.
         swapped (`list[int]`): Indices into `faces`.
         mask (`PIL.Image.Image`): Mode L, of the target's size; where it is 0 the photo is unchanged to the byte.
-        seconds (`dict[str, float]`): Time taken by each stage: load, detect, encode, diffuse, paste.
+        seconds (`dict[str, float]`): Time taken by each stage: load, detect, encode, reference, diffuse,
+            paste.
         provenance (`dict[str, Any]`): How the picture was made; `save` writes it into the file.
+        source_shown (`list[float]`, *optional*): For each of `swapped` the share of the face that its source's photos
+            show; `None` if the checkpoint is shown no references.
     """
 
     image: Image.Image
@@ -126,6 +133,7 @@ class SwapResult:
     mask: Image.Image
     seconds: dict[str, float]
     provenance: dict[str, Any]
+    source_shown: list[float] | None = None
 
     def save(self, path: str | PathLike) -> None:
         """Saves `image`, marked in its metadata as made with AI.
@@ -218,6 +226,7 @@ class FaceSwapper:
         mapping: Mapping[int, int] | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        strength: float | None = None,
         color_match: bool = True,
         skin_texture: bool = True,
         seed: int = 0,
@@ -241,9 +250,12 @@ class FaceSwapper:
                 `source`, in place of `target_face`.
             num_inference_steps (`int`, *optional*): Denoising steps; the checkpoint's default if left out.
             guidance_scale (`float`, *optional*): Guidance, on above 1; the checkpoint's default if left out.
-            color_match (`bool`): Whether to give the new skin the colours of the target's.
+            strength (`float`, *optional*): How much of the way from noise to picture is gone, in (0, 1]; below 1 a
+                swap starts from the source's face, drawn on the target, which not every checkpoint is shown. The
+                checkpoint's default if left out.
+            color_match (`bool`): Whether to give the new skin the colours of the target's; a drawn face has them.
             skin_texture (`bool`): Whether to give it the photo's texture, as far as that is too fine for the crop that
-                was repainted: pores, grain and fine lines.
+                was repainted: pores, grain and fine lines. Where the source's drawn face is, it has its own.
             seed (`int`): Of all randomness.
             mask_image (`PIL.Image.Image | np.ndarray | torch.Tensor` or path, *optional*): White = repaint, as large
                 as the target, in place of `region`. It counts within each face's aligned crop; where it is black the
@@ -291,22 +303,31 @@ class FaceSwapper:
             becoming,
             references,
             seed,
+            strength=strength,
             callback_on_step_end=callback_on_step_end,
             **settings,
         )
         watch.lap("diffuse")
-        shown = [
-            None if reference is None else self.shown_reference(face, mask, reference, person)
-            for face, mask, reference, person in zip(aligned, masks, references, becoming, strict=True)
-        ]
+        shown = self.shown_references(aligned, masks, references, becoming)
         rgb, changed = paste_faces(photo.rgb, aligned, masks, crops, shown, color_match, skin_texture)
         if photo_mask is not None:  # the photo's pixels are finer than the crop's, and the mask is meant to the pixel
             rgb, changed = np.where(photo_mask[..., None] > 0, rgb, photo.rgb), changed * (photo_mask > 0)
         image, mask = photo.with_pixels(rgb), Image.fromarray(np.ceil(changed * 255).astype(np.uint8))
         watch.lap("paste")
         region = region if mask_image is None else "mask"
-        provenance = {"checkpoint": self.name, "region": region, "seed": seed, "faces": len(swapped), **settings}
-        return SwapResult(image, faces, swapped, mask, watch.seconds, provenance)
+        if strength is None:
+            strength = config["default_strength"] if any(shown) else 1.0
+        source_shown = _shares_shown(becoming)
+        provenance = {
+            "checkpoint": self.name,
+            "region": region,
+            "seed": seed,
+            "faces": len(swapped),
+            **settings,
+            "strength": strength,
+            "source_shown": source_shown,
+        }
+        return SwapResult(image, faces, swapped, mask, watch.seconds, provenance, source_shown)
 
     def choose_faces(self, photo: Photo, faces: list[Face], which: str | int | PhotoLike) -> list[int]:
         """Chooses faces of the target.
@@ -377,24 +398,26 @@ class FaceSwapper:
     def encode_person(self, photos: Sequence[Photo], which: str | int = "largest", region: str = "face") -> Person:
         """Encodes who to become: the mean over photos of one person.
 
+        It warns of photos that seem to show somebody else, and if all of them together show little of the face.
+
         Args:
             photos (`Sequence[Photo]`): One or more.
             which (`str | int`): The face in each: "largest", or an index.
-            region (`str`): See `encode_faces`.
+            region (`str`): See `encode_face`.
 
         Raises:
             NoFaceFoundError: If a photo has no such face.
         """
         found = [select_face(self.analyzer.analyze(photo.rgb), which, where=photo.name) for photo in photos]
-        aligned = [self.align(photo.rgb, face) for photo, face in zip(photos, found, strict=True)]
-        person = self.encode_faces(aligned, region)
-        if not self.shows_references or any(face.depth is None for face in aligned):
-            return person
-        textures = [
-            take_texture(*shown) for shown in zip([photo.rgb for photo in photos], found, aligned, strict=True)
+        looks = [
+            self.encode_face(photo.rgb, self.align(photo.rgb, face), region)
+            for photo, face in zip(photos, found, strict=True)
         ]
-        best = aligned[int(np.argmax([texture.shown for texture in textures]))]
-        return replace(person, texture=fill_by_mirror(merge_textures(textures)), head=source_head(best, region))
+        names = [photo.name for photo in photos]
+        _warn_of_others(names, looks)
+        person = average_person(looks)
+        _warn_of_little_shown(names, person)
+        return person
 
     @property
     def shows_references(self) -> bool:
@@ -418,24 +441,24 @@ class FaceSwapper:
         return draw_reference(person.texture, face.pixels, face.landmarks, face.depth, skin, person.head)
 
     @torch.no_grad()
-    def encode_faces(self, faces: Sequence[AlignedFace], region: str = "face") -> Person:
-        """Encodes who to become: the mean over faces of one person.
+    def encode_face(self, rgb: np.ndarray, face: AlignedFace, region: str = "face") -> Person:
+        """Encodes what one photo shows of who to become.
 
         Args:
-            faces (`Sequence[AlignedFace]`): One or more.
+            rgb (`np.ndarray`): (H, W, 3) uint8, the photo.
+            face ([`AlignedFace`]): Cut out of it.
             region (`str`): What is to be repainted. It is also what is shown of the source instead of the checkpoint's
                 `shown_regions`, where they do not hold it: hair, for one.
         """
         shown = self.pipeline.config["shown_regions"]
         if not REGIONS.get(region, frozenset()) <= REGIONS[shown]:
             shown = region
-        crops = [face.pixels for face in faces]
-        masks = [repaint_mask(face.labels, face.landmarks, shown, face.label_names) for face in faces]
-        identity_embeds = self.pipeline.encode_identity(crops, masks).mean(0, keepdim=True)
-        source_clip_embeds = self.pipeline.encode_clip(crops, masks).mean(0, keepdim=True)
-        shapes = [face.geometry for face in faces if face.geometry is not None]
-        geometry = torch.stack(shapes).mean(0) if len(shapes) == len(faces) else None
-        return Person(normalize(identity_embeds), source_clip_embeds, geometry)
+        mask = repaint_mask(face.labels, face.landmarks, shown, face.label_names)
+        identity_embeds = self.pipeline.encode_identity(face.pixels, mask)
+        look = Person(identity_embeds, self.pipeline.encode_clip(face.pixels, mask), face.geometry)
+        if not self.shows_references or face.depth is None:
+            return look
+        return replace(look, texture=take_texture(rgb, face), head=source_head(rgb, face, region))
 
     def repaint(
         self,
@@ -460,16 +483,14 @@ class FaceSwapper:
             `list[np.ndarray]`: For each face (S, S, 3) uint8 RGB.
         """
         crops = []
-        for start in range(0, len(faces), FACES_PER_BATCH):
-            batch = slice(start, start + FACES_PER_BATCH)
+        for batch in _batches(references):
             shown = [reference for reference in references[batch] if reference is not None]
-            if shown:
-                settings["reference_image"] = [reference.pixels / 255 for reference in shown]
-                settings["reference_mask_image"] = [reference.coverage for reference in shown]
             (images,) = self.pipeline(
                 image=[face.pixels for face in faces[batch]],
                 mask_image=list(masks[batch]),
                 landmarks=torch.cat([*map(self.lend_shape, faces[batch], people[batch])]),
+                reference_image=[reference.pixels / 255 for reference in shown] or None,
+                reference_mask_image=[reference.coverage for reference in shown] or None,
                 identity_embeds=torch.cat([person.identity_embeds for person in people[batch]]),
                 source_clip_embeds=torch.cat([person.source_clip_embeds for person in people[batch]]),
                 generator=[torch.Generator().manual_seed(seed) for _ in faces[batch]],
@@ -479,6 +500,19 @@ class FaceSwapper:
             )
             crops += list(np.round(np.asarray(images) * 255).astype(np.uint8))
         return crops
+
+    def shown_references(
+        self,
+        faces: Sequence[AlignedFace],
+        masks: Sequence[np.ndarray],
+        references: Sequence[Reference | None],
+        people: Sequence[Person],
+    ) -> list[ShownReference | None]:
+        """What `shown_reference` says of each face; `None` for those without a reference."""
+        return [
+            None if reference is None else self.shown_reference(face, mask, reference, person)
+            for face, mask, reference, person in zip(faces, masks, references, people, strict=True)
+        ]
 
     @torch.no_grad()
     def shown_reference(
@@ -497,7 +531,7 @@ class FaceSwapper:
         drawn = pipeline.preprocess(reference.pixels / 255, size, size)
         mask_and_coverage = [torch.from_numpy(plane)[None, None].float() for plane in (mask, reference.coverage)]
         filled = fill_hidden(pixel_values, mask_and_coverage[0], drawn, mask_and_coverage[1])
-        latents = pipeline.vae.encode(filled.to(pipeline.vae.device, pipeline.vae.dtype)).latent_dist.mode()
+        latents = pipeline.vae.encode(filled.to(pipeline._execution_device, pipeline.vae.dtype)).latent_dist.mode()
         decoded = pipeline.vae.decode(latents).sample
         rebuilt, filled = ((view[0].float().cpu().permute(1, 2, 0).numpy() + 1) * 127.5 for view in (decoded, filled))
         finest = native_size(face.matrix, size)
@@ -537,28 +571,56 @@ def native_size(rgb_matrix: np.ndarray, size: int) -> int:
     return int(np.clip(np.ceil(side), size, max(size, FINEST_CROP)))
 
 
-def take_texture(rgb: np.ndarray, face: Face, aligned: AlignedFace) -> FaceTexture:
+def average_person(looks: Sequence[Person]) -> Person:
+    """One person of what single photos show: means, and the texture of all of them.
+
+    Args:
+        looks (`Sequence[Person]`): From `FaceSwapper.encode_face`.
+
+    Returns:
+        [`Person`]: What no photo shows of the face comes from its mirror image, as far as that is shown.
+    """
+    identity_embeds = normalize(torch.cat([look.identity_embeds for look in looks]).mean(0, keepdim=True))
+    source_clip_embeds = torch.cat([look.source_clip_embeds for look in looks]).mean(0, keepdim=True)
+    shapes = [look.geometry for look in looks if look.geometry is not None]
+    geometry = torch.stack(shapes).mean(0) if len(shapes) == len(looks) else None
+    person = Person(identity_embeds, source_clip_embeds, geometry)
+    textures = [look.texture for look in looks if look.texture is not None]
+    if len(textures) < len(looks):
+        return person
+    best = looks[int(np.argmax([texture.shown for texture in textures]))]
+    return replace(person, texture=fill_by_mirror(merge_textures(textures)), head=best.head)
+
+
+def take_texture(rgb: np.ndarray, face: AlignedFace) -> FaceTexture:
     """Takes the texture of a face from its photo, as fine as that is.
 
     Args:
         rgb (`np.ndarray`): (H, W, 3) uint8.
-        face ([`Face`]): As found in it, with a mesh.
-        aligned ([`AlignedFace`]): The same face, cut out.
+        face ([`AlignedFace`]): Cut out of it, with depth.
     """
-    size = native_size(aligned.matrix, len(aligned.pixels))
-    matrix = ffhq_matrix(face.landmarks68, size)
-    visible = repaint_mask(aligned.labels, aligned.landmarks, "face", aligned.label_names)
-    visible = cv2.resize(visible, (size, size), interpolation=cv2.INTER_LINEAR)
-    assert aligned.depth is not None  # only meshes have textures
-    depth = aligned.depth * (size / len(aligned.pixels))
+    coarse = len(face.pixels)
+    size = native_size(face.matrix, coarse)
+    matrix, scale = resized_matrix(face.matrix, coarse, size), size / coarse
+    visible = repaint_mask(face.labels, face.landmarks, "face", face.label_names)
+    visible = cv2.resize(visible, (size, size), interpolation=cv2.INTER_LINEAR) * within_photo(rgb, matrix, size)
+    assert face.depth is not None  # only meshes have textures
+    landmarks, depth = (face.landmarks + 0.5) * scale - 0.5, face.depth * scale
     texels = min(FINEST_TEXTURE, 2 ** int(np.ceil(np.log2(size)) + 1))  # the face fills half of the crop
-    return extract_texture(crop(rgb, matrix, size), transform_points(face.landmarks, matrix), depth, visible, texels)
+    return extract_texture(crop(rgb, matrix, size), landmarks, depth, visible, texels)
 
 
-def source_head(face: AlignedFace, region: str) -> SourceHead:
-    """What a source's photo shows around its mesh, for a region to be repainted."""
+def source_head(rgb: np.ndarray, face: AlignedFace, region: str) -> SourceHead:
+    """What a source's photo (H, W, 3) uint8 shows around the mesh of its face, for a region to be repainted."""
     shown = shown_around(face.labels, face.landmarks, region, face.label_names)
+    shown = shown * within_photo(rgb, face.matrix, len(face.pixels))
     return SourceHead(face.pixels, face.landmarks, shown, ring_reach(region))
+
+
+def within_photo(rgb: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
+    """Where a crop shows its photo, (size, size) float32 in [0, 1]: beyond the edge it shows the mirror image."""
+    inside = crop(np.ones(rgb.shape[:2], np.float32), matrix, size, cv2.BORDER_CONSTANT)
+    return np.clip(inside, 0, 1)
 
 
 def paste_faces(
@@ -634,6 +696,43 @@ def _mask_crop(face: AlignedFace, photo_mask: np.ndarray | None, region: str) ->
     if photo_mask is None:
         return repaint_mask(face.labels, face.landmarks, region, face.label_names, face.pixels)
     return np.clip(crop(photo_mask, face.matrix, len(face.labels), cv2.BORDER_CONSTANT), 0, 1)
+
+
+def _batches(references: Sequence[Reference | None]) -> Iterator[slice]:
+    """Parts of at most `FACES_PER_BATCH` neighbours, of which all have a reference, or none."""
+    start = 0
+    for end in range(1, len(references) + 1):
+        at_end = end == len(references) or end == start + FACES_PER_BATCH
+        if at_end or (references[end] is None) != (references[start] is None):
+            yield slice(start, end)
+            start = end
+
+
+def _shares_shown(people: Sequence[Person]) -> list[float] | None:
+    """Of each person the share of the face that photos show; `None` if references play no part."""
+    textures = [person.texture for person in people if person.texture is not None]
+    return [round(texture.shown, 3) for texture in textures] if len(textures) == len(people) else None
+
+
+def _warn_of_others(names: Sequence[str], looks: Sequence[Person]) -> None:
+    """Warns of photos of a source in which somebody else seems to be than in the first."""
+    first = looks[0].identity_embeds.float()
+    for name, look in zip(names[1:], looks[1:], strict=True):
+        cosine = cosine_similarity(first, look.identity_embeds.float()).item()
+        if cosine < SAME_PERSON:
+            logger.warning(
+                f"{name} does not look like the person in {names[0]} (cosine {cosine:.2f}, below {SAME_PERSON}): the "
+                "photos of a source are averaged; leave out those of others"
+            )
+
+
+def _warn_of_little_shown(names: Sequence[str], person: Person) -> None:
+    """Warns if the photos of a source leave most of the face to mirroring and to the model."""
+    if person.texture is not None and person.texture.shown < LEAST_SHOWN:
+        logger.warning(
+            f"{', '.join(names)} shows only {person.texture.shown:.0%} of the face, the rest is mirrored or made "
+            "up: add photos from other sides"
+        )
 
 
 def _check_steps(pipeline: FaceSwapInpaintPipeline, num_inference_steps: int) -> None:

@@ -60,6 +60,9 @@ FACE_REACH, HEAD_REACH = 1.4, 2.0
 RING_INSET = 0.04
 """How far inside the mesh's outline, as a share of the way to its middle, the tones of face and ring are compared."""
 
+HOLE_WEIGHT = np.float32(1e-4)
+"""How much the colour of a hole counts: less than any that covers something, but there is one everywhere."""
+
 RESIDUAL_SIGMA = 0.10  # of the crop's side: cast shadows are wider, features narrower
 SMALLEST_SAMPLE = 64
 """Pixels of skin below which statistics mean nothing."""
@@ -122,14 +125,21 @@ def render_texture(
     facing = np.maximum(normals[:, 2], LEAST_FACING)
     drawn = interpolate(seen, landmarks, surface.triangles, np.column_stack([texels, brightness, facing]))
     x, y = np.ascontiguousarray(drawn[..., 0]), np.ascontiguousarray(drawn[..., 1])
-    pixels = cv2.remap(texture.pixels, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    confidence = cv2.remap(texture.confidence, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    pixels, confidence = _sample(texture, x, y)
     left_out = _unlike_openings(texture, landmarks)
     confidence[(seen == NOTHING) | left_out[np.maximum(seen, 0)]] = 0
     if light is not None:
         pixels = scale_lightness(pixels, np.where(seen != NOTHING, drawn[..., 2], 1))
     coverage = smoothstep(confidence / np.maximum(drawn[..., 3], LEAST_FACING), *RESOLUTION_RANGE)
     return Reference(pixels, coverage.astype(np.float32))
+
+
+def _sample(texture: FaceTexture, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (H, W, 3) and confidence (H, W) of a texture between its texels; the colour of holes runs into nothing."""
+    weights = texture.confidence[..., None] + HOLE_WEIGHT
+    weighted = np.concatenate([texture.pixels * weights, weights], axis=2)
+    drawn = cv2.remap(weighted, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return drawn[..., :3] / drawn[..., 3:], drawn[..., 3] - HOLE_WEIGHT
 
 
 def _unlike_openings(texture: FaceTexture, landmarks: np.ndarray) -> np.ndarray:

@@ -164,18 +164,22 @@ def interpolate(seen: np.ndarray, points: np.ndarray, triangles: np.ndarray, val
         values (`np.ndarray` of shape `(N, C)`): What each point has.
 
     Returns:
-        `np.ndarray` of shape `(H, W, C)`, float32: 0 where no triangle is seen.
+        `np.ndarray` of shape `(H, W, C)`, float32: 0 where no triangle is seen. A raster covers pixels whose centres lie a
+            little outside of their triangle; these get no more than a corner has, and no less.
     """
     corners = points[triangles].astype(np.float64)
     with_one = np.concatenate([corners, np.ones((len(corners), 3, 1))], axis=2)
     flat = np.abs(np.linalg.det(with_one)) < 1e-9  # seen by nobody
     with_one[flat] = np.eye(3)
-    planes = np.linalg.solve(with_one, values[triangles].astype(np.float64)).astype(np.float32)  # (T, 3, C)
+    at_corners = values[triangles].astype(np.float32)  # (T, 3, C)
+    planes = np.linalg.solve(with_one, at_corners.astype(np.float64)).astype(np.float32)
     rows, columns = np.nonzero(seen != NOTHING)
-    plane = planes[seen[rows, columns]]
+    index = seen[rows, columns]
+    plane = planes[index]
     inside = plane[:, 0] * columns[:, None].astype(np.float32) + plane[:, 1] * rows[:, None].astype(np.float32)
+    inside += plane[:, 2]
     result = np.zeros((*seen.shape, values.shape[1]), np.float32)
-    result[rows, columns] = inside + plane[:, 2]
+    result[rows, columns] = np.clip(inside, at_corners.min(axis=1)[index], at_corners.max(axis=1)[index])
     return result
 
 

@@ -79,8 +79,8 @@ class PreparedFaces(Dataset):
         fingerprint (`str`): SHA-256 over the rows' names, the sizes of their pictures, and the resolution.
 
     Raises:
-        ValueError: If a folder was not prepared or not to the end, if its crops are too small, or if two do not fit
-            together.
+        ValueError: If a folder was not prepared, not to the end or by an older version, if its crops are too small, or
+            if two do not fit together.
     """
 
     def __init__(self, folders: Sequence[str | Path], resolution: int):
@@ -95,10 +95,10 @@ class PreparedFaces(Dataset):
                     f"{folder} holds crops of {description['resolution']} pixels, {resolution} are wanted: prepare "
                     f"the photos anew with --resolution {resolution}"
                 )
-            shards += sorted(Path(folder).glob("shard-*.arrow"))
+            shards += [_open_shard(path) for path in sorted(Path(folder).glob("shard-*.arrow"))]
             sides += [description["resolution"]] * description["num_faces"]
             prefixes += [f"{number}/" if len(folders) > 1 else ""] * description["num_faces"]
-        faces = datasets.concatenate_datasets([datasets.Dataset.from_file(str(shard)) for shard in shards])
+        faces = datasets.concatenate_datasets(shards)
         if len(faces) != len(sides):
             raise ValueError(
                 f"{len(sides)} faces were prepared, {len(faces)} are there: run prepare_faces.py again, which "
@@ -145,10 +145,12 @@ class PreparedFaces(Dataset):
             name (`str`): A key of `MEASUREMENTS`.
 
         Returns:
-            `np.ndarray`: (N, ...) float32; landmarks in pixels of `resolution`.
+            `np.ndarray`: (N, ...) float32; landmarks and depth in pixels of `resolution`.
         """
         stored = self._table_column(name).combine_chunks().flatten().to_numpy()
         values = np.array(stored).reshape(-1, *MEASUREMENTS[name])
+        if name == "depth":
+            return values * (self.resolution / self._sides[:, None]).astype(np.float32)
         return resize_landmarks(values, self._sides[:, None, None], self.resolution) if name == "landmarks" else values
 
     def _table_column(self, name: str) -> pa.ChunkedArray:
@@ -190,6 +192,15 @@ def resize_landmarks(landmarks: np.ndarray, side: int | np.ndarray, size: int) -
 def resize_labels(labels: np.ndarray, size: int) -> np.ndarray:
     """Brings a label map (H, W) uint8 to (size, size), taking the label at each pixel's centre."""
     return cv2.resize(labels, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def _open_shard(path: Path) -> datasets.Dataset:
+    """Maps a shard into memory."""
+    shard = datasets.Dataset.from_file(str(path))
+    lacking = [name for name in MEASUREMENTS if name not in shard.column_names]
+    if lacking:
+        raise ValueError(f"prepare the photos anew: {path}, of an older version, lacks {', '.join(lacking)}")
+    return shard
 
 
 def _common(key: str, folders: Sequence[str | Path], descriptions: list[dict]):

@@ -250,6 +250,7 @@ def _begin(source: PhotoSource, output_dir: Path, settings: PreparationSettings)
         **asdict(settings),
         "label_names": list(source.label_names),
         "identity_network": "sface",
+        "measurements": list(MEASUREMENTS),
         "num_photos": len(source),
         "photos_sha256": source.digest(),
     }

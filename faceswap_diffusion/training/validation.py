@@ -17,7 +17,7 @@ from faceswap_diffusion.faces.selection import select_face
 from faceswap_diffusion.masks.parsing import LABELS
 from faceswap_diffusion.masks.regions import repaint_mask
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
-from faceswap_diffusion.swapper import AlignedFace, FaceSwapper, paste_faces
+from faceswap_diffusion.swapper import AlignedFace, FaceSwapper, average_person, paste_faces
 from faceswap_diffusion.training.dataset import FaceRecord
 
 IN_PLACE = np.eye(2, 3)
@@ -70,13 +70,15 @@ def validate(
     region = pipeline.config["hidden_regions"]
     with evaluating(part for part in pipeline.components.values() if isinstance(part, nn.Module)):
         aligned = [align(swapper, face, label_names) for face in faces]
-        people = [swapper.encode_faces([face], region) for face in aligned]
+        people = [average_person([swapper.encode_face(face.pixels, face, region)]) for face in aligned]
         masks = [repaint_mask(face.labels, face.landmarks, region, face.label_names) for face in aligned]
         chosen = [people[source] for source in sources]
-        crops = swapper.repaint(aligned, masks, chosen, seed, num_inference_steps=num_inference_steps)
+        references = [swapper.draw_reference(face, person) for face, person in zip(aligned, chosen, strict=True)]
+        crops = swapper.repaint(aligned, masks, chosen, references, seed, num_inference_steps=num_inference_steps)
+        shown = swapper.shown_references(aligned, masks, references, chosen)
         swaps = [
-            paste_faces(face.pixels, [face], [mask], [crop], color_match=True, skin_texture=False)[0]
-            for face, mask, crop in zip(aligned, masks, crops, strict=True)
+            paste_faces(face.pixels, [face], [mask], [crop], [detail], color_match=True, skin_texture=False)[0]
+            for face, mask, crop, detail in zip(aligned, masks, crops, shown, strict=True)
         ]
         embeds = pipeline.encode_identity(swaps, masks).float().cpu()
     known = torch.cat([person.identity_embeds for person in people]).float().cpu()
@@ -141,6 +143,7 @@ def align(swapper: FaceSwapper, face: FaceRecord, label_names: Sequence[str]) ->
         landmarks=face.landmarks,
         landmarks68=landmarks68,
         geometry=swapper.own_geometry(landmarks68, face.head_pose, face.blendshapes),
+        depth=face.depth,
     )
 
 
