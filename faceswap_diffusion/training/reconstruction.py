@@ -21,12 +21,14 @@ class Reconstruction:
         psnr (`float`): Mean of the pictures' PSNR in dB, where the range of values is 2.
         gradient_energy (`float`): Squared gradients over those of the original, mean over pictures: 1 is as sharp.
         latent_std (`float`): Standard deviation of sampled latents, before they are scaled.
+        channel_std (`tuple[float, ...]`): The same of each channel.
     """
 
     images: torch.Tensor
     psnr: float
     gradient_energy: float
     latent_std: float
+    channel_std: tuple[float, ...]
 
 
 def load_crops(faces: PreparedFaces, rows: Iterable[int]) -> torch.Tensor:
@@ -49,12 +51,13 @@ def reconstruct(vae: AutoencoderKL, images: torch.Tensor, batch_size: int = 8) -
         posterior = vae.encode(batch.to(vae.device)).latent_dist
         latents.append(posterior.sample(generator))
         decoded.append(vae.decode(posterior.mode()).sample.clamp(-1, 1).cpu())
-    got = torch.cat(decoded)
+    got, sampled = torch.cat(decoded), torch.cat(latents)
     errors = (got - images).square().mean(dim=(1, 2, 3))
     energies = [sum(part.square().mean(dim=(1, 2, 3)) for part in image_gradients(view)) for view in (got, images)]
     return Reconstruction(
         images=got,
         psnr=(10 * torch.log10(4 / errors)).mean().item(),
         gradient_energy=(energies[0] / energies[1]).mean().item(),
-        latent_std=torch.cat(latents).std().item(),
+        latent_std=sampled.std().item(),
+        channel_std=tuple(sampled.std(dim=(0, 2, 3)).tolist()),
     )
