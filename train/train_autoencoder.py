@@ -36,7 +36,7 @@ from tqdm.auto import tqdm
 
 from faceswap_diffusion.evaluation.lpips import LPIPS
 from faceswap_diffusion.training.arguments import add_small_run_arguments, build_parser
-from faceswap_diffusion.training.autoencoder_growth import grow_autoencoder, spread_loss
+from faceswap_diffusion.training.autoencoder_growth import SketchDecoder, grow_autoencoder, spread_loss
 from faceswap_diffusion.training.batches import flip
 from faceswap_diffusion.training.dataset import PreparedFaces
 from faceswap_diffusion.training.discriminator import PatchDiscriminator, discriminator_loss, painter_loss
@@ -46,7 +46,7 @@ from faceswap_diffusion.training.reconstruction import load_crops, reconstruct
 from faceswap_diffusion.training.small_run import hold_out, run_small_script, take_steps
 
 STAYING = (
-    "num_validation", "crop_size", "recolor_probability", "decoder_only", "kl_weight", "gradient_weight",
+    "num_validation", "crop_size", "recolor_probability", "encoder_only", "decoder_only", "kl_weight", "gradient_weight",
     "color_weight", "latent_noise", "distill_weight", "spread_weight", "lpips_weight", "lpips_crop_size",
     "adversarial_weight",
 )  # fmt: skip
@@ -66,8 +66,9 @@ def autoencoder_parser() -> ArgumentParser:
     data.add_argument("--num_validation", type=PositiveInt, default=64, help="faces held out, every n-th")
     model = parser.add_argument_group("model")
     model.add_argument("--pretrained_model_name_or_path", type=str, help="autoencoder to go on from: folder or Hub id")
-    model.add_argument("--grow_from", type=str, help="autoencoder of half the resolution to grow: folder or Hub id")
+    model.add_argument("--grow_from", type=str, help="one of half the resolution to grow: folder or Hub id")
     model.add_argument("--decoder_only", action="store_true", help="leave the encoder, and with it the latents, alone")
+    model.add_argument("--encoder_only", action="store_true", help="teach the encoder, with a small decoder in between")
     model.add_argument("--block_out_channels", type=PositiveInt, nargs="+", default=[16, 32, 64])
     model.add_argument("--latent_channels", type=PositiveInt, default=4)
     objective = parser.add_argument_group("objective")
@@ -78,10 +79,10 @@ def autoencoder_parser() -> ArgumentParser:
     objective.add_argument("--color_weight", type=NonNegativeFloat, default=2.0, help="of the L1 of 8 x 8 means")
     objective.add_argument("--latent_noise", type=NonNegativeFloat, default=0.0, help="share of the latents' spread")
     objective.add_argument(
-        "--distill_weight", type=NonNegativeFloat, default=1.0, help="of the change of latents while growing"
+        "--distill_weight", type=NonNegativeFloat, default=1.0, help="of what happens to the old latents"
     )
     objective.add_argument(
-        "--spread_weight", type=NonNegativeFloat, default=0.1, help="of the difference of new channels from unit spread"
+        "--spread_weight", type=NonNegativeFloat, default=0.1, help="of new channels' distance from unit spread"
     )
     objective.add_argument(
         "--lpips_weight", type=NonNegativeFloat, default=0.0, help="needs `faceswap-diffusion fetch lpips_vgg16`"
@@ -156,6 +157,11 @@ class AutoencoderObjective(nn.Module):
         self.noise = args.latent_noise / vae.config["scaling_factor"]
         self.discriminator = PatchDiscriminator() if args.adversarial_weight else None
         self.lpips = (LPIPS(),) if args.lpips_weight else ()  # likewise
+        self.sketch = None
+        if args.encoder_only:
+            self.sketch = SketchDecoder(vae.config["latent_channels"], 2 ** (len(vae.config["block_out_channels"]) - 1))
+            vae.decoder.requires_grad_(False)
+            vae.post_quant_conv.requires_grad_(False)
         if args.decoder_only:
             vae.encoder.requires_grad_(False)
             vae.quant_conv.requires_grad_(False)
@@ -170,7 +176,10 @@ class AutoencoderObjective(nn.Module):
         strength = self.noise * torch.tensor([uniform(generator) for generator in generators])[:, None, None, None]
         sampling, noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators], 1)
         noisy = posterior.mean + posterior.std * sampling.to(images) + (strength * noise).to(images)
-        return self.vae.decode(noisy).sample.float(), posterior
+        return self.decode(noisy).float(), posterior
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return self.sketch(latents) if self.sketch is not None else self.vae.decode(latents).sample
 
     def forward(self, images: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
         args = self.args
@@ -216,6 +225,8 @@ class AutoencoderObjective(nn.Module):
     def parameter_groups(self) -> list[dict]:
         trained = [parameter for parameter in self.vae.parameters() if parameter.requires_grad]
         groups = [{"params": trained, "lr": self.args.learning_rate, "betas": (0.9, 0.99)}]
+        if self.sketch is not None:
+            groups.append({"params": list(self.sketch.parameters()), "betas": (0.9, 0.99)})
         if self.discriminator is not None:
             groups.append({"params": list(self.discriminator.parameters()), "lr": 4e-4, "betas": (0.5, 0.99)})
         return groups
@@ -234,7 +245,7 @@ def train(args: Namespace, accelerator: Accelerator) -> None:
     objective = AutoencoderObjective(args, vae, grown_from)
 
     def show(step: int, loss: float) -> None:
-        held_out = reconstruct(vae, held_out_images)
+        held_out = reconstruct(vae, held_out_images, decode=objective.decode)
         tqdm.write(
             f"step {step}: loss {loss:.4f}, held out: PSNR {held_out.psnr:.2f} dB, gradient energy "
             f"{held_out.gradient_energy:.2f}, latent std {held_out.latent_std:.3f}, of channels "

@@ -2,7 +2,7 @@
 # diffusers annotates its models and their outputs too loosely for the checker.
 """How good an autoencoder is at crops of faces."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -37,20 +37,27 @@ def load_crops(faces: PreparedFaces, rows: Iterable[int]) -> torch.Tensor:
 
 
 @torch.no_grad()
-def reconstruct(vae: AutoencoderKL, images: torch.Tensor, batch_size: int = 8) -> Reconstruction:
+def reconstruct(
+    vae: AutoencoderKL,
+    images: torch.Tensor,
+    batch_size: int = 8,
+    decode: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> Reconstruction:
     """Sends pictures through an autoencoder.
 
     Args:
         vae (`AutoencoderKL`): Where it is, and as precise as it is.
         images (`torch.Tensor`): (B, 3, S, S), RGB in [-1, 1].
         batch_size (`int`): How many at a time.
+        decode (`Callable`, *optional*): Takes latents (B, C, h, w) to pictures in place of the autoencoder's decoder.
     """
+    decode = decode or (lambda latents: vae.decode(latents).sample)
     generator = torch.Generator().manual_seed(0)
     latents, decoded = [], []
     for batch in images.split(batch_size):
         posterior = vae.encode(batch.to(vae.device)).latent_dist
         latents.append(posterior.sample(generator))
-        decoded.append(vae.decode(posterior.mode()).sample.clamp(-1, 1).cpu())
+        decoded.append(decode(posterior.mode()).clamp(-1, 1).cpu())
     got, sampled = torch.cat(decoded), torch.cat(latents)
     errors = (got - images).square().mean(dim=(1, 2, 3))
     energies = [sum(part.square().mean(dim=(1, 2, 3)) for part in image_gradients(view)) for view in (got, images)]
