@@ -22,8 +22,8 @@ TAPS = torch.tensor([
 ]).float()  # fmt: skip
 """The pixel, 2i - 1 to 2i + 3, that each tap of a downsampler sees in each of the shifted copies; each pixel once."""
 
-NEW_LOG_VARIANCE = -6.0
-"""Of new latent channels: less than the noise that is trained with, and not yet nothing."""
+LOG_VARIANCE = -6.0
+"""Of all latents, from now on: an encoder that learns its means alone says nothing true about their spread."""
 
 NEW_CHANNEL_GAIN = 0.1
 """Of the weights through which the decoder sees new latent channels."""
@@ -143,12 +143,12 @@ def _grow_latents(old: AutoencoderKL, new: AutoencoderKL) -> None:
     kept = torch.cat([torch.arange(was), now + torch.arange(was)])  # means, log variances
     new.encoder.conv_out.weight[kept] = old.encoder.conv_out.weight
     new.encoder.conv_out.bias[kept] = old.encoder.conv_out.bias
-    new.encoder.conv_out.weight[now + was :] = 0
-    new.encoder.conv_out.bias[now + was :] = NEW_LOG_VARIANCE
     new.decoder.conv_in.weight.mul_(NEW_CHANNEL_GAIN)
     new.decoder.conv_in.weight[:, :was] = old.decoder.conv_in.weight
     new.decoder.conv_in.bias.copy_(old.decoder.conv_in.bias)
     _extend(old.quant_conv, new.quant_conv, kept)
+    new.quant_conv.weight[now:] = 0
+    new.quant_conv.bias[now:] = LOG_VARIANCE
     _extend(old.post_quant_conv, new.post_quant_conv, kept[:was])
 
 
@@ -158,31 +158,3 @@ def _extend(old: nn.Module, new: nn.Module, kept: torch.Tensor) -> None:
     new.weight[kept[:, None], kept] = old.weight
     new.bias.zero_()
     new.bias[kept] = old.bias
-
-
-def spread_loss(latents: torch.Tensor) -> torch.Tensor:
-    """Squared distance of channels (B, C, h, w) from a mean of 0 and a standard deviation of 1, mean over channels."""
-    dimensions = 0, 2, 3  # B, h, w
-    return (latents.mean(dimensions).square() + (latents.std(dimensions) - 1).square()).mean()
-
-
-class SketchDecoder(nn.Sequential):
-    """A decoder that does nearly all of its work at the latents' size, at a twentieth of the real one's cost.
-
-    An encoder learns from it in minutes what is worth telling; the real decoder learns afterwards to paint it.
-
-    Args:
-        latent_channels (`int`): Channels of the latents.
-        factor (`int`): How much larger the image is.
-        width (`int`): Features.
-    """
-
-    def __init__(self, latent_channels: int, factor: int, width: int = 96):
-        super().__init__(
-            nn.Conv2d(latent_channels, width, 3, padding=1),
-            nn.SiLU(),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.SiLU(),
-            nn.Conv2d(width, 3 * factor**2, 3, padding=1),
-            nn.PixelShuffle(factor),
-        )

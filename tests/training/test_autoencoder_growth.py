@@ -5,7 +5,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT
-from faceswap_diffusion.training.autoencoder_growth import grow_autoencoder, halving_kernel, spread_loss
+from faceswap_diffusion.training.autoencoder_growth import grow_autoencoder, halving_kernel
 from tests.tiny import tiny_vae
 
 
@@ -40,8 +40,7 @@ def test_crops_of_twice_the_side_become_latents_of_the_same_side(grown, images):
 def test_where_nothing_is_finer_the_first_latents_are_the_old_ones(old, grown, images):
     before, after = old.encode(images).latent_dist, grown.encode(doubled(images)).latent_dist
     torch.testing.assert_close(after.mean[:, :4], before.mean, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(after.logvar[:, :4], before.logvar, atol=1e-3, rtol=1e-4)
-    torch.testing.assert_close(after.logvar[:, 4:], torch.full((2, 4, 8, 8), -6.0))
+    torch.testing.assert_close(after.logvar, torch.full((2, 8, 8, 8), -6.0))
     assert (after.mean[:, 4:].std((0, 2, 3)) > 0.01).all()
 
 
@@ -76,9 +75,3 @@ def test_what_cannot_grow_is_told_in_a_line(old):
         grow_autoencoder(old, 3)
     with pytest.raises(ValueError, match="first level has 8 channels: grow one of 12 or more"):
         grow_autoencoder(tiny_vae(), 8)
-
-
-def test_channels_are_to_have_a_mean_of_zero_and_unit_spread():
-    good, wide = torch.tensor([-1.0, 0, 1]), torch.tensor([-1.0, 2, 5])  # std 1 and 3, mean 0 and 2
-    latents = torch.stack([good, wide]).view(1, 2, 3, 1)
-    assert spread_loss(latents).item() == pytest.approx(((3 - 1) ** 2 + 2**2) / 2)
