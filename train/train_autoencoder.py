@@ -12,8 +12,9 @@ decoder alone, against a discriminator, to paint sharply what latents with small
     accelerate launch train/train_autoencoder.py --train_data_dir data/faces --output_dir runs/vae_sharp \\
         --pretrained_model_name_or_path runs/vae/vae --decoder_only --latent_noise 0.15 --adversarial_weight 0.1
 
-The decoder of an autoencoder whose encoder train/grow_autoencoder.py has grown is taught so, too. The faces are those
-of train/prepare_faces.py. Stop it at any time: run the same command again and it goes on from the
+So learns the decoder of an autoencoder that train/grow_autoencoder.py has grown, too.
+
+The faces are those of train/prepare_faces.py. Stop it at any time: run the same command again and it goes on from the
 last saved state, to the same end.
 """
 
