@@ -139,7 +139,10 @@ def _sample(texture: FaceTexture, x: np.ndarray, y: np.ndarray) -> tuple[np.ndar
     weights = texture.confidence[..., None] + HOLE_WEIGHT
     weighted = np.concatenate([texture.pixels * weights, weights], axis=2)
     drawn = cv2.remap(weighted, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return drawn[..., :3] / drawn[..., 3:], drawn[..., 3] - HOLE_WEIGHT
+    sharp = cv2.remap(texture.pixels, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    whole = cv2.erode((texture.confidence > 0).astype(np.float32), np.ones((5, 5)))
+    away_from_holes = cv2.remap(whole, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)[..., None] > 0
+    return np.where(away_from_holes, sharp, drawn[..., :3] / drawn[..., 3:]), drawn[..., 3] - HOLE_WEIGHT
 
 
 def _unlike_openings(texture: FaceTexture, landmarks: np.ndarray) -> np.ndarray:
