@@ -174,10 +174,8 @@ def build_samples(folders: list[str], pipeline: FaceSwapInpaintPipeline, step: s
     roles.check(batch_size, batch_size)
     settings = SampleSettings(seed=0, global_batch_size=batch_size, roles=roles, mask_sets={"face": 1.0})
     faces = PreparedFaces(folders, pipeline.config["crop_size"])
-    shows_references = pipeline.config["hidden_fill"] == "reference"
-    return SwapSamples(
-        faces, settings, references=TrainingReferences(faces, ReferenceFaults()) if shows_references else None
-    )
+    drawn = TrainingReferences(faces, ReferenceFaults()) if pipeline.config["hidden_fill"] == "reference" else None
+    return SwapSamples(faces, settings, references=drawn)
 
 
 def build_objective(
