@@ -69,7 +69,7 @@ class PreparationSettings:
         shard_size (`int`): Photos in a shard.
     """
 
-    resolution: int = 128
+    resolution: int = 256
     aligned: bool = False
     face: Literal["largest", "all"] = "largest"
     shard_size: int = 256
