@@ -135,7 +135,7 @@ def render_texture(
 
 
 def _sample(texture: FaceTexture, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (H, W, 3) and confidence (H, W) of a texture between its texels; the colour of holes runs into nothing."""
+    """Pixels (H, W, 3) and confidence (H, W) of a texture between texels; the colour of holes runs into nothing."""
     weights = texture.confidence[..., None] + HOLE_WEIGHT
     weighted = np.concatenate([texture.pixels * weights, weights], axis=2)
     drawn = cv2.remap(weighted, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
