@@ -9,9 +9,8 @@ import numpy as np
 import torch
 
 STREAMS = ("order", "sample", "noise", "step", "window")
-"""What is drawn: an epoch's order, a sample's augmentations, its noise, what all samples of a step share, and the part
-of a sample that LPIPS looks at.
-"""
+"""What is drawn: an epoch's order, a sample's augmentations, its noise, what all samples of a step share, and which
+window of a sample is seen."""
 
 
 def generator_for(seed: int, stream: str, index: int) -> torch.Generator:
