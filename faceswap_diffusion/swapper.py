@@ -120,8 +120,7 @@ class SwapResult:
         faces (`list[Face]`): The faces found in the target, left to right, as they were.
         swapped (`list[int]`): Indices into `faces`.
         mask (`PIL.Image.Image`): Mode L, of the target's size; where it is 0 the photo is unchanged to the byte.
-        seconds (`dict[str, float]`): Time taken by each stage: load, detect, encode, reference, diffuse,
-            paste.
+        seconds (`dict[str, float]`): Time taken by each stage: load, detect, encode, reference, diffuse, paste.
         provenance (`dict[str, Any]`): How the picture was made; `save` writes it into the file.
         source_shown (`list[float]`, *optional*): For each of `swapped` the share of the face that its source's photos
             show; `None` if the checkpoint is shown no references.
@@ -606,7 +605,7 @@ def take_texture(rgb: np.ndarray, face: AlignedFace) -> FaceTexture:
     visible = cv2.resize(visible, (size, size), interpolation=cv2.INTER_LINEAR) * within_photo(rgb, matrix, size)
     assert face.depth is not None  # only meshes have textures
     landmarks, depth = (face.landmarks + 0.5) * scale - 0.5, face.depth * scale
-    texels = min(FINEST_TEXTURE, 2 ** int(np.ceil(np.log2(size))))
+    texels = min(FINEST_TEXTURE, 2 ** int(np.ceil(np.log2(size)) + 1))  # the face fills half of the crop
     return extract_texture(crop(rgb, matrix, size), landmarks, depth, visible, texels)
 
 
@@ -694,7 +693,7 @@ def _load_mask(mask_image: MaskLike | str | PathLike, photo: Photo) -> np.ndarra
 def _mask_crop(face: AlignedFace, photo_mask: np.ndarray | None, region: str) -> np.ndarray:
     """What to repaint of an aligned face, (S, S) float32: the user's mask seen in the crop, or a region."""
     if photo_mask is None:
-        return repaint_mask(face.labels, face.landmarks, region, face.label_names)
+        return repaint_mask(face.labels, face.landmarks, region, face.label_names, face.pixels)
     return np.clip(crop(photo_mask, face.matrix, len(face.labels), cv2.BORDER_CONSTANT), 0, 1)
 
 

@@ -130,7 +130,8 @@ def test_unknown_checkpoints_are_told_apart(tmp_path: Path):
 def test_the_embedded_checkpoint_is_the_default():
     assert checkpoint_folder(None) == EMBEDDED_CHECKPOINT
     config = load_pipeline().config
-    assert config["crop_size"] == 128
+    assert config["crop_size"] == 256
+    assert config["hidden_fill"] == "reference"
 
 
 def test_a_checkpoint_may_bring_its_parser(checkpoint: Path):

@@ -1,5 +1,6 @@
 """Tiny components with the classes of a real checkpoint, random weights from a seed: a swap takes milliseconds."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,11 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from PIL import Image
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from faceswap_diffusion.checkpoint_files import FEW_STEPS, FEW_STEPS_FOLDER
 from faceswap_diffusion.conditioning.conditioner import FaceConditioner
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.training.checkpoints import save_lora
+from faceswap_diffusion.training.distillation import make_student
 
 CROP_SIZE = 32
 CROSS_ATTENTION_DIM = 16
@@ -106,6 +110,17 @@ def tiny_pipeline(seed: int = 0, **config: Any) -> FaceSwapInpaintPipeline:
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def save_with_few_steps(pipeline: FaceSwapInpaintPipeline, folder: Path) -> None:
+    """Saves a checkpoint, with a few-step version of random layers that divides its default steps."""
+    pipeline.save_pretrained(folder)
+    make_student(pipeline, "lora", 2, pipeline.config["default_num_inference_steps"], FEW_STEPS)
+    torch.manual_seed(0)
+    for name, layer in pipeline.unet.named_parameters():
+        if "lora_B" in name:  # 0 at first, so that nothing changes
+            torch.nn.init.normal_(layer, std=0.1)
+    save_lora(pipeline, folder / FEW_STEPS_FOLDER)
 
 
 def tiny_picture(seed: int = 0, size: int = CROP_SIZE) -> Image.Image:

@@ -37,10 +37,12 @@ from torch.utils.data import DataLoader
 from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT, load_pipeline
 from faceswap_diffusion.conversion.reface import PUBLISHED, build_empty_pipeline, build_random_pipeline
 from faceswap_diffusion.evaluation.speed import peak_memory
+from faceswap_diffusion.faces.surface import face_surface
 from faceswap_diffusion.masks.parsing import LABELS
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.training.arguments import build_parser
 from faceswap_diffusion.training.batches import Roles, SampleSettings, StepBatches, SwapBatch, SwapSamples
+from faceswap_diffusion.training.data.references import ReferenceFaults, TrainingReferences
 from faceswap_diffusion.training.dataset import DESCRIPTION, MEASUREMENTS, SCHEMA, PreparedFaces
 from faceswap_diffusion.training.memory import count_activations, count_memory, count_parameters
 from faceswap_diffusion.training.objective import ObjectiveSettings, SwapObjective
@@ -139,14 +141,13 @@ def write_made_up_faces(folder: Path, resolution: int, count: int = 32) -> None:
     rows = []
     for number in range(count):
         small = random.integers(0, 256, (resolution // 8, resolution // 8, 3), np.uint8)
-        angles = random.uniform(0, 2 * np.pi, 478)
-        radii = resolution * 0.35 * np.sqrt(random.uniform(0, 1, 478))
-        points = resolution / 2 + radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        from_middle = face_surface().uv - 0.5
         labels = np.zeros((resolution, resolution), np.uint8)
         center = (resolution // 2, resolution // 2)
         cv2.circle(labels, center, int(resolution * 0.35), LABELS.index("skin"), thickness=-1)
         measured = {name: random.normal(size=shape).astype(np.float32) for name, shape in MEASUREMENTS.items()}
-        measured["landmarks"] = points.astype(np.float32)
+        measured["landmarks"] = (resolution * (0.5 + 0.7 * from_middle)).astype(np.float32)
+        measured["depth"] = (resolution * (from_middle**2).sum(axis=1)).astype(np.float32)
         rows.append(
             {
                 "name": str(number),
@@ -168,11 +169,13 @@ def encode(pixels: np.ndarray) -> bytes:
     return cv2.imencode(".png", pixels)[1].tobytes()
 
 
-def build_samples(args: Namespace, folders: list[str], resolution: int, step: str, batch_size: int) -> SwapSamples:
+def build_samples(folders: list[str], pipeline: FaceSwapInpaintPipeline, step: str, batch_size: int) -> SwapSamples:
     roles = Roles.from_shares(STEPS[step][0], 0.0)
     roles.check(batch_size, batch_size)
     settings = SampleSettings(seed=0, global_batch_size=batch_size, roles=roles, mask_sets={"face": 1.0})
-    return SwapSamples(PreparedFaces(folders, resolution), settings)
+    faces = PreparedFaces(folders, pipeline.config["crop_size"])
+    drawn = TrainingReferences(faces, ReferenceFaults()) if pipeline.config["hidden_fill"] == "reference" else None
+    return SwapSamples(faces, settings, references=drawn)
 
 
 def build_objective(
@@ -193,16 +196,16 @@ def build_objective(
     return SwapObjective(pipeline, settings, roles, identity_network)
 
 
-def measure(args: Namespace, case: Case, folders: list[str], resolution: int) -> Measured | None:
+def measure(args: Namespace, case: Case, folders: list[str]) -> Measured | None:
     """Measures a case in this process, which has done nothing before."""
     accelerator = Accelerator(mixed_precision=args.mixed_precision)
     device, batch_size = accelerator.device, args.train_batch_size or BATCH_SIZES[case.model]
     memory_before = peak_memory(device)
-    samples = build_samples(args, folders, resolution, case.step, batch_size)
     if case.model == "full":
         pipeline = build_random_pipeline(PUBLISHED, device)
     else:
         pipeline = load_pipeline(args.pretrained_model_name_or_path).to(device)
+    samples = build_samples(folders, pipeline, case.step, batch_size)
     roles, network = samples.settings.roles, samples.faces.identity_network
     objective = build_objective(args, case, roles, pipeline, network)
     optimizer = build_optimizer([{"params": trained_parameters(objective), "lr": 1e-6}], 0.01, use_8bit_adam=False)
@@ -251,13 +254,12 @@ def now() -> float:
 def measure_all(args: Namespace, model: str) -> list[Row]:
     """All rows of a model, each measured in a process of its own."""
     rows = []
-    resolution = crop_size(args, model)
-    with prepared_faces(args, resolution) as folders:
+    with prepared_faces(args, crop_size(args, model)) as folders:
         for step in STEPS:
             for checkpointing in (False, True):
                 case = Case(model, step, checkpointing)
                 with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                    rows.append(Row(case, pool.submit(measure, args, case, folders, resolution).result()))
+                    rows.append(Row(case, pool.submit(measure, args, case, folders).result()))
                 print(row_text(rows[-1], rows[0]), flush=True)
     return rows
 

@@ -24,6 +24,7 @@ from jsonargparse.typing import ClosedUnitInterval, PositiveFloat, PositiveInt
 from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT, FEW_STEPS, fuse_lora
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.training.arguments import (
+    SAMPLE_ARGUMENTS,
     add_data_arguments,
     add_optimization_arguments,
     add_output_arguments,
@@ -41,12 +42,12 @@ from faceswap_diffusion.training.distillation import (
     split_off_teacher,
 )
 from faceswap_diffusion.training.run import Run, prepare_networks
-from faceswap_diffusion.training.script import draw_samples, hand_on, run_script, settings_of
+from faceswap_diffusion.training.script import check_roles, draw_samples, hand_on, run_script, settings_of
 from faceswap_diffusion.training.trainable import trained_parameters
 
 STAYING = (
-    "output_type", "cross_share", "num_rollout_steps", "guidance_scale", "num_ddim_timesteps", "mask_sets",
-    "pair_probability",
+    "output_type", "cross_share", "num_rollout_steps", "guidance_scale", "num_ddim_timesteps",
+    *SAMPLE_ARGUMENTS,
 )  # fmt: skip
 
 
@@ -117,10 +118,12 @@ def take_over(args: Namespace, pipeline: FaceSwapInpaintPipeline) -> None:
 
 
 def build_run(args: Namespace, accelerator: Accelerator) -> Run:
+    roles = Roles.from_shares(args.cross_share, 0)
+    batch_size = check_roles(args, accelerator, roles)
     pipeline = load_whole_pipeline(args.pretrained_model_name_or_path)
     take_over(args, pipeline)
     faces = PreparedFaces(args.train_data_dir, pipeline.config["crop_size"])
-    samples = draw_samples(args, accelerator, pipeline, faces, Roles.from_shares(args.cross_share, 0))
+    samples = draw_samples(args, pipeline, faces, roles, batch_size)
     settings = settings_of(ConsistencySettings, args)
     teacher = split_off_teacher(pipeline)
     make_student(pipeline, args.output_type, args.lora_rank, args.num_ddim_timesteps, args.num_inference_steps)

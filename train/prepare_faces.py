@@ -57,7 +57,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     faces = parser.add_argument_group("faces")
     faces.add_argument("--output_dir", type=Path, required=True, help="receives the shards")
     faces.add_argument(
-        "--resolution", type=PositiveInt, default=128, help="side of the crops in pixels; smaller faces are left out"
+        "--resolution",
+        type=PositiveInt,
+        default=PreparationSettings.resolution,
+        help="side of the crops in pixels; smaller faces are left out",
     )
     faces.add_argument("--face", type=Literal["largest", "all"], default="largest", help="which of a photo")
     faces.add_argument("--shard_size", type=PositiveInt, default=256, help="photos in a shard")

@@ -12,6 +12,8 @@ decoder alone, against a discriminator, to paint sharply what latents with small
     accelerate launch train/train_autoencoder.py --train_data_dir data/faces --output_dir runs/vae_sharp \\
         --pretrained_model_name_or_path runs/vae/vae --decoder_only --latent_noise 0.15 --adversarial_weight 0.1
 
+So learns the decoder of an autoencoder that train/grow_autoencoder.py has grown, too.
+
 The faces are those of train/prepare_faces.py. Stop it at any time: run the same command again and it goes on from the
 last saved state, to the same end.
 """
@@ -24,22 +26,21 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveInt
 from torch import nn
-from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from faceswap_diffusion.evaluation.lpips import LPIPS
 from faceswap_diffusion.training.arguments import add_small_run_arguments, build_parser
-from faceswap_diffusion.training.batches import flip
 from faceswap_diffusion.training.dataset import PreparedFaces
 from faceswap_diffusion.training.discriminator import PatchDiscriminator, discriminator_loss, painter_loss
 from faceswap_diffusion.training.losses import reconstruction_loss
-from faceswap_diffusion.training.randomness import choose, generator_for, row_of_sample, uniform
+from faceswap_diffusion.training.randomness import generator_for, uniform
 from faceswap_diffusion.training.reconstruction import load_crops, reconstruct
 from faceswap_diffusion.training.small_run import hold_out, run_small_script, take_steps
+from faceswap_diffusion.training.windows import Windows, random_window
 
 STAYING = (
     "num_validation", "crop_size", "recolor_probability", "decoder_only", "kl_weight", "gradient_weight",
-    "color_weight", "latent_noise", "lpips_weight", "adversarial_weight",
+    "color_weight", "latent_noise", "lpips_weight", "lpips_crop_size", "adversarial_weight",
 )  # fmt: skip
 
 
@@ -70,6 +71,7 @@ def autoencoder_parser() -> ArgumentParser:
     objective.add_argument(
         "--lpips_weight", type=NonNegativeFloat, default=0.0, help="needs `faceswap-diffusion fetch lpips_vgg16`"
     )
+    objective.add_argument("--lpips_crop_size", type=PositiveInt, default=64, help="of random windows for LPIPS")
     objective.add_argument("--adversarial_weight", type=NonNegativeFloat, default=0.0, help="of the discriminator")
     add_small_run_arguments(parser, batch_size=8, num_steps=4000, learning_rate=1.5e-3)
     return parser
@@ -87,39 +89,6 @@ def build_autoencoder(args: Namespace) -> AutoencoderKL:
         mid_block_add_attention=False,
         sample_size=args.resolution,
     )
-
-
-def random_window(image: torch.Tensor, size: int, generator: torch.Generator) -> torch.Tensor:
-    """A random square of an image (C, H, W), mirrored half of the time."""
-    top, left = (choose(side - size + 1, generator) for side in image.shape[-2:])
-    return flip(image[:, top : top + size, left : left + size], uniform(generator) < 0.5)
-
-
-def recolor(image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Mixes the colour channels of an image (3, H, W) in [-1, 1] at random.
-
-    Faces have few colours, and an encoder that sees nothing else finds no room for the others.
-    """
-    mixing = torch.eye(3) + 0.5 * torch.randn(3, 3, generator=generator)
-    mixing = mixing / mixing.sum(dim=1, keepdim=True).abs().clamp(min=0.5)
-    return torch.einsum("ij,jhw->ihw", mixing, image).clamp(-1, 1)
-
-
-class Windows(Dataset):
-    """Windows of faces: sample number k of a run."""
-
-    def __init__(self, faces: PreparedFaces, rows: list[int], size: int, recolor_probability: float, seed: int):
-        self.faces, self.rows, self.size, self.seed = faces, rows, size, seed
-        self.recolor_probability = recolor_probability
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        """A window (3, size, size), RGB in [-1, 1], and its number."""
-        generator = generator_for(self.seed, "sample", index)
-        face = self.faces[self.rows[row_of_sample(self.seed, index, len(self.rows))]]
-        window = random_window(face.pixels.float() / 127.5 - 1, self.size, generator)
-        if uniform(generator) < self.recolor_probability:
-            window = recolor(window, generator)
-        return {"images": window, "indices": torch.tensor(index)}
 
 
 class AutoencoderObjective(nn.Module):
@@ -152,10 +121,20 @@ class AutoencoderObjective(nn.Module):
         if not args.decoder_only:
             loss = loss + args.kl_weight * kl
         for lpips in self.lpips:
-            loss = loss + args.lpips_weight * lpips.to(images.device).distance(reconstruction, images).mean()
+            seen = self.lpips_windows(torch.stack([reconstruction, images], 1), indices)
+            distances = lpips.to(images.device).distance(seen[:, 0], seen[:, 1])
+            loss = loss + args.lpips_weight * distances.mean()
         if self.discriminator is not None:
             loss = loss + self.adversarial_loss(reconstruction, images)
         return loss
+
+    def lpips_windows(self, pairs: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+        """The same window of both pictures of a pair (B, 2, 3, H, W), drawn with the samples' numbers."""
+        size = min(self.args.lpips_crop_size, pairs.shape[-1])
+        return torch.stack([
+            random_window(pair, size, generator_for(self.args.seed, "window", index))
+            for pair, index in zip(pairs, indices.tolist(), strict=True)
+        ])  # fmt: skip
 
     def adversarial_loss(self, reconstruction: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """The autoencoder's and the discriminator's; the second says nothing about the autoencoder."""

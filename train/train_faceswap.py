@@ -21,34 +21,48 @@ from pathlib import Path
 from typing import Any, Literal
 
 from accelerate import Accelerator
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT, fuse_lora
-from faceswap_diffusion.pipeline_faceswap_inpaint import HIDDEN_FILLS, FaceSwapInpaintPipeline
+from faceswap_diffusion.checkpoint_files import fuse_lora
+from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.training.arguments import (
-    add_data_arguments,
+    SAMPLE_ARGUMENTS,
+    add_cached_data_arguments,
+    add_model_arguments,
     add_optimization_arguments,
     add_output_arguments,
+    add_sample_arguments,
     build_parser,
 )
-from faceswap_diffusion.training.batches import Roles
-from faceswap_diffusion.training.checkpoints import load_whole_pipeline, save_lora, save_pipeline
+from faceswap_diffusion.training.batches import Roles, SwapSamples
+from faceswap_diffusion.training.checkpoints import save_lora, save_pipeline
+from faceswap_diffusion.training.data.latents import CachedSamples, check_settings
 from faceswap_diffusion.training.dataset import PreparedFaces
-from faceswap_diffusion.training.new_model import build_pipeline, exchange_autoencoder
+from faceswap_diffusion.training.latent_cache import latent_settings
+from faceswap_diffusion.training.new_model import build_pipeline
 from faceswap_diffusion.training.objective import ObjectiveSettings, SwapObjective
 from faceswap_diffusion.training.run import Run, prepare_networks
-from faceswap_diffusion.training.script import draw_samples, hand_on, run_script, settings_of
+from faceswap_diffusion.training.script import (
+    change_checkpoint,
+    check_roles,
+    draw_samples,
+    hand_on,
+    load_checkpoint,
+    run_script,
+    settings_of,
+)
 from faceswap_diffusion.training.trainable import TRAINING_MODES, select_trainable, trained_parameters
 
-STAYING = ("train", "cross_share", "own_share", "mask_sets", "pair_probability")
+STAYING = ("train", "cross_share", "own_share", "latent_window", *SAMPLE_ARGUMENTS)
+NEW_CROP_SIZE = 128
 
 
 def swap_parser() -> ArgumentParser:
     parser = build_parser("train_faceswap.py", __doc__)
-    add_data_arguments(parser)
-    add_model_arguments(parser)
+    add_cached_data_arguments(parser)
+    add_sample_arguments(parser)
+    add_network_arguments(parser)
     add_objective_arguments(parser)
     add_optimization_arguments(parser, learning_rate=1e-4, ema_decay=0.998)
     parser.add_argument("--discriminator_learning_rate", type=PositiveFloat, default=3e-4)
@@ -56,26 +70,13 @@ def swap_parser() -> ArgumentParser:
     return parser
 
 
-def add_model_arguments(parser: ArgumentParser) -> None:
-    model = parser.add_argument_group("model")
-    model.add_argument(
-        "--pretrained_model_name_or_path",
-        type=str,
-        default=str(EMBEDDED_CHECKPOINT),
-        help="checkpoint to go on from: folder or Hub id; the package's if left out",
-    )
+def add_network_arguments(parser: ArgumentParser) -> None:
+    model = add_model_arguments(parser)
     model.add_argument("--train", type=Literal[TRAINING_MODES], default="full", help="what is trained")
     model.add_argument("--lora_rank", type=PositiveInt, default=16)
-    model.add_argument("--new_vae", type=Path, help="exchange the checkpoint's autoencoder for this finished one")
-    model.add_argument(
-        "--hidden_fill",
-        type=Literal[HIDDEN_FILLS] | None,
-        help="what the target shows where its face is hidden; as the checkpoint has it if left out",
-    )
     new = parser.add_argument_group("a new model, in place of a checkpoint")
     new.add_argument("--vae", type=Path, help="folder of a finished autoencoder to build it around")
     new.add_argument("--image_encoder", type=Path, help="folder that holds image_encoder/ and feature_extractor/")
-    new.add_argument("--crop_size", type=PositiveInt, default=128, help="side of its crops in pixels")
     new.add_argument("--block_out_channels", type=PositiveInt, nargs=4, default=[32, 64, 128, 192])
     new.add_argument("--prediction_type", type=Literal["epsilon", "v_prediction"], default="v_prediction")
 
@@ -128,21 +129,15 @@ def add_objective_arguments(parser: ArgumentParser) -> None:
     group.add_argument("--adversarial_weight", type=NonNegativeFloat, default=0.4)
 
 
-def load_base(args: Namespace) -> tuple[FaceSwapInpaintPipeline, PreparedFaces]:
-    """The pipeline to train, in float32, and its training faces."""
-    if args.vae:
-        if args.image_encoder is None:
-            raise ValueError("--vae starts a new model, which needs --image_encoder as well")
-        faces = PreparedFaces(args.train_data_dir, args.crop_size)
-        pipeline = build_pipeline(args.vae, args.image_encoder, faces, args.block_out_channels, args.prediction_type)
-    else:
-        pipeline = load_whole_pipeline(args.pretrained_model_name_or_path)
-        faces = PreparedFaces(args.train_data_dir, pipeline.config["crop_size"])
-    if args.new_vae:
-        pipeline = exchange_autoencoder(pipeline, AutoencoderKL.from_pretrained(args.new_vae))
-    if args.hidden_fill is not None:
-        pipeline.register_to_config(hidden_fill=args.hidden_fill)
-    return pipeline, faces
+def load_base(args: Namespace) -> FaceSwapInpaintPipeline:
+    """The pipeline to train, in float32."""
+    if not args.vae:
+        return load_checkpoint(args)
+    if args.image_encoder is None:
+        raise ValueError("--vae starts a new model, which needs --image_encoder as well")
+    faces = PreparedFaces(args.train_data_dir, args.crop_size or NEW_CROP_SIZE)
+    pipeline = build_pipeline(args.vae, args.image_encoder, faces, args.block_out_channels, args.prediction_type)
+    return change_checkpoint(args, pipeline)
 
 
 def parameter_groups(args: Namespace, objective: SwapObjective) -> list[dict[str, Any]]:
@@ -166,14 +161,51 @@ def base_folder(args: Namespace) -> str:
     return str(args.vae or args.pretrained_model_name_or_path)
 
 
+def check_data(args: Namespace) -> None:
+    """Refuses what does not go with the data that is named, or without."""
+    if bool(args.train_data_dir) == bool(args.latents_dir):
+        raise ValueError("name faces with --train_data_dir, or encoded samples with --latents_dir: one of the two")
+    if args.latents_dir is None:
+        if args.latent_window is not None:
+            raise ValueError("--latent_window goes with --latents_dir: leave it out")
+        return
+    if args.vae:
+        raise ValueError("--vae starts a new model, which learns from faces first: give --train_data_dir")
+    if args.cross_share or args.own_share:
+        raise ValueError(
+            f"--latents_dir holds no pictures, but --cross_share {args.cross_share} and --own_share {args.own_share} "
+            "need them: set both to 0, or train on --train_data_dir"
+        )
+
+
+def build_samples(
+    args: Namespace, pipeline: FaceSwapInpaintPipeline, roles: Roles, batch_size: int
+) -> SwapSamples | CachedSamples:
+    if args.latents_dir is None:
+        faces = PreparedFaces(args.train_data_dir, pipeline.config["crop_size"])
+        return draw_samples(args, pipeline, faces, roles, batch_size)
+    samples = CachedSamples(args.latents_dir, args.latent_window)
+    check_settings(samples, latent_settings(args, pipeline))
+    return samples
+
+
+def settings_that_stay(args: Namespace, pipeline: FaceSwapInpaintPipeline, samples: Any) -> dict[str, Any]:
+    staying = {name: getattr(args, name) for name in STAYING}
+    latents = samples.fingerprint if isinstance(samples, CachedSamples) else None
+    return {**staying, "hidden_fill": pipeline.config["hidden_fill"], "latents": latents}
+
+
 def build_run(args: Namespace, accelerator: Accelerator) -> Run:
-    pipeline, faces = load_base(args)
+    check_data(args)
     roles = Roles.from_shares(args.cross_share, args.own_share)
-    samples = draw_samples(args, accelerator, pipeline, faces, roles)
+    batch_size = check_roles(args, accelerator, roles)
+    pipeline = load_base(args)
+    samples = build_samples(args, pipeline, roles, batch_size)
     select_trainable(pipeline, args.train, args.lora_rank)
     prepare_networks(args, accelerator, pipeline)
-    objective = SwapObjective(pipeline, settings_of(ObjectiveSettings, args), roles, faces.identity_network)
-    staying = {name: getattr(args, name) for name in STAYING}
+    identity_network = samples.summary.identity_network
+    objective = SwapObjective(pipeline, settings_of(ObjectiveSettings, args), roles, identity_network)
+    staying = settings_that_stay(args, pipeline, samples)
     groups = parameter_groups(args, objective)
     return Run(args, accelerator, pipeline, objective, groups, samples, staying, partial(save_weights, args))
 
@@ -182,7 +214,7 @@ def finish(args: Namespace, run: Run) -> None:
     """Makes of what was trained a checkpoint that loads at once."""
     folder = args.output_dir / "pipeline"
     if args.train == "lora":
-        pipeline, _ = load_base(args)
+        pipeline = load_base(args)
         fuse_lora(pipeline, args.output_dir / "lora")
         save_pipeline(pipeline, folder, base_folder(args))
     hand_on(args, folder, run)

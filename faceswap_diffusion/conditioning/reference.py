@@ -48,9 +48,6 @@ SIMILAR_OPENING = 0.6
 CLOSED_EYE = 0.5
 """A texture's eye that is less open than this share of the target's is left to the model."""
 
-CONTRAST_RANGE = (0.7, 1.05)
-"""Limits of the factor on the spread of lightness: more would turn glints into metal."""
-
 CHROMA_RANGE = (0.5, 1.8)
 """Limits of the factor on CIELAB a* and b*."""
 
@@ -66,7 +63,7 @@ RING_INSET = 0.04
 HOLE_WEIGHT = np.float32(1e-4)
 """How much the colour of a hole counts: less than any that covers something, but there is one everywhere."""
 
-RESIDUAL_SIGMA = 0.06  # of the crop's side: cast shadows are wider, features narrower
+RESIDUAL_SIGMA = 0.10  # of the crop's side: cast shadows are wider, features narrower
 SMALLEST_SAMPLE = 64
 """Pixels of skin below which statistics mean nothing."""
 
@@ -138,11 +135,14 @@ def render_texture(
 
 
 def _sample(texture: FaceTexture, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (H, W, 3) and confidence (H, W) of a texture between its texels; the colour of holes runs into nothing."""
+    """Pixels (H, W, 3) and confidence (H, W) of a texture between texels; the colour of holes runs into nothing."""
     weights = texture.confidence[..., None] + HOLE_WEIGHT
     weighted = np.concatenate([texture.pixels * weights, weights], axis=2)
     drawn = cv2.remap(weighted, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return drawn[..., :3] / drawn[..., 3:], drawn[..., 3] - HOLE_WEIGHT
+    sharp = cv2.remap(texture.pixels, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    whole = cv2.erode((texture.confidence > 0).astype(np.float32), np.ones((5, 5)))
+    away_from_holes = cv2.remap(whole, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)[..., None] > 0
+    return np.where(away_from_holes, sharp, drawn[..., :3] / drawn[..., 3:]), drawn[..., 3] - HOLE_WEIGHT
 
 
 def _unlike_openings(texture: FaceTexture, landmarks: np.ndarray) -> np.ndarray:
@@ -237,33 +237,40 @@ def lay_over(below: Reference, above: Reference) -> Reference:
     return Reference(weight * above.pixels + (1 - weight) * below.pixels, coverage)
 
 
-def relight(reference: Reference, target: np.ndarray, skin: np.ndarray) -> Reference:
+def relight(reference: Reference, target: np.ndarray, skin: np.ndarray, beardless: np.ndarray) -> Reference:
     """Brings a reference to the tone of the target's skin, and then to its shadows.
 
-    First the mean in CIELAB and the spread of lightness are matched over the skin that both show (Reinhard et al.
-    2001). Chroma is half scaled and half shifted: a shift alone would tint glints, teeth and the white of eyes, a
-    factor alone would stain shadows. Then what smoothly varies between the two is added, as far as it may be light.
+    First the mean in CIELAB is matched over the skin that both show (Reinhard et al. 2001, without the spread: more
+    contrast would turn glints into metal, less would dull eyes and brows). Chroma is half scaled and half shifted: a
+    shift alone would tint glints, teeth and the white of eyes, a factor alone would stain shadows. Then what smoothly
+    varies between the two is added, as far as it may be light.
 
     Args:
         reference ([`Reference`]): Drawn on the target's mesh.
         target (`np.ndarray` of shape `(H, W, 3)`, uint8): RGB.
-        skin (`np.ndarray` of shape `(H, W)`, float): In [0, 1], plain skin of the target where the reference shows
-            plain skin as well.
+        skin (`np.ndarray` of shape `(H, W)`, float): In [0, 1], plain skin of the target inside the mesh.
+        beardless (`np.ndarray` of shape `(H, W)`, float): In [0, 1], the part of it whose tone is compared.
 
     Returns:
         [`Reference`]: Unchanged where they have too little skin in common.
     """
     weights = skin * reference.coverage
-    if weights.sum() < SMALLEST_SAMPLE:
+    compared = weights * beardless
+    if (compared > 0.5).sum() < SMALLEST_SAMPLE:
         return reference
     drawn, wanted = _to_lab(reference.pixels), _to_lab(target)
-    (mean, spread), (wanted_mean, wanted_spread) = _statistics(drawn, weights), _statistics(wanted, weights)
-    contrast = np.clip(wanted_spread[0] / spread[0], *CONTRAST_RANGE)
+    mean, wanted_mean = _mean_tone(drawn, compared), _mean_tone(wanted, compared)
     chroma = np.sqrt(np.clip(wanted_mean[1:] / np.maximum(mean[1:], 1), *CHROMA_RANGE))
-    matched = (drawn - mean) * [contrast, *chroma] + wanted_mean
+    matched = (drawn - mean) * [1, *chroma] + wanted_mean
     residual = _smooth(wanted - matched, weights, RESIDUAL_SIGMA * len(target))
     matched = matched + np.clip(residual, -RESIDUAL_LIMIT, RESIDUAL_LIMIT)
     return Reference(_to_rgb(matched), reference.coverage)
+
+
+def skin_of_mesh(landmarks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Where a mesh is plain skin, (height, width) float32: no brows, eyes or lips."""
+    surface = face_surface()
+    return (rasterize(landmarks, surface.triangles[surface.skin], size) != NOTHING).astype(np.float32)
 
 
 def beardless_skin(landmarks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -297,7 +304,7 @@ def draw_reference(
     size = (target.shape[1], target.shape[0])
     skin = evenly_lit_skin(target, skin)
     face = render_texture(texture, landmarks, depth, size, face_light(target, landmarks, depth, skin))
-    face = relight(face, target, skin * beardless_skin(landmarks, size))
+    face = relight(face, target, skin * skin_of_mesh(landmarks, size), beardless_skin(landmarks, size))
     return face if head is None else lay_over(render_surroundings(head, face, landmarks), face)
 
 
@@ -309,13 +316,11 @@ def _to_rgb(lab: np.ndarray) -> np.ndarray:
     return np.clip(cv2.cvtColor(lab.astype(np.float32), cv2.COLOR_Lab2RGB), 0, 1) * 255
 
 
-def _statistics(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation (3,) of pixels (H, W, 3), without the darkest and brightest tenth: glints."""
-    inside = weights > 0.5
-    values = values[inside] if inside.any() else values.reshape(-1, 3)
+def _mean_tone(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean (3,) of CIELAB pixels (H, W, 3), without the darkest and brightest tenth: glints and creases."""
+    values = values[weights > 0.5]
     low, high = np.percentile(values[:, 0], (10, 90))
-    middle = values[(values[:, 0] >= low) & (values[:, 0] <= high)]
-    return middle.mean(axis=0), middle.std(axis=0) + 1e-3
+    return values[(values[:, 0] >= low) & (values[:, 0] <= high)].mean(axis=0)
 
 
 def _smooth(values: np.ndarray, weights: np.ndarray, sigma: float) -> np.ndarray:

@@ -204,13 +204,16 @@ def build_pipeline(settings: Settings, case: str) -> FaceSwapInpaintPipeline:
     return pipeline
 
 
-def made_up_faces(size: int, num_landmarks: int) -> dict[str, Any]:
+def made_up_faces(size: int, pipeline: FaceSwapInpaintPipeline) -> dict[str, Any]:
     """A source and a target of noise, with a square to repaint: arguments of the pipeline."""
+    num_landmarks = pipeline.conditioner.config["num_landmarks"]
     generator = torch.Generator().manual_seed(0)
     image, source_image = torch.rand(2, 1, 3, size, size, generator=generator)
     mask = torch.zeros(1, 1, size, size)
     mask[..., size // 4 : -size // 4, size // 4 : -size // 4] = 1
+    reference = {"reference_image": source_image} if pipeline.config["hidden_fill"] == "reference" else {}
     return {
+        **reference,  # as every swap has one, and starts from it
         "image": image,
         "source_image": source_image,
         "mask_image": mask,
@@ -240,7 +243,7 @@ def measure(settings: Settings, case: str) -> Measured:
     device = torch.device(settings.device)
     memory_before = peak_memory(device)
     pipeline = build_pipeline(settings, case)
-    faces = made_up_faces(settings.size, pipeline.conditioner.config["num_landmarks"])
+    faces = made_up_faces(settings.size, pipeline)
     first_call, *seconds = [time_call(pipeline, settings, faces) for _ in range(settings.runs + 1)]
     return Measured(
         seconds=statistics.median(seconds) / settings.num_images,

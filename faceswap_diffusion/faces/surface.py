@@ -164,8 +164,8 @@ def interpolate(seen: np.ndarray, points: np.ndarray, triangles: np.ndarray, val
         values (`np.ndarray` of shape `(N, C)`): What each point has.
 
     Returns:
-        `np.ndarray` of shape `(H, W, C)`, float32: 0 where no triangle is seen. A raster covers pixels whose centres lie a
-            little outside of their triangle; these get no more than a corner has, and no less.
+        `np.ndarray` of shape `(H, W, C)`, float32: 0 where no triangle is seen. A raster covers pixels whose centres
+            lie a little outside of their triangle; these get no more than a corner has, and no less.
     """
     corners = points[triangles].astype(np.float64)
     with_one = np.concatenate([corners, np.ones((len(corners), 3, 1))], axis=2)

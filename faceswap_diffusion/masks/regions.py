@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from faceswap_diffusion.faces.mesh_topology import BROWS_478, EYES_478, FACE_OVAL_478, MOUTH_478, NOSE_478
+from faceswap_diffusion.faces.surface import NOTHING, face_surface, rasterize
 from faceswap_diffusion.masks.parsing import LABELS
 
 REGIONS: dict[str, frozenset[str]] = {
@@ -38,6 +39,15 @@ POLYGONS = {
 
 FOREHEAD_68 = 0.35
 """How far the forehead reaches above the brows, in units of brows to chin: dlib's 68 points end at the brows."""
+
+BELOW_EYES = 0.42
+"""Texture coordinate v of the lower lids' lower edge, see [`faces.surface.FaceSurface`]."""
+
+FAR_TURNED = 0.22
+"""Offset of the nose, see `_turned`, that a head has which is turned by about 16 degrees."""
+
+IN_FRONT = 0.05
+"""Share of the hull of nose and mouth from which on something is in front of them."""
 
 MINIMAL_COVERAGE = 0.35
 """A parser that sees less of the landmark hull than this share as face has failed: then the hull stands in for it."""
@@ -114,6 +124,52 @@ def face_mask(labels: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     return _without_specks(mask, smallest=0.012 * hull.sum())
 
 
+def lower_face(known: np.ndarray, labels: np.ndarray, landmarks: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """What the mesh covers below the eyes: beards and turned jaws, which parsers take for anything.
+
+    Left out are things that lie before nose or mouth and have not the colour of the person's hair, unless the head is
+    turned so far that the parser is no judge.
+
+    Args:
+        known (`np.ndarray`): (S, S) float32, 1 where the parser sees the face.
+        labels (`np.ndarray`): (S, S) uint8, indices into `LABELS`.
+        landmarks (`np.ndarray`): (478, 2), x, y in crop pixels.
+        pixels (`np.ndarray`): (S, S, 3) uint8 RGB, the crop.
+
+    Returns:
+        `np.ndarray`: (S, S) float32, 1 inside.
+    """
+    size, surface = labels.shape[0], face_surface()
+    below = surface.uv[surface.triangles][..., 1].min(axis=1) > BELOW_EYES
+    covered = (rasterize(landmarks, surface.triangles[below], (size, size)) != NOTHING).astype(np.float32)
+    if _turned(landmarks) > FAR_TURNED:
+        return covered
+    core = _filled_hull(landmarks[[*NOSE_478[0], *MOUTH_478[0]]], size)
+    pieces, _ = _components((covered > 0) & (known == 0))
+    for piece in np.unique(pieces[(core > 0) & (known == 0) & (covered > 0)]):
+        inside = pieces == piece
+        if (inside * core).sum() > IN_FRONT * core.sum() and not _is_hair(inside, labels, pixels):
+            covered[inside] = 0
+    return covered
+
+
+def _turned(landmarks: np.ndarray) -> float:
+    """How far the nose is from the middle of the mesh's outline, as a share of its width: 0 seen from the front."""
+    nose, across = landmarks[4], landmarks[454] - landmarks[234]
+    position = (nose - landmarks[234]) @ across / max(across @ across, 1e-6)
+    return float(abs(position - 0.5))
+
+
+def _is_hair(inside: np.ndarray, labels: np.ndarray, pixels: np.ndarray) -> bool:
+    """Whether a piece (S, S) bool has the colour of brows and hair rather than that of skin."""
+    hair, skin = (np.isin(labels, [LABELS.index(name) for name in names]) for names in (("brows", "hair"), ("skin",)))
+    if not hair.any() or not skin.any():
+        return False
+    lab = cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
+    colour, of_hair, of_skin = (np.median(lab[where], axis=0) for where in (inside, hair, skin))
+    return bool(np.linalg.norm(colour - of_hair) < np.linalg.norm(colour - of_skin))
+
+
 def head_mask(labels: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     """Face and hair, and the strip of forehead between them.
 
@@ -137,7 +193,11 @@ def head_mask(labels: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
 
 
 def repaint_mask(
-    labels: np.ndarray, landmarks: np.ndarray, region: str = "face", label_names: Sequence[str] = LABELS
+    labels: np.ndarray,
+    landmarks: np.ndarray,
+    region: str = "face",
+    label_names: Sequence[str] = LABELS,
+    pixels: np.ndarray | None = None,
 ) -> np.ndarray:
     """The mask of a region by the best means there are: landmarks and labels for face and head, labels for the rest.
 
@@ -148,6 +208,8 @@ def repaint_mask(
         landmarks (`np.ndarray`): (478, 2) or (68, 2), x, y in crop pixels.
         region (`str`): A key of `REGIONS`.
         label_names (`Sequence[str]`): What the labels mean: those of our parser if left out.
+        pixels (`np.ndarray`, *optional*): (S, S, 3) uint8 RGB, the crop. With it and a mesh, face and head take in
+            what the mesh covers below the eyes, see `lower_face`: a target's beard goes, whatever it was parsed as.
 
     Returns:
         `np.ndarray`: (S, S) float32, 1 inside.
@@ -157,7 +219,10 @@ def repaint_mask(
     """
     combined = {"face": face_mask, "head": head_mask}
     if tuple(label_names) == LABELS and region in combined:
-        return combined[region](labels, landmarks)
+        mask = combined[region](labels, landmarks)
+        if pixels is None or len(landmarks) != 478:
+            return mask
+        return np.maximum(mask, lower_face(mask, labels, landmarks, pixels))
     return region_mask(labels, region, label_names)
 
 

@@ -2,11 +2,46 @@
 # jsonargparse makes its kinds of numbers at run time.
 """Arguments that the training scripts of the swap model share: how it is optimised, and what becomes of it."""
 
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT
+from faceswap_diffusion.pipeline_faceswap_inpaint import HIDDEN_FILLS
+from faceswap_diffusion.training.batches import SampleSettings
+from faceswap_diffusion.training.data.references import ReferenceFaults
+
+REFERENCE = "reference_"
+"""What the names of options begin with that are fields of `ReferenceFaults`."""
+
+VARIATIONS: dict[str, Any] = {
+    "pair_probability": ClosedUnitInterval,
+    "identity_noise": NonNegativeFloat,
+    "landmark_noise": NonNegativeFloat,
+    "warped_masks": ClosedUnitInterval,
+    "geometry_share": ClosedUnitInterval,
+}
+"""Fields of `SampleSettings` that are options, and the kinds of their values."""
+
+FAULTS: dict[str, Any] = {
+    "cycled": ClosedUnitInterval,
+    "misaligned": NonNegativeFloat,
+    "shaded": NonNegativeFloat,
+    "toned": NonNegativeFloat,
+    "blurred": ClosedUnitInterval,
+    "holed": ClosedUnitInterval,
+    "bare": ClosedUnitInterval,
+}
+"""Fields of `ReferenceFaults`, likewise."""
+
+SAMPLE_ARGUMENTS = ("mask_sets", *VARIATIONS, *(REFERENCE + name for name in FAULTS))
+"""Options that decide what samples are made of faces."""
 
 
 def build_parser(script: str, description: str | None) -> ArgumentParser:
@@ -29,6 +64,32 @@ def add_data_arguments(parser: ArgumentParser) -> None:
     """
     group = parser.add_argument_group("data")
     group.add_argument("--train_data_dir", type=str, nargs="+", required=True, help="folders of prepare_faces.py")
+    add_sample_arguments(parser)
+
+
+def add_cached_data_arguments(parser: ArgumentParser) -> None:
+    """Adds which faces are trained on, or which samples that are encoded already.
+
+    Args:
+        parser (`ArgumentParser`): To add to.
+    """
+    group = parser.add_argument_group("data")
+    group.add_argument("--train_data_dir", type=str, nargs="+", help="folders of prepare_faces.py")
+    group.add_argument(
+        "--latents_dir", type=Path, help="folder of cache_latents.py, in place of them: the plain denoising loss alone"
+    )
+    group.add_argument(
+        "--latent_window", type=PositiveInt | None, help="side in latents of what is seen of each, round its mask"
+    )
+
+
+def add_sample_arguments(parser: ArgumentParser) -> None:
+    """Adds how samples are made of faces.
+
+    Args:
+        parser (`ArgumentParser`): To add to.
+    """
+    group = parser.add_argument_group("samples")
     group.add_argument(
         "--mask_sets",
         type=str,
@@ -36,12 +97,60 @@ def add_data_arguments(parser: ArgumentParser) -> None:
         default=["face=0.6", "head=0.3", "features=0.1"],
         help="what is hidden of the target and shown of the source, drawn for each sample",
     )
+    add_settings(group, SampleSettings, VARIATIONS)
+    add_reference_arguments(parser)
+
+
+def add_reference_arguments(parser: ArgumentParser) -> None:
+    """Adds how references are made wrong.
+
+    Args:
+        parser (`ArgumentParser`): To add to.
+    """
+    group = parser.add_argument_group("references", "how they are made wrong, where hidden_fill is reference")
+    add_settings(group, ReferenceFaults, FAULTS, REFERENCE)
+
+
+def add_settings(group: Any, kind: type, types: Mapping[str, Any], prefix: str = "") -> None:
+    """Adds fields of a dataclass as options, with its own defaults and descriptions.
+
+    Args:
+        group (`ArgumentParser` or group of one): To add to.
+        kind (`type`): The dataclass; `script.settings_of` makes one of the options.
+        types (`Mapping[str, Any]`): Kinds of values by field.
+        prefix (`str`): What the options' names begin with.
+    """
+    defaults = {field.name: field.default for field in fields(kind)}
+    told = dict(re.findall(r"^    (\w+) \(.*?\): (.*(?:\n     +.*)*)", inspect.getdoc(kind) or "", re.MULTILINE))
+    for name, type_ in types.items():
+        group.add_argument(f"--{prefix}{name}", type=type_, default=defaults[name], help=" ".join(told[name].split()))
+
+
+def add_model_arguments(parser: ArgumentParser) -> Any:
+    """Adds which checkpoint is gone on from, and what is changed of it; returns the group.
+
+    Args:
+        parser (`ArgumentParser`): To add to.
+    """
+    group = parser.add_argument_group("model")
     group.add_argument(
-        "--pair_probability",
-        type=ClosedUnitInterval,
-        default=0.5,
-        help="how often another picture of the same person is the source, where there is one",
+        "--pretrained_model_name_or_path",
+        type=str,
+        default=str(EMBEDDED_CHECKPOINT),
+        help="checkpoint to go on from: folder or Hub id; the package's if left out",
     )
+    group.add_argument("--new_vae", type=Path, help="exchange the checkpoint's autoencoder for this finished one")
+    group.add_argument(
+        "--crop_size",
+        type=PositiveInt | None,
+        help="side of the crops in pixels; the checkpoint's if left out, and 128 for a new model",
+    )
+    group.add_argument(
+        "--hidden_fill",
+        type=Literal[HIDDEN_FILLS] | None,
+        help="what the target shows where its face is hidden; as the checkpoint has it if left out",
+    )
+    return group
 
 
 def add_optimization_arguments(parser: ArgumentParser, learning_rate: float, ema_decay: float) -> None:

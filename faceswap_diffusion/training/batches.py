@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from math import lcm
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,10 +16,13 @@ from faceswap_diffusion.conditioning.geometry import exchange_geometry, identity
 from faceswap_diffusion.faces.landmarks import dlib68
 from faceswap_diffusion.training.augmentation import augment_source, soften, thin_plate_basis, warp_mask
 from faceswap_diffusion.training.data.references import TrainingReferences
-from faceswap_diffusion.training.dataset import FaceRecord, PreparedFaces
+from faceswap_diffusion.training.dataset import FaceRecord, FacesSummary, PreparedFaces
 from faceswap_diffusion.training.mask_shuffling import MaskSet, check_mask_sets, draw_mask_set, region_or_face
 from faceswap_diffusion.training.mirroring import mirrored_landmarks68
 from faceswap_diffusion.training.randomness import choose, generator_for, row_of_sample, uniform
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True)
@@ -129,8 +133,26 @@ class SampleSettings:
     geometry_share: float = 0.8
 
 
+class TensorBatch:
+    """Tensors of a batch's samples, as fields of a dataclass."""
+
+    def to(self, device: torch.device | str) -> "Self":
+        """The same samples on a device; their numbers stay on the CPU, where random numbers are drawn."""
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        del tensors["indices"]
+        return self._exchange({name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()})
+
+    def pin_memory(self) -> "Self":
+        """The same samples in page-locked memory, for `DataLoader`."""
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        return self._exchange({name: tensor.pin_memory() for name, tensor in tensors.items()})
+
+    def _exchange(self, tensors: dict[str, torch.Tensor]) -> "Self":
+        return replace(self, **tensors)  # pyright: ignore[reportArgumentType] - every kind of batch is a dataclass
+
+
 @dataclass
-class SwapBatch:
+class SwapBatch(TensorBatch):
     """B samples: first `num_cross` cross samples, then `num_own` own ones, then the others (see `Roles`).
 
     Args:
@@ -159,17 +181,6 @@ class SwapBatch:
     num_own: int
     reference: torch.Tensor | None = None
     reference_mask: torch.Tensor | None = None
-
-    def to(self, device: torch.device | str) -> "SwapBatch":
-        """The same samples on a device; their numbers stay on the CPU, where random numbers are drawn."""
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
-        del tensors["indices"]
-        return replace(self, **{name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()})
-
-    def pin_memory(self) -> "SwapBatch":
-        """The same samples in page-locked memory, for `DataLoader`."""
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
-        return replace(self, **{name: tensor.pin_memory() for name, tensor in tensors.items()})
 
 
 class SwapSamples(Dataset):
@@ -212,6 +223,11 @@ class SwapSamples(Dataset):
             head_pose, blendshapes = (torch.from_numpy(faces.column(name)) for name in ("head_pose", "blendshapes"))
             landmarks = torch.from_numpy(landmarks)
             self.geometry = identity_geometry(landmarks, head_pose, blendshapes, geometry_coefficients)
+
+    @property
+    def summary(self) -> FacesSummary:
+        """What these samples are made of."""
+        return self.faces.summary
 
     def row(self, index: int) -> int:
         """The face that is the target of a sample: each comes once an epoch, in a new order."""

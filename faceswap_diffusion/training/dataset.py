@@ -65,6 +65,27 @@ class FaceRecord:
     identity_embeds: torch.Tensor
 
 
+@dataclass(frozen=True)
+class FacesSummary:
+    """What faces somebody trains on, without the faces.
+
+    Args:
+        folders (`tuple[str, ...]`): Names of their folders.
+        num_faces (`int`): How many there are.
+        num_people (`int`): Of how many people.
+        resolution (`int`): Side of the crops in pixels.
+        identity_network (`str`): See [`PreparedFaces`].
+        fingerprint (`str`): See [`PreparedFaces`].
+    """
+
+    folders: tuple[str, ...]
+    num_faces: int
+    num_people: int
+    resolution: int
+    identity_network: str
+    fingerprint: str
+
+
 class PreparedFaces(Dataset):
     """The faces of prepared folders, decoded when they are asked for.
 
@@ -77,6 +98,7 @@ class PreparedFaces(Dataset):
         identity_network (`str`): The recogniser of `identity_embeds`, a key of `IDENTITY_NETWORKS`.
         identities (`list[str]`): The person of each row; people of two folders are never the same.
         fingerprint (`str`): SHA-256 over the rows' names, the sizes of their pictures, and the resolution.
+        summary ([`FacesSummary`]): All of this in short.
 
     Raises:
         ValueError: If a folder was not prepared, not to the end or by an older version, if its crops are too small, or
@@ -111,6 +133,15 @@ class PreparedFaces(Dataset):
             for prefix, identity in zip(prefixes, self._table_column("identity").to_pylist(), strict=True)
         ]
         self.fingerprint = self._fingerprint()
+        names = tuple(Path(folder).resolve().name for folder in folders)
+        self.summary = FacesSummary(
+            folders=names,
+            num_faces=len(self),
+            num_people=len(set(self.identities)),
+            resolution=resolution,
+            identity_network=self.identity_network,
+            fingerprint=self.fingerprint,
+        )
 
     def __len__(self) -> int:
         """Number of faces."""

@@ -166,7 +166,7 @@ class ConsistencyObjective(SwapModule):
         """What the UNet gets besides state and timestep: masked latents, mask and context."""
         masked = self.encode_masked(batch, generators)
         not_dropped = torch.zeros(len(masked), dtype=torch.bool, device=masked.device)
-        context = self.context(batch, self.source_embeds(batch), not_dropped)
+        context = self.context(**self.conditions(batch), dropped=not_dropped)
         return masked, resize(batch.mask, *masked.shape[-2:]), context
 
     def clean_latents(

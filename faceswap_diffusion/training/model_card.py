@@ -88,11 +88,11 @@ def hardware(accelerator: Accelerator) -> str:
 
 
 def _facts(run: Run, base: str | None, step: int) -> dict[str, str]:
-    faces = run.samples.faces
-    folders = ", ".join(f"`{_without_path(folder)}`" for folder in run.args.train_data_dir)
+    faces = run.samples.summary
+    folders = ", ".join(f"`{folder}`" for folder in faces.folders)
     return {
         "began with": base or "random weights",
-        "faces": f"{len(faces):,} of {len(set(faces.identities)):,} people ({folders})",
+        "faces": f"{faces.num_faces:,} of {faces.num_people:,} people ({folders})",
         "steps": f"{step:,}",
         "global batch": f"{run.global_batch_size:,}",
         "samples seen": f"{step * run.global_batch_size:,}",

@@ -124,6 +124,24 @@ def exchange_autoencoder(pipeline: FaceSwapInpaintPipeline, vae: AutoencoderKL) 
     return FaceSwapInpaintPipeline(**components, **settings)
 
 
+@torch.no_grad()
+def resize_checkpoint(pipeline: FaceSwapInpaintPipeline, crop_size: int) -> None:
+    """Makes a swap model one for crops of another size. What its conditioner sees of them stays as it was.
+
+    With an autoencoder whose factor grew as the crops did, latents keep their size, and the UNet knows them.
+
+    Args:
+        pipeline (`FaceSwapInpaintPipeline`): Changed in place.
+        crop_size (`int`): Side in pixels.
+    """
+    factor = crop_size / pipeline.config["crop_size"]
+    pipeline.register_to_config(crop_size=crop_size, landmark_scale=pipeline.config["landmark_scale"] / factor)
+    if pipeline.conditioner.config["identity_geometry"]:
+        coefficients = pipeline.conditioner.geometry_coefficients
+        coefficients *= factor
+        coefficients[0] += (factor - 1) / 2  # the constant: pixels are counted from the first one's centre
+
+
 def widen_unet(unet: UNet2DConditionModel, latent_channels: int, channel_order: str) -> None:
     """Makes an inpainting UNet one for latents of more channels: new weights are 0, old ones stay with their channels.
 

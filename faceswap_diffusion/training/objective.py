@@ -15,6 +15,7 @@ from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.pipeline_inputs import resize
 from faceswap_diffusion.training.augmentation import jitter_views
 from faceswap_diffusion.training.batches import Roles, SwapBatch
+from faceswap_diffusion.training.data.latents import EncodedBatch
 from faceswap_diffusion.training.discriminator import PatchDiscriminator, discriminator_loss, painter_loss
 from faceswap_diffusion.training.losses import (
     coarse_loss,
@@ -118,42 +119,67 @@ class SwapObjective(SwapModule):
         if settings.landmarks_weight:
             self.mesh = (MeshNetwork().to(pipeline.vae.device),)
 
-    def forward(self, batch: SwapBatch, step: int) -> dict[str, torch.Tensor]:
+    def forward(self, batch: SwapBatch | EncodedBatch, step: int) -> dict[str, torch.Tensor]:
         """Computes every term.
 
         Args:
-            batch (`SwapBatch`): On the device of the networks.
+            batch (`SwapBatch` or `EncodedBatch`): On the device of the networks. What is encoded already has plain
+                samples only: the others need pictures.
             step (`int`): Decides how far samples are denoised, alike in all processes, which wait for one another.
 
         Returns:
             `dict[str, torch.Tensor]`: Scalars; `"loss"` is what to minimise.
         """
+        if isinstance(batch, EncodedBatch):
+            encoded, draws = batch, self.draw(batch, batch.latents)
+        else:
+            encoded, draws = self.encode(batch)
+        num_rolled_out = batch.num_cross + batch.num_own
+        context = self.context(**encoded.conditions, dropped=draws.dropped)
+        losses = {}
+        if num_rolled_out < len(context):
+            losses["denoising"] = self.denoising_loss(encoded, context, draws, slice(num_rolled_out, None))
+        if isinstance(batch, SwapBatch) and num_rolled_out:
+            losses |= self.rolled_out_losses(batch, encoded, context, draws, step)
+        return {"loss": self.total(losses), **losses}
+
+    def encode(self, batch: SwapBatch) -> tuple[EncodedBatch, Draws]:
+        """What UNet and conditioner get of samples, and what is drawn for them."""
         latents = self.encode_targets(batch.pixels)
         draws = self.draw(batch, latents)
-        masked, mask = self.encode_masked(batch, draws.generators), resize(batch.mask, *latents.shape[-2:])
-        identity_embeds = self.source_embeds(batch)
-        context = self.context(batch, identity_embeds, draws.dropped)
+        encoded = EncodedBatch(
+            latents=latents,
+            masked=self.encode_masked(batch, draws.generators),
+            mask=resize(batch.mask, *latents.shape[-2:]),
+            **self.conditions(batch),
+            indices=batch.indices,
+            num_cross=batch.num_cross,
+            num_own=batch.num_own,
+        )
+        return encoded, draws
+
+    def rolled_out_losses(
+        self, batch: SwapBatch, encoded: EncodedBatch, context: torch.Tensor, draws: Draws, step: int
+    ) -> dict[str, torch.Tensor]:
+        """The terms of samples that go through several steps."""
         num_rolled_out = batch.num_cross + batch.num_own
+        latents, masked, mask = encoded.latents, encoded.masked, encoded.mask
+        x0s = self.roll_out(latents, masked, mask, context, draws.noise, step, slice(num_rolled_out))
         losses = {}
-        if num_rolled_out < len(latents):
-            plain = slice(num_rolled_out, None)
-            losses["denoising"] = self.denoising_loss(latents, masked, mask, context, draws, plain)
-        if num_rolled_out:
-            x0s = self.roll_out(latents, masked, mask, context, draws.noise, step, slice(num_rolled_out))
-            if batch.num_own:
-                losses["own"] = self.own_loss(x0s, latents, mask, slice(batch.num_cross, num_rolled_out))
-            if batch.num_cross:
-                losses |= self.cross_losses(x0s, batch, identity_embeds, draws.generators)
-            if self.discriminator is not None:
-                losses |= self.adversarial_losses(x0s[-1], latents[:num_rolled_out], mask[:num_rolled_out])
-        return {"loss": self.total(losses), **losses}
+        if batch.num_own:
+            losses["own"] = self.own_loss(x0s, latents, mask, slice(batch.num_cross, num_rolled_out))
+        if batch.num_cross:
+            losses |= self.cross_losses(x0s, batch, encoded.identity_embeds, draws.generators)
+        if self.discriminator is not None:
+            losses |= self.adversarial_losses(x0s[-1], latents[:num_rolled_out], mask[:num_rolled_out])
+        return losses
 
     def total(self, losses: dict[str, torch.Tensor]) -> torch.Tensor:
         """The weighted sum. The discriminator's own loss says nothing about the model: its weight is 1."""
         weighted = [getattr(self.settings, f"{name}_weight", 1.0) * loss for name, loss in losses.items()]
         return torch.stack(weighted).sum()
 
-    def draw(self, batch: SwapBatch, latents: torch.Tensor) -> Draws:
+    def draw(self, batch: SwapBatch | EncodedBatch, latents: torch.Tensor) -> Draws:
         """Draws noise, timesteps and dropout of each sample; none of those that are rolled out is dropped."""
         settings = self.settings
         generators = [generator_for(settings.seed, "noise", index) for index in batch.indices.tolist()]
@@ -166,17 +192,10 @@ class SwapObjective(SwapModule):
         timesteps = (positions * len(self.alphas_cumprod)).long()
         return Draws(generators, noise, timesteps.to(latents.device), dropped.to(latents.device))
 
-    def denoising_loss(
-        self,
-        latents: torch.Tensor,
-        masked: torch.Tensor,
-        mask: torch.Tensor,
-        context: torch.Tensor,
-        draws: Draws,
-        plain: slice,
-    ) -> torch.Tensor:
+    def denoising_loss(self, encoded: EncodedBatch, context: torch.Tensor, draws: Draws, plain: slice) -> torch.Tensor:
         """Squared error of what the UNet predicts of noised latents (DDPM, arXiv 2006.11239, eq. 14, or in v)."""
-        latents, masked, mask, context = (part[plain] for part in (latents, masked, mask, context))
+        parts = encoded.latents, encoded.masked, encoded.mask, context
+        latents, masked, mask, context = (part[plain] for part in parts)
         noise, timesteps = draws.noise[plain], draws.timesteps[plain]
         noisy = self.pipeline.scheduler.add_noise(latents, noise, timesteps)
         output = self.predict(noisy, timesteps, masked, mask, context)

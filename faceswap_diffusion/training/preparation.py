@@ -2,16 +2,10 @@
 
 import csv
 import json
-import multiprocessing
-import os
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -29,6 +23,7 @@ from faceswap_diffusion.faces.selection import NoFaceFoundError, select_face
 from faceswap_diffusion.masks.parsing import load_face_parser
 from faceswap_diffusion.training.dataset import DESCRIPTION, MEASUREMENTS, SCHEMA, resize_labels, resize_landmarks
 from faceswap_diffusion.training.photo_sources import PhotoSource
+from faceswap_diffusion.training.sharding import begin_folder, whole_file, write_description, write_shards
 
 REJECTED = "rejected.csv"
 
@@ -69,7 +64,7 @@ class PreparationSettings:
         shard_size (`int`): Photos in a shard.
     """
 
-    resolution: int = 128
+    resolution: int = 256
     aligned: bool = False
     face: Literal["largest", "all"] = "largest"
     shard_size: int = 256
@@ -233,7 +228,7 @@ def prepare_faces(
     missing = [number for number in range(num_shards) if not _shard_path(output_dir, number).exists()]
     num_left = sum(len(_photos_of_shard(source, settings, number)) for number in missing)
     with tqdm(total=len(source), initial=len(source) - num_left, desc="preparing faces", unit="photo") as progress:
-        for number in _write_shards(source, output_dir, settings, missing, num_workers):
+        for number in write_shards(FaceShardWriter, (source, output_dir, settings), missing, num_workers):
             progress.update(len(_photos_of_shard(source, settings, number)))
     return _finish(output_dir, num_shards)
 
@@ -254,20 +249,7 @@ def _begin(source: PhotoSource, output_dir: Path, settings: PreparationSettings)
         "num_photos": len(source),
         "photos_sha256": source.digest(),
     }
-    output_dir.mkdir(parents=True, exist_ok=True)
-    for left_over in output_dir.glob("*.unfinished-*"):
-        left_over.unlink(missing_ok=True)
-    path = output_dir / DESCRIPTION
-    if not path.exists():
-        _write_description(output_dir, wanted)
-        return
-    found = json.loads(path.read_text(encoding="utf-8"))
-    for key, value in wanted.items():
-        if found.get(key) != value:
-            raise ValueError(
-                f"{output_dir} was begun with {key} {found.get(key)}, now it is {value}: give the same arguments and "
-                "photos as then, or another --output_dir"
-            )
+    begin_folder(output_dir / DESCRIPTION, wanted, "arguments and photos")
 
 
 def _finish(output_dir: Path, num_shards: int) -> tuple[int, list[Rejection]]:
@@ -277,34 +259,16 @@ def _finish(output_dir: Path, num_shards: int) -> tuple[int, list[Rejection]]:
             told = pa.ipc.open_stream(file).schema.metadata
         num_faces += int(told[b"num_faces"])
         rejections += [Rejection(*fields) for fields in json.loads(told[b"rejected"])]
-    with _whole_file(output_dir / REJECTED) as path, path.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(output_dir / REJECTED) as path, path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([Rejection._fields, *rejections])
     if not num_faces:
         raise ValueError(f"no face is left: {count_reasons(rejections)}; {output_dir / REJECTED} tells of each")
     begun = json.loads((output_dir / DESCRIPTION).read_text(encoding="utf-8"))
-    _write_description(output_dir, {**begun, "num_faces": num_faces, "num_rejected": len(rejections)})
+    write_description(output_dir / DESCRIPTION, {**begun, "num_faces": num_faces, "num_rejected": len(rejections)})
     return num_faces, rejections
 
 
-def _write_shards(
-    source: PhotoSource, output_dir: Path, settings: PreparationSettings, numbers: list[int], num_workers: int
-) -> Iterator[int]:
-    """Writes shards, and yields the number of each one that is done."""
-    num_workers = min(num_workers, len(numbers))
-    if num_workers <= 1:
-        yield from map(ShardWriter(source, output_dir, settings).write, numbers if num_workers else ())
-        return
-    # Not forked: torch and LiteRT have threads of their own by now.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(num_workers, context, _start_worker, (source, output_dir, settings))
-    try:
-        for future in as_completed([pool.submit(_write_in_worker, number) for number in numbers]):
-            yield future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-class ShardWriter:
+class FaceShardWriter:
     """Writes shard after shard.
 
     Args:
@@ -325,33 +289,12 @@ class ShardWriter:
                 (rejections if isinstance(outcome, Rejection) else rows).append(outcome)
         told = {"num_faces": str(len(rows)), "rejected": json.dumps(rejections)}
         with (
-            _whole_file(_shard_path(self.output_dir, number)) as path,
+            whole_file(_shard_path(self.output_dir, number)) as path,
             pa.OSFile(str(path), "wb") as file,
             pa.ipc.new_stream(file, SCHEMA.with_metadata(told)) as writer,
         ):
             writer.write_batch(_as_batch(rows))
         return number
-
-
-_writer: ShardWriter
-
-
-def _start_worker(source: PhotoSource, output_dir: Path, settings: PreparationSettings) -> None:
-    """Makes a process ready, which ends when its parent does."""
-    global _writer
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    _writer = ShardWriter(source, output_dir, settings)
-
-
-def _end_with_parent() -> None:
-    wait([multiprocessing.parent_process().sentinel])  # pyright: ignore[reportOptionalMemberAccess]
-    os._exit(1)
-
-
-def _write_in_worker(number: int) -> int:
-    return _writer.write(number)
 
 
 def _shard_path(output_dir: Path, number: int) -> Path:
@@ -383,16 +326,3 @@ def _scaling(side: int, size: int) -> np.ndarray:
 def _encode(pixels: np.ndarray) -> bytes:
     """PNG of (S, S) grey or (S, S, 3) BGR pixels, uint8."""
     return cv2.imencode(".png", pixels)[1].tobytes()
-
-
-@contextmanager
-def _whole_file(path: Path) -> Iterator[Path]:
-    """A path to write to, whose file takes the place of `path` once it is complete."""
-    unfinished = path.with_name(f"{path.name}.unfinished-{os.getpid()}")
-    yield unfinished
-    os.replace(unfinished, path)
-
-
-def _write_description(output_dir: Path, description: dict[str, Any]) -> None:
-    with _whole_file(output_dir / DESCRIPTION) as path:
-        path.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")

@@ -8,8 +8,9 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-STREAMS = ("order", "sample", "noise", "step")
-"""What is drawn: an epoch's order, a sample's augmentations, its noise, and what all samples of a step share."""
+STREAMS = ("order", "sample", "noise", "step", "window")
+"""What is drawn: an epoch's order, a sample's augmentations, its noise, what all samples of a step share, and which
+window of a sample is seen."""
 
 
 def generator_for(seed: int, stream: str, index: int) -> torch.Generator:

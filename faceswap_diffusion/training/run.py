@@ -24,7 +24,8 @@ from tqdm.auto import tqdm
 
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.provenance import save_image
-from faceswap_diffusion.training.batches import StepBatches, SwapBatch, SwapSamples
+from faceswap_diffusion.training.batches import StepBatches, SwapSamples, TensorBatch
+from faceswap_diffusion.training.data.latents import CachedSamples
 from faceswap_diffusion.training.dataset import FaceRecord, PreparedFaces
 from faceswap_diffusion.training.gathering import gather_pipeline
 from faceswap_diffusion.training.history import History, log_pictures
@@ -144,7 +145,7 @@ class Run:
             Everything that is trained is in it.
         groups (`list[dict[str, Any]]`): Parameter groups of the optimiser. The first is the model, whose gradients are
             clipped and whose weights are averaged; others only help it.
-        samples (`SwapSamples`): What it is trained on.
+        samples (`SwapSamples` or `CachedSamples`): What it is trained on.
         staying (`dict[str, Any]`): Settings besides `STAYING` that must not change between a stop and going on.
         save_weights (`Callable[[FaceSwapInpaintPipeline], None]`): Writes what was trained of the pipeline that it is
             given; called in the main process.
@@ -157,7 +158,7 @@ class Run:
         pipeline: FaceSwapInpaintPipeline,
         objective: nn.Module,
         groups: list[dict[str, Any]],
-        samples: SwapSamples,
+        samples: SwapSamples | CachedSamples,
         staying: dict[str, Any],
         save_weights: Callable[[FaceSwapInpaintPipeline], None],
     ):
@@ -171,7 +172,7 @@ class Run:
             **{name: getattr(args, name) for name in STAYING},
             **staying,
             "global_batch_size": self.global_batch_size,
-            "faces": samples.faces.fingerprint,
+            "faces": samples.summary.fingerprint,
             "architecture": architecture_of(objective),
         }
         optimizer = build_optimizer(groups, args.weight_decay, args.use_8bit_adam)
@@ -246,7 +247,7 @@ class Run:
             worker_init_fn=begin_worker,
         )
 
-    def take_step(self, step: int, batches: Iterator[SwapBatch]) -> tuple[dict[str, float], float]:
+    def take_step(self, step: int, batches: Iterator[TensorBatch]) -> tuple[dict[str, float], float]:
         """One step of the optimiser.
 
         Returns:

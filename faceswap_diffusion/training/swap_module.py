@@ -81,14 +81,27 @@ class SwapModule(nn.Module):
         statistics = extractor.image_mean, extractor.image_std
         return encoder(preprocess_encoder_image(pixels, encoder.config.image_size, *statistics, mask)).image_embeds
 
-    def context(self, batch: SwapBatch, identity_embeds: torch.Tensor, dropped: torch.Tensor) -> torch.Tensor:
-        """The UNet's context; the unconditional one where `dropped` (B,) is set."""
-        context = self.conditioner(
-            identity_embeds,
-            self.clip_embeds(batch.source_pixels, batch.source_mask),
-            self.clip_embeds(batch.pixels),
-            batch.landmarks * self.pipeline.config["landmark_scale"],
-        )
+    @torch.no_grad()
+    def conditions(self, batch: SwapBatch) -> dict[str, torch.Tensor]:
+        """What the context is made of, by the names that [`EncodedBatch`] has for it."""
+        return {
+            "identity_embeds": self.source_embeds(batch),
+            "source_clip_embeds": self.clip_embeds(batch.source_pixels, batch.source_mask),
+            "target_clip_embeds": self.clip_embeds(batch.pixels),
+            "landmarks": batch.landmarks,
+        }
+
+    def context(
+        self,
+        identity_embeds: torch.Tensor,
+        source_clip_embeds: torch.Tensor,
+        target_clip_embeds: torch.Tensor,
+        landmarks: torch.Tensor,
+        dropped: torch.Tensor,
+    ) -> torch.Tensor:
+        """The UNet's context of `conditions`; the unconditional one where `dropped` (B,) is set."""
+        landmarks = landmarks * self.pipeline.config["landmark_scale"]
+        context = self.conditioner(identity_embeds, source_clip_embeds, target_clip_embeds, landmarks)
         return torch.where(dropped[:, None, None], self.conditioner.unconditional(len(context)), context)
 
     def predict(

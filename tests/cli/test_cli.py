@@ -14,12 +14,11 @@ import pytest
 from PIL import Image
 
 from faceswap_diffusion import __version__, cli, model_files
-from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT
 from faceswap_diffusion.masks.regions import REGIONS
 from faceswap_diffusion.photos import load_photo
 from faceswap_diffusion.provenance import read_provenance
 from tests.hub.imitation import HubImitation, list_files
-from tests.tiny import tiny_pipeline
+from tests.tiny import save_with_few_steps, tiny_pipeline
 
 IMAGES = Path(__file__).parents[2] / "examples" / "images"
 SOURCE, TARGET, GROUP = (str(IMAGES / name) for name in ("p001_portrait.jpg", "p010_selfie.jpg", "group.jpg"))
@@ -97,7 +96,7 @@ def test_options_reach_the_swapper(swap, tmp_path: Path, capsys: pytest.CaptureF
     left, top, right, bottom = report["faces"][0]["bbox"]
     assert 0 < left < right < 640
     assert 0 < top < bottom < 768
-    assert list(report["seconds"]) == ["start", "load", "detect", "encode", "diffuse", "paste", "save"]
+    assert list(report["seconds"]) == ["start", "load", "detect", "encode", "reference", "diffuse", "paste", "save"]
     expected = {"seed": 5, "region": "mouth", "num_inference_steps": 1, "guidance_scale": 1.0, "faces": 1}
     assert report["provenance"].items() >= expected.items()
     stored = read_provenance(output)
@@ -106,10 +105,11 @@ def test_options_reach_the_swapper(swap, tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_the_few_step_version_is_taken_if_asked_for(swap, tmp_path: Path, capsys: pytest.CaptureFixture):
-    options = ["--few-steps", "--checkpoint", EMBEDDED_CHECKPOINT, "--json"]
+    save_with_few_steps(tiny_pipeline(crop_size=64, default_num_inference_steps=5), tmp_path / "tiny")
+    options = ["--few-steps", "--checkpoint", tmp_path / "tiny", "--json"]
     assert swap(SOURCE, TARGET, "-o", tmp_path / "out.png", *options) == 0
     made = json.loads(capsys.readouterr().out)["provenance"]
-    assert made["checkpoint"] == "faceswap-small/few_steps"
+    assert made["checkpoint"] == "tiny/few_steps"
     assert made["num_inference_steps"] == 2
 
 

@@ -68,6 +68,13 @@ def test_cases_that_cannot_be_measured_are_rows_and_start_no_process(checkpoint:
     assert all(isinstance(row.outcome, str) for row in rows)
 
 
+def test_a_checkpoint_with_references_starts_from_one():
+    pipeline = tiny_pipeline(hidden_fill="reference", default_num_inference_steps=5, default_strength=0.6)
+    settings = Settings("own", "cpu", "float32", CROP_SIZE, 5, 1.0, 1, 1)
+    speed.time_call(pipeline, settings, speed.made_up_faces(CROP_SIZE, pipeline))
+    assert pipeline.num_timesteps == 3  # of five
+
+
 @pytest.mark.parametrize("case", ["float32", "bfloat16"])
 def test_a_swap_of_the_tiny_model_takes_time(checkpoint: Path, case: str):
     settings = settings_of("--model", checkpoint, "--device", "cpu", "--runs", 2, "--num_images", 2)
@@ -88,7 +95,7 @@ def test_a_case_is_set_up_in_its_precision(checkpoint: Path):
 def test_settings_are_the_models_own_unless_told_otherwise(checkpoint: Path):
     assert settings_of("--model", "full", "--device", "cpu") == Settings("full", "cpu", "float32", 512, 50, 3.5, 1, 5)
     small = settings_of("--model", "small", "--device", "cpu")
-    assert (small.size, small.num_inference_steps, small.guidance_scale) == (128, 5, 1.0)
+    assert (small.size, small.num_inference_steps, small.guidance_scale) == (256, 5, 1.0)
     told = settings_of(
         "--model", checkpoint, "--device", "cpu", "--size", 64, "--num_inference_steps", 7, "--guidance_scale", 0
     )
@@ -123,7 +130,7 @@ def test_random_weights_stand_where_and_as_they_are_wanted_and_give_a_picture():
     assert not any(network.training for network in networks)
     assert torch.get_default_dtype() == torch.float32
     pipeline.set_progress_bar_config(disable=True)
-    faces = speed.made_up_faces(64, num_landmarks=68)
+    faces = speed.made_up_faces(64, pipeline)
     (image,) = pipeline(**faces, height=64, width=64, num_inference_steps=1, output_type="pt").images
     assert image.isfinite().all()
     assert image.std() > 0

@@ -26,22 +26,30 @@ def benchmark():
 
 def test_made_up_faces_make_samples_with_something_to_repaint(benchmark, tmp_path):
     benchmark.write_made_up_faces(tmp_path, 64, count=4)
-    args = benchmark.benchmark_parser().parse_args([])
     faces = PreparedFaces([tmp_path], 64)
     assert len(set(faces.identities)) == len(faces) == 4
-    samples = benchmark.build_samples(args, [str(tmp_path)], 64, "+ identity", 4)
+    samples = benchmark.build_samples([str(tmp_path)], tiny_pipeline(crop_size=64), "+ identity", 4)
     batch = samples.collate([samples[index] for index in range(4)])
     assert batch.num_cross == 1
     assert batch.pixels.shape == (4, 3, 64, 64)
     assert 0.2 < float(batch.mask.mean()) < 0.8
     assert float(batch.pixels.std()) > 0.2
     assert np.isfinite(batch.landmarks.numpy()).all()
+    assert batch.reference is None
+
+
+def test_a_checkpoint_with_references_gets_them_drawn(benchmark, tmp_path):
+    benchmark.write_made_up_faces(tmp_path, 64, count=4)
+    pipeline = tiny_pipeline(crop_size=64, hidden_fill="reference")
+    samples = benchmark.build_samples([str(tmp_path)], pipeline, "+ identity", 4)
+    batch = samples.collate([samples[index] for index in range(4)])
+    assert batch.reference.shape == (4, 3, 64, 64)
+    assert (batch.reference_mask * batch.mask).sum() > 0.5 * batch.mask.sum()
 
 
 def test_plain_steps_have_no_rolled_out_samples(benchmark, tmp_path):
     benchmark.write_made_up_faces(tmp_path, 64, count=4)
-    args = benchmark.benchmark_parser().parse_args([])
-    samples = benchmark.build_samples(args, [str(tmp_path)], 64, "plain", 4)
+    samples = benchmark.build_samples([str(tmp_path)], tiny_pipeline(crop_size=64), "plain", 4)
     assert samples.collate([samples[index] for index in range(4)]).num_cross == 0
 
 
@@ -50,7 +58,7 @@ def test_the_full_size_model_is_built_of_random_weights_and_trains(benchmark, tm
     pipeline = build_random_pipeline(REDUCED)
     benchmark.write_made_up_faces(tmp_path, pipeline.config["crop_size"], count=2)
     args = benchmark.benchmark_parser().parse_args(["--num_rollout_steps", "1"])
-    samples = benchmark.build_samples(args, [str(tmp_path)], pipeline.config["crop_size"], "+ all steps", 4)
+    samples = benchmark.build_samples([str(tmp_path)], pipeline, "+ all steps", 4)
     case = benchmark.Case("full", "+ all steps", checkpointing=True)
     objective = benchmark.build_objective(args, case, samples.settings.roles, pipeline, "sface")
     losses = objective(samples.collate([samples[index] for index in range(4)]), 0)

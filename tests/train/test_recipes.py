@@ -7,13 +7,14 @@ import yaml
 from jsonargparse import Namespace
 
 from faceswap_diffusion.masks.parsing import LABELS
+from faceswap_diffusion.training.arguments import SAMPLE_ARGUMENTS
 from faceswap_diffusion.training.batches import Roles
 from faceswap_diffusion.training.mask_shuffling import MASK_SETS, check_mask_sets, draw_mask_set, parse_mask_sets
 from faceswap_diffusion.training.randomness import generator_for
 from tests.train.scripts import load_script
 
 TRAIN = Path(__file__).parents[2] / "train"
-RECIPES = ["finetune_full", "finetune_lora", "reface", "small", "toy"]
+RECIPES = ["finetune_full", "finetune_lora", "reface", "small", "small_plain", "small_samples", "toy"]
 
 
 def parsed(name: str) -> Namespace:
@@ -50,6 +51,22 @@ def test_the_mask_sets_of_a_recipe_are_those_of_our_parser_and_swap_whole_faces(
     weights = parse_mask_sets(parsed(name).mask_sets)
     check_mask_sets(weights, LABELS)
     assert draw_mask_set(weights, generator_for(0, "sample", 0), repaints_face=True) in MASK_SETS.values()
+
+
+def test_the_plain_stage_of_the_small_model_can_be_trained_on_latents_of_its_samples():
+    """One file says what samples are, to the script that encodes them and to the run; the other leaves that alone."""
+    samples, plain = (TRAIN / "recipes" / f"small_{name}.yaml" for name in ("samples", "plain"))
+    args = [f"--config={samples}", f"--config={plain}", "--latents_dir=latents", "--output_dir=run"]
+    trained = load_script("train_faceswap").swap_parser().parse_args(args)
+    caching = load_script("cache_latents").caching_parser()
+    cached = caching.parse_args(
+        [f"--config={samples}", "--train_data_dir=faces", "--num_samples=1", "--output_dir=latents"]
+    )
+    for name in ("crop_size", "hidden_fill", "seed", *SAMPLE_ARGUMENTS):
+        assert trained[name] == cached[name], name
+    assert (trained.cross_share, trained.own_share) == (0, 0)
+    assert trained.latent_window % 8 == 0, "the UNet halves it three times"
+    assert trained.hidden_fill == "reference"
 
 
 def test_the_recipe_of_reface_has_what_the_paper_and_its_released_code_say():

@@ -167,9 +167,23 @@ def test_the_perceptual_term_is_lpips_of_the_reconstruction():
     without = objective(images, numbers)
     lpips = LPIPS(weights())
     objective.lpips, args.lpips_weight = (lpips,), 0.7
-    distance = lpips.distance(objective.reconstruct(images, numbers)[0], images).mean()
+    seen = objective.lpips_windows(torch.stack([objective.reconstruct(images, numbers)[0], images], 1), numbers)
+    distance = lpips.distance(seen[:, 0], seen[:, 1]).mean()
     assert distance > 0
     torch.testing.assert_close(objective(images, numbers), without + 0.7 * distance)
+
+
+def test_the_perceptual_term_looks_at_the_same_random_window_of_both():
+    args = training.autoencoder_parser().parse_args(
+        ["--train_data_dir", "none", "--output_dir", "none", "--lpips_crop_size", "16"]
+    )
+    objective = training.AutoencoderObjective(args, training.build_autoencoder(args))
+    images = torch.rand(2, 3, 32, 32)
+    windows = objective.lpips_windows(torch.stack([images, -images], 1), torch.tensor([4, 9]))
+    assert windows.shape == (2, 2, 3, 16, 16)
+    torch.testing.assert_close(windows[:, 0], -windows[:, 1])
+    again = objective.lpips_windows(torch.stack([images, -images], 1)[1:], torch.tensor([9]))
+    torch.testing.assert_close(again[0], windows[1])
 
 
 def test_the_perceptual_term_needs_its_network(prepared_faces, tmp_path, capsys, monkeypatch):

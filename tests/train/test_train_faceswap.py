@@ -1,6 +1,7 @@
 """The training script at toy size: it ends where it should, however often and however rudely it is stopped."""
 
 import csv
+import json
 import os
 import random
 import shutil
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,11 @@ from safetensors.torch import load_file
 
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.provenance import read_provenance
+from faceswap_diffusion.training.arguments import FAULTS, REFERENCE
+from faceswap_diffusion.training.batches import Roles, SampleSettings
+from faceswap_diffusion.training.data.references import ReferenceFaults
 from faceswap_diffusion.training.run import check_zero_2
+from faceswap_diffusion.training.script import settings_of
 from faceswap_diffusion.training.states import saved_steps
 from tests.hub.imitation import HubImitation
 from tests.tiny import tiny_pipeline, tiny_vae
@@ -228,6 +234,35 @@ def test_a_run_may_exchange_the_autoencoder_and_what_the_hidden_part_shows(argum
     assert pipeline.config["hidden_fill"] == "landmarks"
     assert (pipeline.vae_scale_factor, pipeline.unet.config["in_channels"]) == (4, 17)
     assert pipeline.unet.conv_out.weight[4:].any()  # no longer 0
+
+
+def test_a_run_may_show_references_at_twice_the_size_and_records_how_they_are_made_wrong(arguments, tmp_path, capsys):
+    """The crops are twice as large, an autoencoder of twice the factor leaves the latents as they are."""
+    tiny_vae(num_halvings=2).save_pretrained(tmp_path / "vae")
+    more = ["--new_vae", tmp_path / "vae", "--crop_size", 64, "--hidden_fill", "reference", "--reference_toned", 0.5]
+    more += ["--warped_masks", 0.25, "--max_train_steps", 1]
+    run(training, arguments(tmp_path / "run", *more))
+    pipeline = FaceSwapInpaintPipeline.from_pretrained(tmp_path / "run" / "pipeline")
+    assert (pipeline.config["crop_size"], pipeline.config["landmark_scale"]) == (64, 0.5)
+    assert pipeline.config["hidden_fill"] == "reference"
+    numbers = json.loads((tmp_path / "run" / "states" / "step_000001" / "state.json").read_text())
+    assert numbers["settings"]["reference_toned"] == 0.5
+    assert numbers["settings"]["warped_masks"] == 0.25
+    with pytest.raises(SystemExit):
+        run(training, arguments(tmp_path / "run", *more, "--reference_holed", 1))
+    assert "reference_holed was 0.2 and is 1" in capsys.readouterr().err
+
+
+def test_options_of_samples_are_the_fields_of_their_settings(arguments, tmp_path):
+    args = training.swap_parser().parse_args(arguments(tmp_path, "--reference_cycled", 0.75, "--landmark_noise", 2))
+    faults = settings_of(ReferenceFaults, args, REFERENCE)
+    assert faults == ReferenceFaults(cycled=0.75)
+    assert set(FAULTS) == {field.name for field in fields(ReferenceFaults)}
+    plain = {"seed": 0, "global_batch_size": 4, "roles": Roles(1, 0, 0), "mask_sets": {"face": 1.0}}
+    drawn = settings_of(SampleSettings, args, **plain)
+    assert drawn == SampleSettings(**plain, landmark_noise=2)
+    with pytest.raises(SystemExit):
+        training.swap_parser().parse_args(arguments(tmp_path, "--reference_cycled", 1.5))
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_saves_the_state_before(arguments, tmp_path, capsys):

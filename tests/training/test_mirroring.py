@@ -19,7 +19,7 @@ def both(tmp_path_factory, example_images) -> PreparedFaces:
     with Image.open(example_images / "p001_park.jpg") as photo:
         photo.save(folder / "a.png")
         photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / "b.png")
-    prepare_faces(open_folders([folder]), folder / "faces", PreparationSettings())
+    prepare_faces(open_folders([folder]), folder / "faces", PreparationSettings(resolution=128))
     return PreparedFaces([folder / "faces"], 128)
 
 

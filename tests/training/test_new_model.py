@@ -5,9 +5,19 @@ import copy
 import pytest
 import torch
 
+from faceswap_diffusion.conditioning.geometry import identity_geometry
 from faceswap_diffusion.pipeline_faceswap_inpaint import CHANNEL_ORDERS, FaceSwapInpaintPipeline, assemble_unet_input
-from faceswap_diffusion.training.new_model import build_unet, exchange_autoencoder, widen_unet
-from tests.tiny import CROSS_ATTENTION_DIM, tiny_inputs, tiny_picture, tiny_pipeline, tiny_unet, tiny_vae
+from faceswap_diffusion.training.dataset import resize_landmarks
+from faceswap_diffusion.training.new_model import build_unet, exchange_autoencoder, resize_checkpoint, widen_unet
+from tests.tiny import (
+    CROSS_ATTENTION_DIM,
+    tiny_conditioner,
+    tiny_inputs,
+    tiny_picture,
+    tiny_pipeline,
+    tiny_unet,
+    tiny_vae,
+)
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -60,6 +70,31 @@ def test_a_model_goes_on_with_an_autoencoder_of_more_channels_and_another_factor
     exchanged.save_pretrained(tmp_path)
     loaded = FaceSwapInpaintPipeline.from_pretrained(tmp_path)
     assert torch.equal(loaded(**{**inputs, "generator": torch.Generator().manual_seed(0)}).images, expected)
+
+
+def test_a_model_for_larger_crops_sees_the_same_landmarks_and_knows_their_geometry(tmp_path):
+    pipeline = tiny_pipeline()
+    conditioner = tiny_conditioner(identity_geometry=True)
+    conditioner.geometry_coefficients.copy_(noise(58, 136))
+    pipeline.register_modules(conditioner=conditioner)
+    landmarks, pose, expression = noise(3, 68, 2) * 10 + 16, noise(3, 3), noise(3, 52).abs()
+    small = identity_geometry(landmarks, pose, expression, conditioner.geometry_coefficients.clone())
+    resize_checkpoint(pipeline, 64)
+    assert (pipeline.config["crop_size"], pipeline.config["landmark_scale"]) == (64, 0.5)
+    large = torch.from_numpy(resize_landmarks(landmarks.numpy(), 32, 64))
+    assert torch.equal(large[:, 0], landmarks[:, 0] * 2 + 0.5)
+    got = identity_geometry(large, pose, expression, conditioner.geometry_coefficients)
+    torch.testing.assert_close(got, small * 2, rtol=1e-4, atol=1e-4)
+    resize_checkpoint(pipeline, 32)
+    assert (pipeline.config["crop_size"], pipeline.config["landmark_scale"]) == (32, 1.0)
+    again = identity_geometry(landmarks, pose, expression, conditioner.geometry_coefficients)
+    torch.testing.assert_close(again, small, rtol=1e-4, atol=1e-4)
+
+
+def test_a_conditioner_without_geometry_is_resized_as_well():
+    pipeline = tiny_pipeline(landmark_scale=0.25)
+    resize_checkpoint(pipeline, 128)
+    assert (pipeline.config["crop_size"], pipeline.config["landmark_scale"]) == (128, 0.0625)
 
 
 def test_the_same_number_of_channels_leaves_the_unet_as_it_is():

@@ -236,7 +236,7 @@ def test_context_is_dropped_for_the_drawn_samples_alone(batch):
     objective = objective_of(unconditional_probability=1.0)
     draws = objective.draw(batch, torch.zeros(8, 4, 16, 16))
     assert draws.dropped.tolist() == [False] * 4 + [True] * 4  # none of those that go through several steps
-    context = objective.context(batch, objective.source_embeds(batch), draws.dropped)
+    context = objective.context(**objective.conditions(batch), dropped=draws.dropped)
     torch.testing.assert_close(context[4:], objective.conditioner.unconditional(4))
     assert not torch.allclose(context[:4], objective.conditioner.unconditional(4))
 

@@ -24,7 +24,7 @@ from faceswap_diffusion.training.preparation import PreparationSettings, Rejecti
 def prepare(photos: Path, output_dir: Path, num_workers: int = 1, **settings) -> tuple[int, list[Rejection]]:
     source = open_folders([photos])
     settings.setdefault("aligned", source.aligned)
-    return prepare_faces(source, output_dir, PreparationSettings(**settings), num_workers)
+    return prepare_faces(source, output_dir, PreparationSettings(**{"resolution": 128, **settings}), num_workers)
 
 
 def named(folder: Path, name: str) -> FaceRecord:
@@ -150,7 +150,7 @@ def test_all_faces_of_a_photo_are_different_people(tmp_path, example_images):
     photos.mkdir(parents=True)
     shutil.copy(example_images / "group.jpg", photos)
     source = open_folders([tmp_path / "photos"], identity="folder")
-    assert prepare_faces(source, tmp_path / "faces", PreparationSettings(face="all")) == (4, [])
+    assert prepare_faces(source, tmp_path / "faces", PreparationSettings(resolution=128, face="all")) == (4, [])
     faces = PreparedFaces([tmp_path / "faces"], 128)
     assert [faces[row].name for row in range(4)] == [f"ann/group.jpg#{number}" for number in range(4)]
     detected = MeshFaceAnalyzer().analyze(np.asarray(Image.open(photos / "group.jpg").convert("RGB")))
@@ -158,7 +158,7 @@ def test_all_faces_of_a_photo_are_different_people(tmp_path, example_images):
     wanted = [f"ann/group.jpg#{number}" for number in range(4)]
     wanted[int(np.argmax(areas))] = "ann"  # a photo's identity is that of its largest face
     assert faces.identities == wanted
-    prepare_faces(source, tmp_path / "largest", PreparationSettings())
+    prepare_faces(source, tmp_path / "largest", PreparationSettings(resolution=128))
     largest = PreparedFaces([tmp_path / "largest"], 128)
     assert largest.identities == ["ann"]
     assert torch.equal(largest[0].pixels, faces[int(np.argmax(areas))].pixels)

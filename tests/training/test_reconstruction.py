@@ -39,7 +39,7 @@ def test_figures_are_means_over_pictures(vae, crops):
 
 
 def test_the_autoencoder_of_the_package_keeps_what_faces_look_like(vae, example_images):
-    photos = [np.asarray(Image.open(path).resize((128, 128))) for path in sorted(example_images.glob("p0*.jpg"))]
+    photos = [np.asarray(Image.open(path).resize((256, 256))) for path in sorted(example_images.glob("p0*.jpg"))]
     images = torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2).float() / 127.5 - 1
     result = reconstruct(vae, images)
     assert result.psnr > 24
