@@ -1,4 +1,4 @@
-"""The canonical face as a mesh in pixels, turned and open as a test wants it, painted by texture coordinates or lit."""
+"""The canonical face as a mesh in pixels: turned, open and looking as a test wants it, then painted or lit."""
 
 import zipfile
 from collections.abc import Callable

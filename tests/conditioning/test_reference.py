@@ -28,7 +28,7 @@ from faceswap_diffusion.faces.texture import FaceTexture, extract_texture, fill_
 from faceswap_diffusion.masks.parsing import LABELS, load_face_parser
 from faceswap_diffusion.masks.regions import region_mask, repaint_mask
 from faceswap_diffusion.photos import load_photo
-from tests.canonical_face import SIDE, CanonicalFace, canonical_face, lit_face, paint, plain
+from tests.canonical_face import GREY, SIDE, CanonicalFace, canonical_face, lit_face, paint, plain
 
 SIZE = (SIDE, SIDE)
 SKIN = (200, 165, 150)
@@ -44,6 +44,12 @@ def covered_by(face: CanonicalFace, triangles: np.ndarray) -> np.ndarray:
     surface = face_surface()
     seen = rasterize(face.landmarks, surface.triangles, SIZE, face.depth)
     return triangles[np.maximum(seen, 0)] & (seen != NOTHING)
+
+
+def on_grey(drawn: Reference) -> np.ndarray:
+    """A reference as a picture (H, W, 3) uint8, on the grey that painted faces have around them."""
+    coverage = drawn.coverage[..., None]
+    return np.round(coverage * drawn.pixels + (1 - coverage) * GREY).astype(np.uint8)
 
 
 def well_inside(mask: np.ndarray) -> np.ndarray:
@@ -144,7 +150,7 @@ class TestRender:
         target, flat = canonical_face(yaw), canonical_face()
         texture = texture_of(flat, paint(flat, plain(150, 150, 150)))
         drawn = render_texture(fill_by_mirror(texture), target.landmarks, target.depth, SIZE, light)
-        found = face_light(np.round(drawn.pixels).astype(np.uint8), target.landmarks, target.depth)
+        found = face_light(on_grey(drawn), target.landmarks, target.depth)
         wanted = face_light(lit_face(target, light), target.landmarks, target.depth)
         assert light_angles(found[None], wanted[None])[0] < 5
 
@@ -153,7 +159,7 @@ class TestRender:
         right, left = (np.array([3.0, 0.2, 0.1, side, 0, 0, 0, 0, 0]) for side in (0.5, -0.5))
         texture = extract_texture(lit_face(source, right), source.landmarks, source.depth, size=SIDE)
         drawn = render_texture(fill_by_mirror(texture), target.landmarks, target.depth, SIZE, left)
-        found = face_light(np.round(drawn.pixels).astype(np.uint8), target.landmarks, target.depth)
+        found = face_light(on_grey(drawn), target.landmarks, target.depth)
         wanted = face_light(lit_face(target, left), target.landmarks, target.depth)
         opposite = face_light(lit_face(target, right), target.landmarks, target.depth)
         assert light_angles(found[None], wanted[None])[0] < 8
@@ -182,7 +188,7 @@ class TestRelight:
         target = np.clip(paint(face, plain(*colour)) + noise, 0, 255).astype(np.uint8)
         skin = beardless_skin(face.landmarks, SIZE)
         drawn = self.drawn()
-        relit = relight(drawn, target, skin)
+        relit = relight(drawn, target, skin, skin)
         assert np.abs(mean_lab(drawn.pixels, skin) - mean_lab(target, skin)).max() > 10
         np.testing.assert_allclose(mean_lab(relit.pixels, skin), mean_lab(target, skin), atol=1)
         np.testing.assert_array_equal(relit.coverage, drawn.coverage)
@@ -195,13 +201,15 @@ class TestRelight:
         skin = beardless_skin(face.landmarks, SIZE)
         left, right = skin.copy(), skin.copy()
         left[:, 100:], right[:, :156] = 0, 0
-        relit = relight(self.drawn(), target, skin)
+        relit = relight(self.drawn(), target, skin, skin)
         for side in (left, right):
             assert mean_lab(relit.pixels, side)[0] == pytest.approx(mean_lab(target, side)[0], abs=1.5)
 
     def test_without_common_skin_nothing_changes(self):
         drawn = self.drawn()
-        assert relight(drawn, np.zeros((*SIZE, 3), np.uint8), np.zeros(SIZE, np.float32)) is drawn
+        black, none, all_of_it = np.zeros((*SIZE, 3), np.uint8), np.zeros(SIZE, np.float32), np.ones(SIZE, np.float32)
+        assert relight(drawn, black, none, all_of_it) is drawn
+        assert relight(drawn, black, all_of_it, none) is drawn
 
     def test_brows_eyes_lips_and_the_lower_face_are_not_its_skin(self):
         face = canonical_face()
@@ -248,12 +256,7 @@ class TestSurroundings:
         assert (around.coverage[:, 129:] > 0.99).any()
 
     def test_the_reach_is_the_regions(self):
-        assert (ring_reach("face"), ring_reach("mouth"), ring_reach("head"), ring_reach("hair")) == (
-            1.4,
-            1.4,
-            2.0,
-            2.0,
-        )
+        assert [ring_reach(region) for region in ("face", "mouth", "head", "hair")] == [1.4, 1.4, 2.0, 2.0]
         face = canonical_face()
         labels = np.full(SIZE, LABELS.index("background"), np.uint8)
         labels[20:240, 30:226] = LABELS.index("hair")
