@@ -15,11 +15,11 @@ from faceswap_diffusion.evaluation.metrics import sharpness
 from faceswap_diffusion.faces.alignment import crop, uncrop
 from faceswap_diffusion.faces.selection import NoFaceFoundError
 from faceswap_diffusion.masks.bisenet import REFACE_LABELS, BiSeNet
-from faceswap_diffusion.masks.regions import feather, region_mask
+from faceswap_diffusion.masks.regions import feather, region_mask, repaint_mask
 from faceswap_diffusion.photos import load_photo
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.provenance import read_provenance
-from faceswap_diffusion.swapper import AlignedFace, FaceSwapper
+from faceswap_diffusion.swapper import SAME_PERSON, AlignedFace, FaceSwapper, average_person, within_photo
 from tests.tiny import save_with_few_steps, tiny_components, tiny_conditioner, tiny_pipeline
 
 IMAGES = Path(__file__).parents[1] / "examples" / "images"
@@ -434,3 +434,182 @@ def test_with_refaces_parser_masks_are_its_sets_of_labels(monkeypatch: pytest.Mo
         rows = {int(stripes[row, 32]) for row in range(1, 64, 4) if changed[row + 1, 20:44].mean() > 0.5}
         assert rows <= indices
         assert len(rows) > len(indices) / 2
+
+
+@pytest.fixture(scope="module")
+def drawing() -> FaceSwapper:
+    """A swapper whose checkpoint is shown the source's face, drawn on the target's mesh."""
+    return FaceSwapper(tiny_pipeline(crop_size=64, hidden_fill="reference", masked_latents="mode"), name="drawing")
+
+
+def aligned_faces(swapper: FaceSwapper, path: Path) -> list[AlignedFace]:
+    rgb = load_photo(path).rgb
+    return [swapper.align(rgb, face) for face in swapper.analyzer.analyze(rgb)]
+
+
+class TestDrawnReference:
+    @pytest.mark.parametrize("path", [WOMAN, MAN, SELFIE])
+    def test_a_face_drawn_on_its_own_photo_is_that_photo(self, drawing: FaceSwapper, path: Path):
+        (face,) = aligned_faces(drawing, path)
+        reference = drawing.draw_reference(face, drawing.encode_person([load_photo(path)]))
+        assert reference is not None
+        visible = repaint_mask(face.labels, face.landmarks)
+        covered = reference.coverage * visible
+        assert covered.sum() > 0.85 * visible.sum()
+        difference = np.abs(reference.pixels - face.pixels).mean(axis=2)
+        assert (covered * difference).sum() / covered.sum() < 7
+
+    def test_it_is_what_the_pipeline_is_shown_where_the_face_is_hidden(self, drawing: FaceSwapper):
+        (face,), person = aligned_faces(drawing, SELFIE), drawing.encode_person([load_photo(WOMAN)])
+        mask, reference = repaint_mask(face.labels, face.landmarks), drawing.draw_reference(face, person)
+        assert reference is not None
+        latents = []
+
+        def on_step_end(pipeline, step, timestep, tensors):
+            latents.append(tensors["masked_image_latents"])
+            return tensors
+
+        drawing.repaint(
+            [face], [mask], [person], [reference], 0, num_inference_steps=1,
+            callback_on_step_end=on_step_end, callback_on_step_end_tensor_inputs=["masked_image_latents"],
+        )  # fmt: skip
+        shown = drawing.shown_reference(face, mask, reference, person)
+        drawn = mask * reference.coverage == 1
+        assert drawn.sum() > 200
+        np.testing.assert_allclose(shown.filled[drawn], reference.pixels[drawn], atol=0.01)
+        np.testing.assert_allclose(shown.filled[mask == 0], face.pixels[mask == 0], atol=0.01)
+        vae, pixels = drawing.pipeline.vae, torch.from_numpy(shown.filled).permute(2, 0, 1)[None] / 127.5 - 1
+        with torch.no_grad():
+            wanted = vae.encode(pixels).latent_dist.mode()
+            rebuilt = vae.decode(wanted).sample[0].permute(1, 2, 0)
+        torch.testing.assert_close(latents[0], wanted * vae.config["scaling_factor"], atol=1e-4, rtol=1e-4)
+        np.testing.assert_allclose(shown.rebuilt, (rebuilt.numpy() + 1) * 127.5, atol=0.05)
+        assert shown.fine is not None  # the photo is finer than the crop
+        assert shown.fine.pixels.shape[0] > 150
+
+    def test_faces_with_and_without_one_come_out_as_alone(self, drawing: FaceSwapper):
+        faces = aligned_faces(drawing, GROUP)[:3]
+        person = drawing.encode_person([load_photo(WOMAN)])
+        masks = [repaint_mask(face.labels, face.landmarks) for face in faces]
+        references = [drawing.draw_reference(face, person) for face in faces]
+        references[1] = None
+        together = drawing.repaint(faces, masks, [person] * 3, references, 0, num_inference_steps=1)
+        for index, crop_together in enumerate(together):
+            part = slice(index, index + 1)
+            (alone,) = drawing.repaint(faces[part], masks[part], [person], references[part], 0, num_inference_steps=1)
+            assert np.abs(alone.astype(int) - crop_together).max() <= 1
+
+    def test_a_mesh_without_depth_has_none(self, drawing: FaceSwapper):
+        (face,) = aligned_faces(drawing, SELFIE)
+        flat = replace(face, depth=None)
+        person = average_person([drawing.encode_face(load_photo(SELFIE).rgb, flat)])
+        assert person.texture is person.head is None
+        assert drawing.draw_reference(face, person) is None
+        assert drawing.draw_reference(flat, drawing.encode_person([load_photo(WOMAN)])) is None
+
+
+class TestSourceShown:
+    def test_results_say_how_much_of_each_face_was_shown(self, drawing: FaceSwapper, tmp_path: Path):
+        both = drawing.swap([WOMAN, MAN], GROUP, mapping={0: 1, 2: 0})
+        shares = [drawing.encode_person([load_photo(path)]).texture.shown for path in (MAN, WOMAN)]
+        assert both.source_shown == both.provenance["source_shown"] == pytest.approx(shares, abs=1e-3)
+        assert all(0.6 < share <= 1 for share in shares)
+        both.save(tmp_path / "both.png")
+        provenance = read_provenance(tmp_path / "both.png")
+        assert provenance is not None
+        assert provenance["source_shown"] == both.source_shown
+
+    def test_without_references_there_is_nothing_to_say(self, swapper: FaceSwapper):
+        result = swapper.swap(WOMAN, SELFIE)
+        assert result.source_shown is result.provenance["source_shown"] is None
+
+    def test_several_photos_show_at_least_what_the_best_of_them_shows(self, drawing: FaceSwapper):
+        photos = [load_photo(IMAGES / name) for name in ("p001_portrait.jpg", "p001_park.jpg")]
+        alone = [drawing.encode_person([photo]) for photo in photos]
+        both = drawing.encode_person(photos)
+        assert both.texture.shown >= max(person.texture.shown for person in alone)
+        best = max(alone, key=lambda person: person.texture.shown)
+        np.testing.assert_array_equal(both.head.image, best.head.image)
+
+    def test_what_lies_beyond_the_photos_edge_is_not_shown(self, drawing: FaceSwapper):
+        """Crops show the mirror image there, which is nobody's other half."""
+        whole = load_photo(WOMAN).rgb
+        (face,) = drawing.analyzer.analyze(whole)
+        middle = round(face.landmarks[4, 0])  # the tip of the nose
+        half = np.ascontiguousarray(whole[:, :middle])
+        (cut,) = drawing.analyzer.analyze(half)
+        aligned = drawing.align(half, cut)
+        look = drawing.encode_face(half, aligned)
+        beyond = within_photo(half, aligned.matrix, 64) == 0
+        assert 0.2 < beyond.mean() < 0.6
+        assert look.texture.shown < drawing.encode_person([load_photo(WOMAN)]).texture.shown - 0.35
+        assert (look.head.shown[beyond] == 0).all()
+        right = look.texture.confidence.shape[1] * 3 // 4
+        assert (look.texture.confidence[:, right:] > 0).mean() < 0.02
+
+    def test_the_photo_in_a_crop_by_hand(self):
+        shifted = np.array([[1.0, 0, 6], [0, 1.0, 0]])  # the crop's first six columns are left of the photo
+        inside = within_photo(np.zeros((12, 12, 3), np.uint8), shifted, 12)
+        assert (inside[:, :4] == 0).all()
+        assert (inside[:9, 8:] == 1).all()
+
+
+class TestWarnings:
+    def test_photos_of_two_people_given_as_one_are_named(self, caplog: pytest.LogCaptureFixture):
+        swapper = FaceSwapper(tiny_pipeline(crop_size=128))
+        person = swapper.encode_person([load_photo(path) for path in (WOMAN, IMAGES / "p001_park.jpg", MAN)])
+        (told,) = caplog.messages
+        looks = [swapper.encode_person([load_photo(path)]).identity_embeds[0] for path in (WOMAN, MAN)]
+        cosine = float(looks[0] @ looks[1])
+        assert cosine < SAME_PERSON
+        assert told.startswith(f"{MAN} does not look like the person in {WOMAN} (cosine {cosine:.2f}, below 0.363): ")
+        assert person.identity_embeds.norm().item() == pytest.approx(1, abs=1e-5)
+
+    def test_a_source_that_shows_little_is_warned_of(self, drawing: FaceSwapper, caplog: pytest.LogCaptureFixture):
+        photo = load_photo(WOMAN)
+        (face,) = drawing.analyzer.analyze(photo.rgb)
+        left, _, right, _ = face.bbox
+        cut = replace(
+            photo, rgb=np.ascontiguousarray(photo.rgb[:, : round(left + 0.4 * (right - left))]), name="cut.jpg"
+        )
+        person = drawing.encode_person([cut])
+        assert 0.2 < person.texture.shown < 1 / 3
+        (told,) = caplog.messages
+        assert told.startswith(f"cut.jpg shows only {person.texture.shown:.0%} of the face")
+        caplog.clear()
+        drawing.encode_person([cut, photo])  # which shows the rest
+        assert caplog.messages == []
+
+    def test_one_frontal_photo_is_not_warned_of(self, drawing: FaceSwapper, caplog: pytest.LogCaptureFixture):
+        drawing.encode_person([load_photo(WOMAN)])
+        drawing.encode_person([load_photo(WOMAN), load_photo(WOMAN)])
+        assert caplog.messages == []
+
+
+class TestStrength:
+    @staticmethod
+    def steps_of(swapper: FaceSwapper, **settings) -> tuple[int, float]:
+        steps = []
+
+        def on_step_end(pipeline, step, timestep, tensors):
+            steps.append(step)
+            return tensors
+
+        made = swapper.swap(WOMAN, SELFIE, num_inference_steps=4, callback_on_step_end=on_step_end, **settings)
+        return len(steps), made.provenance["strength"]
+
+    def test_below_one_a_swap_takes_fewer_steps(self, drawing: FaceSwapper):
+        assert self.steps_of(drawing, strength=0.5) == (2, 0.5)
+        assert self.steps_of(drawing, strength=1.0) == (4, 1.0)
+
+    def test_the_checkpoint_has_a_default(self, drawing: FaceSwapper, swapper: FaceSwapper):
+        assert self.steps_of(drawing) == (4, 1.0)
+        eager = FaceSwapper(tiny_pipeline(crop_size=64, hidden_fill="reference", default_strength=0.75))
+        assert self.steps_of(eager) == (3, 0.75)
+        assert self.steps_of(swapper) == (4, 1.0)
+
+    def test_it_is_refused_where_nothing_is_drawn(self, swapper: FaceSwapper, drawing: FaceSwapper):
+        with pytest.raises(ValueError, match=r"`strength` is 0\.5, but below 1 a swap starts from the reference"):
+            swapper.swap(WOMAN, SELFIE, strength=0.5)
+        with pytest.raises(ValueError, match=r"`strength` is 1\.5: a number above 0 and at most 1 is needed"):
+            drawing.swap(WOMAN, SELFIE, strength=1.5)

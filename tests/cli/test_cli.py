@@ -104,6 +104,36 @@ def test_options_reach_the_swapper(swap, tmp_path: Path, capsys: pytest.CaptureF
     assert stored.items() >= report["provenance"].items()
 
 
+def test_a_strength_is_passed_on_and_what_the_source_shows_is_told(swap, tmp_path: Path, capsys):
+    tiny_pipeline(crop_size=64, hidden_fill="reference").save_pretrained(tmp_path / "drawing")
+    options = ["--checkpoint", tmp_path / "drawing", "--strength", 0.5, "--steps", 2, "--json"]
+    assert swap(SOURCE, TARGET, "-o", tmp_path / "out.png", *options) == 0
+    made = json.loads(capsys.readouterr().out)["provenance"]
+    assert made["strength"] == 0.5
+    (share,) = made["source_shown"]
+    assert 0.6 < share <= 1
+    assert read_provenance(tmp_path / "out.png").items() >= made.items()
+
+
+def test_a_strength_without_a_drawn_face_is_an_error_of_one_line(swap, tmp_path: Path, capsys):
+    assert swap(SOURCE, TARGET, "-o", tmp_path / "out.png", "--strength", 0.5) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith(
+        "faceswap-diffusion: error: `strength` is 0.5, but below 1 a swap starts from the reference"
+    )
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_warning_is_a_line_on_standard_error(checkpoint: str, tmp_path: Path):
+    other = IMAGES / "p005_portrait.jpg"
+    finished = run_command(
+        "swap", SOURCE, other, TARGET, "-o", tmp_path / "out.png", "--checkpoint", checkpoint, stderr=subprocess.PIPE
+    )
+    assert finished.returncode == 0
+    (told,) = finished.stderr.splitlines()
+    assert told.startswith(f"faceswap-diffusion: warning: {other} does not look like the person in {SOURCE} (cosine ")
+
+
 def test_the_few_step_version_is_taken_if_asked_for(swap, tmp_path: Path, capsys: pytest.CaptureFixture):
     save_with_few_steps(tiny_pipeline(crop_size=64, default_num_inference_steps=5), tmp_path / "tiny")
     options = ["--few-steps", "--checkpoint", tmp_path / "tiny", "--json"]
