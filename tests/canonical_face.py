@@ -1,4 +1,4 @@
-"""The canonical face as a mesh in pixels, turned and looking where a test wants it, and painted by texture coordinates."""
+"""The canonical face as a mesh in pixels: turned, open and looking as a test wants it, then painted or lit."""
 
 import zipfile
 from collections.abc import Callable
@@ -9,13 +9,15 @@ import numpy as np
 
 from faceswap_diffusion.faces.head_pose import HeadPoseFit
 from faceswap_diffusion.faces.landmarks import GEOMETRY
+from faceswap_diffusion.faces.lighting import harmonics
 from faceswap_diffusion.faces.mesh_topology import EYES_478, IRISES_478
-from faceswap_diffusion.faces.surface import NOTHING, face_surface, interpolate, rasterize
+from faceswap_diffusion.faces.surface import NOTHING, face_surface, interpolate, rasterize, vertex_normals
 from faceswap_diffusion.model_files import model_path
 
 SIDE = 256  # of pictures, in pixels
 HEIGHT = 200  # of the face, in pixels
 GREY = 90  # of what is not the face
+ALBEDO = np.array([0.36, 0.24, 0.18])  # of skin, linear RGB
 
 
 @dataclass(frozen=True)
@@ -96,3 +98,25 @@ def texel_centres(size: int) -> np.ndarray:
     """Texture coordinates (size, size, 2) of the texels of a texture."""
     centres = (np.arange(size) + 0.5) / size
     return np.stack(np.meshgrid(centres, centres), axis=2)
+
+
+def to_linear(srgb: np.ndarray) -> np.ndarray:
+    """Linear values in [0, 1] of sRGB in [0, 255] (IEC 61966-2-1)."""
+    values = srgb / 255
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
+def to_srgb(linear: np.ndarray) -> np.ndarray:
+    """SRGB in [0, 255] of linear values in [0, 1]."""
+    return 255 * np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.clip(linear, 0, 1) ** (1 / 2.4) - 0.055)
+
+
+def lit_face(face: CanonicalFace, light: np.ndarray, side: int = SIDE) -> np.ndarray:
+    """The canonical face in one colour of skin, lit by harmonics (9,)."""
+    surface = face_surface()
+    normals = vertex_normals(np.column_stack([face.landmarks, face.depth]), surface.triangles)
+    seen = rasterize(face.landmarks, surface.triangles, (side, side), face.depth)
+    shade = interpolate(seen, face.landmarks, surface.triangles, (harmonics(normals) @ light)[:, None])
+    picture = np.full((side, side, 3), float(GREY))
+    picture[seen != NOTHING] = to_srgb(shade[seen != NOTHING] * ALBEDO)
+    return np.round(picture).astype(np.uint8)

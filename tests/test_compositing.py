@@ -1,10 +1,18 @@
-"""Colours move to the target's, and a pasted crop changes nothing beyond its mask."""
+"""Colours move to the target's, detail comes from the source or the photo, a paste changes nothing beyond its mask."""
 
 import cv2
 import numpy as np
 import pytest
 
-from faceswap_diffusion.compositing import match_color, paste_back
+from faceswap_diffusion.compositing import (
+    ShownReference,
+    add_detail,
+    agreement,
+    continue_surroundings,
+    match_color,
+    paste_back,
+)
+from faceswap_diffusion.conditioning.reference import Reference
 from faceswap_diffusion.faces.alignment import crop as cut
 
 
@@ -68,31 +76,6 @@ def test_paste_back_puts_the_crop_where_the_matrix_says_and_nowhere_else(scale):
     assert mask.dtype == np.float32
 
 
-def test_what_is_too_fine_for_a_crop_is_put_on_it_where_the_texture_mask_says():
-    rng = np.random.default_rng(0)
-    coarse = cv2.resize(rng.integers(60, 190, (8, 8, 3), np.uint8), (256, 256), interpolation=cv2.INTER_CUBIC)
-    checkered = np.indices((256, 256)).sum(0)[..., None] % 2 * 20 - 10
-    photo = np.clip(coarse.astype(int) + checkered, 0, 255).astype(np.uint8)
-    matrix = similarity(0, 0.25, (-0.375, -0.375))  # four photo pixels are one of the crop
-    target = cut(photo, matrix, 64)
-    crop = np.full((64, 64, 3), 120, np.uint8)
-    everywhere, left = np.ones((64, 64), np.float32), np.zeros((64, 64), np.float32)
-    left[:, :32] = 1
-    plain, _ = paste_back(photo, crop, everywhere, matrix)
-    result, _ = paste_back(photo, crop, everywhere, matrix, target, left)
-    assert np.abs(result[16:240, 16:112].astype(int) - (120 + checkered[16:240, 16:112])).max() <= 2
-    assert np.array_equal(result[:, 144:], plain[:, 144:])
-
-
-def test_a_photo_no_finer_than_its_crop_has_no_texture_to_give():
-    photo = noise(128, 128, (120, 120, 120), 20)
-    crop, everywhere = np.full((128, 128, 3), 90, np.uint8), np.ones((128, 128), np.float32)
-    same = similarity(0, 1, (0, 0))
-    plain, _ = paste_back(photo, crop, everywhere, same)
-    result, _ = paste_back(photo, crop, everywhere, same, cut(photo, same, 128), everywhere)
-    assert np.array_equal(result, plain)
-
-
 def test_paste_back_undoes_an_exact_cut():
     photo = noise(200, 200, (100, 120, 140), 40)
     crop = photo[30:158, 50:178]
@@ -136,3 +119,133 @@ def test_paste_back_with_an_empty_mask_and_leaves_its_input_alone():
     assert mask.max() == 0
     paste_back(photo, np.zeros((50, 50, 3), np.uint8), np.ones((50, 50)), matrix)
     assert np.array_equal(photo, before)
+
+
+def soft_picture(size: int, cells: int, seed: int, low: int = 60, high: int = 190) -> np.ndarray:
+    """A smooth picture (size, size, 3), float32."""
+    coarse = np.random.default_rng(seed).integers(low, high, (cells, cells, 3)).astype(np.float32)
+    return np.clip(cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC), 0, 255)
+
+
+def fine_pattern(size: int, height: float) -> np.ndarray:
+    """A checkerboard of single pixels (size, size, 1), which no coarser picture can hold."""
+    return (np.indices((size, size)).sum(0)[..., None] % 2 * 2 - 1) * np.float32(height)
+
+
+class TestContinuedSurroundings:
+    @pytest.mark.parametrize("offset", [(7.0, -4.0, 2.5), (0.0, 0.0, 0.0)])
+    def test_a_constant_shift_of_colour_is_taken_out(self, offset: tuple):
+        target = soft_picture(64, 6, seed=1).astype(np.uint8)
+        painted = target.astype(np.float32)
+        painted[20:44, 20:44] = soft_picture(24, 3, seed=2)
+        result = continue_surroundings(painted + np.float32(offset), target, disc(64, 20))
+        wanted = painted.copy()
+        mask = disc(64, 20) == 1
+        np.testing.assert_allclose(result[mask], wanted[mask], atol=1e-3)
+        np.testing.assert_allclose(result[:8], target[:8], atol=1e-3)
+
+    def test_a_shift_that_changes_is_carried_on_smoothly(self):
+        """Darker on the left of the mask, brighter on its right: half way there is no change."""
+        target = np.full((64, 64, 3), 120, np.uint8)
+        ramp = np.linspace(-10, 10, 64, dtype=np.float32)[None, :, None]
+        mask = disc(64, 16)
+        result = continue_surroundings(target + np.broadcast_to(ramp, target.shape), target, mask)
+        inside = result[mask == 1]
+        assert np.abs(inside - 120).max() < 4  # of up to 5
+        assert np.abs(result[31:33, 31:33] - 120).max() < 1.5
+
+    def test_a_mask_without_surroundings_leaves_the_crop(self):
+        painted = soft_picture(32, 4, seed=3)
+        result = continue_surroundings(painted, np.zeros((32, 32, 3), np.uint8), np.ones((32, 32)))
+        np.testing.assert_allclose(result, painted, atol=1e-4)
+
+
+def shown(filled: np.ndarray, rebuilt: np.ndarray, coverage: float = 1.0, fine: Reference | None = None):
+    return ShownReference(filled, rebuilt, np.full(filled.shape[:2], coverage, np.float32), fine)
+
+
+class TestAgreement:
+    @pytest.mark.parametrize("coverage", [1.0, 0.4])
+    def test_equal_pictures_agree_as_far_as_the_reference_covers(self, coverage: float):
+        picture = soft_picture(128, 16, seed=1)
+        np.testing.assert_allclose(agreement(picture, shown(picture, picture, coverage)), coverage, rtol=1e-6)
+
+    def test_another_tone_is_no_disagreement(self):
+        picture = soft_picture(128, 16, seed=1, low=90)
+        darker = picture - 25
+        assert agreement(darker, shown(picture, picture)).min() > 0.8
+
+    def test_shifted_structure_disagrees(self):
+        stripes = np.where(np.arange(128) // 8 % 2, 200, 40).astype(np.float32)
+        picture = np.broadcast_to(stripes[None, :, None], (128, 128, 3))
+        moved = np.broadcast_to(np.roll(stripes, 8)[None, :, None], (128, 128, 3))
+        assert agreement(moved, shown(picture, picture))[:, 8:-8].max() == 0
+
+
+class TestDetail:
+    """Crops of 64 pixels, photos of 256: what a pixel of the photo has beyond the crop is a pattern of +-10."""
+
+    photo = soft_picture(256, 8, seed=0, low=70, high=180) + fine_pattern(256, 10)
+    target = cut(np.round(photo).astype(np.uint8), similarity(0, 0.25, (-0.375, -0.375)), 64)
+
+    def test_what_is_too_fine_for_a_crop_is_put_on_it_where_the_skin_is(self):
+        painted, left = np.full((64, 64, 3), 120, np.float32), np.zeros((64, 64), np.float32)
+        left[:, :32] = 1
+        fine_target = np.round(self.photo).astype(np.uint8)
+        result = add_detail(painted, self.target, fine_target, left, None)
+        assert result.dtype == np.float32
+        assert np.abs(result[16:240, 16:112] - (120 + fine_pattern(256, 10)[16:240, 16:112])).max() <= 2
+        np.testing.assert_allclose(result[:, 144:], 120, atol=1e-3)
+        np.testing.assert_allclose(add_detail(painted, self.target, fine_target, None, None), 120, atol=1e-3)
+
+    def test_a_photo_no_finer_than_its_crop_has_none_to_give(self):
+        painted = soft_picture(64, 4, seed=2)
+        result = add_detail(painted, self.target, self.target, np.ones((64, 64), np.float32), None)
+        np.testing.assert_allclose(result, painted, atol=1e-4)
+
+    def test_a_crop_that_is_what_latents_held_of_the_reference_becomes_the_reference(self):
+        filled = np.clip(soft_picture(64, 8, seed=4) + fine_pattern(64, 12), 0, 255)
+        rebuilt = cv2.GaussianBlur(filled, (0, 0), 1.5)
+        result = add_detail(rebuilt, self.target, self.target, None, shown(filled, rebuilt))
+        np.testing.assert_allclose(result, filled, atol=1e-3)
+        half = add_detail(rebuilt, self.target, self.target, None, shown(filled, rebuilt, coverage=0.5))
+        np.testing.assert_allclose(half, (filled + rebuilt) / 2, atol=1e-3)
+
+    def test_a_crop_unlike_the_reference_gets_nothing_of_it(self):
+        filled = np.clip(soft_picture(64, 8, seed=4) + fine_pattern(64, 12), 0, 255)
+        stripes = np.where(np.arange(64) // 4 % 2, 220.0, 30.0).astype(np.float32)
+        painted = np.ascontiguousarray(np.broadcast_to(stripes[None, :, None], (64, 64, 3)))
+        result = add_detail(painted, self.target, self.target, None, shown(filled, cv2.blur(filled, (5, 5))))
+        np.testing.assert_allclose(result[4:-4, 4:-4], painted[4:-4, 4:-4], atol=1e-3)
+
+    def test_the_sources_photo_gives_what_the_crop_cannot_hold(self):
+        """The drawn face is finer than the crop: its pattern of +-8 arrives, and the target's of +-10 does not."""
+        crop_view = soft_picture(64, 6, seed=5)
+        fine = cv2.resize(crop_view, (256, 256), interpolation=cv2.INTER_CUBIC) + fine_pattern(256, 8)
+        reference = shown(crop_view, crop_view, fine=Reference(fine, np.ones((256, 256), np.float32)))
+        fine_target, skin = np.round(self.photo).astype(np.uint8), np.ones((64, 64), np.float32)
+        result = add_detail(crop_view, self.target, fine_target, skin, reference)
+        without = add_detail(crop_view, self.target, fine_target, None, shown(crop_view, crop_view))
+        inside = np.s_[16:240, 16:240]
+        added = (result - without)[inside]
+        assert np.abs(added - fine_pattern(256, 8)[inside]).mean() < 1.5
+        # In the means of 4 x 4 pixels, which are the crop's, there is nothing of it.
+        coarse = cv2.resize(added, (56, 56), interpolation=cv2.INTER_AREA)
+        assert np.abs(coarse).max() < 1.5
+        assert abs(added.mean()) < 0.05
+
+    def test_a_drawn_face_gives_no_detail_along_its_own_edge(self):
+        fine = Reference(np.zeros((256, 256, 3), np.float32), np.zeros((256, 256), np.float32))
+        fine.pixels[:, 128:], fine.coverage[:, 128:] = 250, 1  # its edge is no detail of a face
+        crop_view = np.full((64, 64, 3), 120, np.float32)
+        photo = np.full((256, 256, 3), 120, np.uint8)
+        result = add_detail(crop_view, cut(photo, similarity(0, 0.25, (-0.375, -0.375)), 64), photo, None,
+                            shown(crop_view, crop_view, fine=fine))  # fmt: skip
+        np.testing.assert_allclose(result, 120, atol=1)
+
+    def test_texture_of_the_target_stands_in_where_there_is_no_reference(self):
+        crop_view = soft_picture(64, 6, seed=5)
+        fine_target, skin = np.round(self.photo).astype(np.uint8), np.ones((64, 64), np.float32)
+        alone = add_detail(crop_view, self.target, fine_target, skin, None)
+        uncovered = add_detail(crop_view, self.target, fine_target, skin, shown(crop_view, crop_view, coverage=0.0))
+        np.testing.assert_allclose(uncovered, alone, atol=1e-4)

@@ -96,7 +96,7 @@ class TestRaster:
 
     @pytest.mark.parametrize(("depth", "nearest"), [((5.0, 1.0), 1), ((1.0, 5.0), 0)])
     def test_the_nearer_triangle_is_drawn_last(self, depth: tuple, nearest: int):
-        points = np.concatenate([SQUARE[:3], SQUARE[:3] + [2, 0]])
+        points = np.concatenate([SQUARE[:3], SQUARE[:3] + np.array([2, 0])])
         depths = np.repeat(depth, 3)
         seen = rasterize(points, np.array([[0, 1, 2], [3, 4, 5]]), (14, 12), depths)
         assert seen[8, 4] == nearest  # both cover it

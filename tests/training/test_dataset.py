@@ -6,6 +6,7 @@ import shutil
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -32,6 +33,8 @@ def test_a_face_is_decoded_when_it_is_asked_for(faces):
     assert (record.pixels.shape, record.pixels.dtype) == ((3, 64, 64), torch.uint8)
     assert (record.labels.shape, record.labels.dtype) == ((64, 64), np.uint8)
     assert (record.landmarks.shape, record.landmarks.dtype) == ((478, 2), np.float32)
+    assert (record.depth.shape, record.depth.dtype) == ((478,), np.float32)
+    assert record.depth[4] < record.depth[[127, 234, 356, 454]].min() - 10  # the nose is nearer than the ears
     assert (record.head_pose.shape, record.blendshapes.shape) == ((3,), (52,))
     torch.testing.assert_close(record.identity_embeds.norm(dim=1), torch.ones(2))
     assert faces.label_names[record.labels[32, 32]] in ("skin", "nose")
@@ -46,7 +49,7 @@ def test_people_are_alike_and_red_is_red(faces):
     assert red > 1.2 * blue
 
 
-@pytest.mark.parametrize("name", ["landmarks", "head_pose", "blendshapes", "identity_embeds"])
+@pytest.mark.parametrize("name", ["landmarks", "depth", "head_pose", "blendshapes", "identity_embeds"])
 @pytest.mark.parametrize("resolution", [64, 32])
 def test_a_column_is_what_the_rows_have(prepared_faces, name, resolution):
     faces = PreparedFaces([prepared_faces], resolution)
@@ -60,6 +63,7 @@ def test_a_smaller_resolution_shrinks_crops_label_maps_and_landmarks(prepared_fa
     assert (small.pixels.float() - means).abs().max() <= 0.5
     assert np.array_equal(small.labels, large.labels[1::2, 1::2])
     np.testing.assert_allclose(small.landmarks, (large.landmarks + 0.5) / 2 - 0.5, atol=1e-5)
+    np.testing.assert_allclose(small.depth, large.depth / 2, rtol=1e-5)
 
 
 def test_a_larger_resolution_is_refused(prepared_faces):
@@ -85,6 +89,8 @@ def test_folders_of_different_sizes_meet_at_the_resolution(prepared_faces, one_p
     alone = PreparedFaces([prepared_faces], 64)
     np.testing.assert_allclose(mixed[8].landmarks, alone[0].landmarks, atol=1e-5)
     np.testing.assert_allclose(mixed.column("landmarks")[8], alone[0].landmarks, atol=1e-5)
+    np.testing.assert_allclose(mixed[8].depth, alone[0].depth, rtol=1e-5)
+    np.testing.assert_allclose(mixed.column("depth")[[0, 8]], [mixed[0].depth, mixed[8].depth], rtol=1e-5)
     np.testing.assert_allclose(mixed.column("landmarks")[0], (alone[0].landmarks + 0.5) / 2 - 0.5, atol=1e-5)
 
 
@@ -118,6 +124,20 @@ def test_a_lost_shard_is_told(tmp_path, prepared_faces):
     (tmp_path / "faces" / "preparation.json").write_text(json.dumps({**description, "num_faces": 9}))
     with pytest.raises(ValueError, match="9 faces were prepared, 8 are there"):
         PreparedFaces([tmp_path / "faces"], 64)
+
+
+def test_a_folder_of_an_older_version_is_told(tmp_path, one_person):
+    """Shards that were written before meshes had a depth, among newer ones."""
+    folder = tmp_path / "faces"
+    shutil.copytree(one_person, folder)
+    (shard,) = folder.glob("shard-*.arrow")
+    with pa.memory_map(str(shard)) as file:
+        table = pa.ipc.open_stream(file).read_all().drop_columns("depth")
+    older = folder / "shard-00001.arrow"
+    with pa.OSFile(str(older), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+    with pytest.raises(ValueError, match=f"^prepare the photos anew: {older}, of an older version, lacks depth$"):
+        PreparedFaces([folder], 64)
 
 
 def test_folders_with_other_labels_do_not_go_together(tmp_path, prepared_faces, one_person):

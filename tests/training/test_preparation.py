@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import json
 import shutil
 from pathlib import Path
 
@@ -68,6 +69,7 @@ def test_a_row_is_what_a_swap_makes_of_the_photo(prepared, photo, face):
     assert np.array_equal(record.labels, load_face_parser().parse(pixels))
     wanted = transform_points(face.landmarks, matrix)
     assert np.linalg.norm(record.landmarks - wanted, axis=1).mean() < 0.5
+    assert np.abs(record.depth - face.depth * np.sqrt(np.linalg.det(matrix[:, :2]))).mean() < 1
     assert np.abs(record.blendshapes - face.blendshapes).max() < 0.15
     assert record.head_pose[0] == pytest.approx(face.head_pose[0], abs=3)
     network = SFace().eval()
@@ -96,8 +98,9 @@ def test_aligned_crops_are_taken_as_they_are(tmp_path, aligned):
     assert np.array_equal(record.pixels.permute(1, 2, 0).numpy(), aligned)
     smaller = prepare(tmp_path / "photos", tmp_path / "smaller", aligned=True, resolution=96)
     assert smaller == (1, [])
-    landmarks = PreparedFaces([tmp_path / "smaller"], 96)[0].landmarks
-    np.testing.assert_allclose(landmarks, (record.landmarks + 0.5) / 2 - 0.5, atol=1e-3)  # pixel centres at integers
+    small = PreparedFaces([tmp_path / "smaller"], 96)[0]
+    np.testing.assert_allclose(small.landmarks, (record.landmarks + 0.5) / 2 - 0.5, atol=1e-3)  # centres at integers
+    np.testing.assert_allclose(small.depth, record.depth / 2, atol=1e-3)
 
 
 def test_the_orientation_of_a_photo_is_applied(tmp_path, photo, prepared):
@@ -216,6 +219,15 @@ def test_other_settings_are_refused(prepared, example_images, settings, told):
     with pytest.raises(ValueError, match=told):
         prepare(example_images, prepared, **{"shard_size": 2, **settings})
     assert written(prepared) == before
+
+
+def test_a_folder_of_an_older_version_is_not_gone_on_with(prepared, example_images, tmp_path):
+    shutil.copytree(prepared, tmp_path / "faces")
+    description = json.loads((tmp_path / "faces" / "preparation.json").read_text())
+    del description["measurements"]  # there were none to choose of
+    (tmp_path / "faces" / "preparation.json").write_text(json.dumps(description))
+    with pytest.raises(ValueError, match=r"was begun with measurements None, now it is \['landmarks', 'depth', "):
+        prepare(example_images, tmp_path / "faces", shard_size=2)
 
 
 def test_other_photos_are_refused(prepared, tmp_path, example_images):

@@ -35,12 +35,14 @@ def record_of(swapper: FaceSwapper, path: Path) -> FaceRecord:
     person = path.name.split("_")[0]
     assert face.head_pose is not None
     assert face.blendshapes is not None
+    assert aligned.depth is not None
     return FaceRecord(
         path.stem,
         person,
         pixels,
         aligned.labels,
         aligned.landmarks,
+        aligned.depth,
         face.head_pose,
         face.blendshapes,
         torch.empty(2, 0),
