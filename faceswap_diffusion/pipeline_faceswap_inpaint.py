@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin
@@ -42,6 +43,7 @@ EMBEDS_OF_PICTURES = {
     "source_clip_embeds": "source_image",
     "target_clip_embeds": "image",
 }
+LEAST_HOLE = 0.3  # share of a latent's pixels that are uncovered from which on it has nothing to start from
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 Setting = TypeVar("Setting")
@@ -539,19 +541,49 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         )
 
     def get_timesteps(
-        self, num_inference_steps: int, strength: float, device: torch.device
-    ) -> tuple[torch.Tensor, int]:
+        self, num_inference_steps: int, strength: float, device: torch.device, has_holes: bool = False
+    ) -> tuple[torch.Tensor, int, int]:
         """Sets the scheduler's timesteps and leaves those that `strength` asks for, the last ones.
 
+        Args:
+            num_inference_steps (`int`): Of the whole way from noise to picture.
+            strength (`float`): In (0, 1], which part of it what the reference covers goes.
+            device (`torch.device`): Of the timesteps.
+            has_holes (`bool`): Whether there are holes, which go the whole way.
+
         Returns:
-            `tuple[torch.Tensor, int]`: The timesteps, and how many denoising steps that makes.
+            `tuple[torch.Tensor, int, int]`: The timesteps, how many denoising steps they make, and how many of the
+                timesteps pass before what is covered starts.
         """
         self.scheduler.set_timesteps(num_inference_steps, device=device)
         num_skipped = num_inference_steps - int(num_inference_steps * strength)
         begin_index = num_skipped * self.scheduler.order
+        if has_holes:
+            return self.scheduler.timesteps, num_inference_steps, begin_index
         if hasattr(self.scheduler, "set_begin_index"):
             self.scheduler.set_begin_index(begin_index)
-        return self.scheduler.timesteps[begin_index:], num_inference_steps - num_skipped
+        return self.scheduler.timesteps[begin_index:], num_inference_steps - num_skipped, 0
+
+    def find_holes(
+        self, mask: torch.Tensor, coverage: torch.Tensor | None, strength: float, device: torch.device
+    ) -> torch.Tensor | None:
+        """Finds latents that are hidden and that the reference does not cover.
+
+        Args:
+            mask (`torch.Tensor` of shape `(B, 1, H, W)`): 1 = repaint.
+            coverage (`torch.Tensor` of shape `(B, 1, H, W)`, *optional*): Where the reference shows something;
+                everywhere if left out.
+            strength (`float`): In (0, 1]; at 1 everything starts from noise, and holes do not matter.
+            device (`torch.device`): Of the result.
+
+        Returns:
+            `torch.Tensor` of shape `(B, 1, h, w)`, bool; `None` if there are none.
+        """
+        if coverage is None or strength == 1:
+            return None
+        height, width = (side // self.vae_scale_factor for side in mask.shape[-2:])
+        holes = F.adaptive_avg_pool2d(mask * (1 - coverage), (height, width)) > LEAST_HOLE
+        return holes.to(device) if holes.any() else None
 
     def prepare_noise(
         self,
@@ -586,6 +618,8 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
     ) -> torch.Tensor:
         """Makes the latents to start from: noise alone, or below strength 1 the noised masked image.
 
+        What the reference does not cover is noise all the same, see `hold_covered`.
+
         Args:
             noise (`torch.Tensor` of shape `(B, C, h, w)`): Of mean 0 and deviation 1.
             masked_image_latents (`torch.Tensor` of shape `(B, C, h, w)`): Of the target with the reference in it.
@@ -598,6 +632,31 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         if strength == 1:
             return noise * self.scheduler.init_noise_sigma
         return self.scheduler.add_noise(masked_image_latents, noise, timesteps[:1].repeat(len(noise)))
+
+    def hold_covered(
+        self,
+        latents: torch.Tensor,
+        holes: torch.Tensor,
+        noise: torch.Tensor,
+        masked_image_latents: torch.Tensor,
+        timestep: torch.Tensor,
+    ) -> torch.Tensor:
+        """Brings all but the holes to the noised masked image of a timestep (arXiv 2306.00950, section 3.2).
+
+        A hole has nothing to start from, so it goes the whole way from noise, while what the reference covers waits.
+
+        Args:
+            latents (`torch.Tensor` of shape `(B, C, h, w)`): Of the timestep.
+            holes (`torch.Tensor` of shape `(B, 1, h, w)`): From `find_holes`.
+            noise (`torch.Tensor` of shape `(B, C, h, w)`): Of mean 0 and deviation 1.
+            masked_image_latents (`torch.Tensor` of shape `(B, C, h, w)`): Of the target with the reference in it.
+            timestep (`torch.Tensor`): The noise level.
+
+        Returns:
+            `torch.Tensor` of shape `(B, C, h, w)`.
+        """
+        waiting = self.scheduler.add_noise(masked_image_latents, noise, timestep.reshape(1).repeat(len(noise)))
+        return torch.where(holes, latents, waiting)
 
     def prepare_mask_latents(
         self,
@@ -751,7 +810,8 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
             width (`int`, *optional*): In pixels; the config's `crop_size` if left out.
             strength (`float`, *optional*): How much of the way from noise to picture is gone, in (0, 1]. Below 1 a
                 swap starts from the noised reference and takes that part of `num_inference_steps`, which needs a
-                reference. If left out, the config's default with a reference, 1 without.
+                reference; what the reference does not cover goes the whole way from noise. If left out, the config's
+                default with a reference, 1 without.
             num_inference_steps (`int`, *optional*): Denoising steps; the config's default if left out.
             guidance_scale (`float`, *optional*): Guidance is on above 1; the config's default if left out.
             num_images_per_prompt (`int`): Results for each face, next to each other in the output.
@@ -857,7 +917,10 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         batch_size *= num_images_per_prompt
 
         # 4. Timesteps and the UNet's inputs
-        timesteps, num_inference_steps = self.get_timesteps(num_inference_steps, strength, device)
+        holes = self.find_holes(batch["mask_image"], batch.get("reference_mask_image"), strength, device)
+        timesteps, num_inference_steps, num_waiting = self.get_timesteps(
+            num_inference_steps, strength, device, holes is not None
+        )
         noise = self.prepare_noise(batch_size, height, width, dtype, device, generator, latents)
         mask_latents, masked_image_latents = self.prepare_mask_latents(
             batch.get("image"),
@@ -870,7 +933,9 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
             batch.get("reference_mask_image"),
         )
         tensors = {
-            "latents": self.prepare_latents(noise, masked_image_latents, timesteps, strength),
+            "latents": self.prepare_latents(
+                noise, masked_image_latents, timesteps, strength if holes is None else 1.0
+            ),
             "condition_embeds": batch["condition_embeds"].to(device, dtype),
             "mask_latents": mask_latents,
             "masked_image_latents": masked_image_latents,
@@ -886,6 +951,8 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
             for i, t in enumerate(timesteps):
                 if self.interrupt:
                     continue
+                if holes is not None and i <= num_waiting:
+                    tensors["latents"] = self.hold_covered(tensors["latents"], holes, noise, masked_image_latents, t)
                 noise_pred = self.predict_noise(timestep=t, cross_attention_kwargs=cross_attention_kwargs, **tensors)
                 step = self.scheduler.step(noise_pred, t, tensors["latents"], **extra_step_kwargs, return_dict=False)
                 tensors["latents"] = step[0]

@@ -12,6 +12,7 @@ import numpy as np
 
 from faceswap_diffusion.faces.alignment import sample_bilinear
 from faceswap_diffusion.faces.lighting import face_light, shading
+from faceswap_diffusion.faces.mesh_topology import INNER_LIPS_478
 from faceswap_diffusion.faces.surface import (
     NOTHING,
     face_surface,
@@ -64,6 +65,7 @@ HOLE_WEIGHT = np.float32(1e-4)
 """How much the colour of a hole counts: less than any that covers something, but there is one everywhere."""
 
 RESIDUAL_SIGMA = 0.10  # of the crop's side: cast shadows are wider, features narrower
+LIP_SIGMA = 0.004  # of the crop's side: how softly lips end
 SMALLEST_SAMPLE = 64
 """Pixels of skin below which statistics mean nothing."""
 
@@ -145,12 +147,35 @@ def _sample(texture: FaceTexture, x: np.ndarray, y: np.ndarray) -> tuple[np.ndar
     return np.where(away_from_holes, sharp, drawn[..., :3] / drawn[..., 3:]), drawn[..., 3] - HOLE_WEIGHT
 
 
+def lacks_open_mouth(texture: FaceTexture, landmarks: np.ndarray) -> bool:
+    """Whether a mesh (478, 2) opens its mouth, and a texture cannot show what is inside."""
+    wanted, shown = mouth_opening(landmarks), texture.mouth_opening
+    similar = min(wanted, shown) > SIMILAR_OPENING * max(wanted, shown) and shown > CLOSED_MOUTH
+    return wanted > CLOSED_MOUTH and not similar
+
+
+def inside_mouth(target: np.ndarray, landmarks: np.ndarray) -> Reference:
+    """The target's own teeth and tongue, between the lips of its mesh.
+
+    Args:
+        target (`np.ndarray` of shape `(H, W, 3)`, uint8): RGB.
+        landmarks (`np.ndarray` of shape `(478, 2)`): Its mesh points in pixels.
+
+    Returns:
+        [`Reference`]: Of the target's size, with a soft edge.
+    """
+    coverage = np.zeros(target.shape[:2], np.float32)
+    lips = np.round(landmarks[list(INNER_LIPS_478)]).astype(np.int32)
+    cv2.fillPoly(coverage, [lips], 1.0)
+    width = 2 * round(LIP_SIGMA * len(target)) + 1  # no gap to the lips of the source
+    coverage = cv2.dilate(coverage, np.ones((width, width)))
+    return Reference(target.astype(np.float32), cv2.GaussianBlur(coverage, (0, 0), LIP_SIGMA * len(target)))
+
+
 def _unlike_openings(texture: FaceTexture, landmarks: np.ndarray) -> np.ndarray:
     """Triangles (T,) of the mouth's inside and of eyes that the texture cannot show as open as they are to be."""
     surface = face_surface()
-    wanted, shown = mouth_opening(landmarks), texture.mouth_opening
-    similar = min(wanted, shown) > SIMILAR_OPENING * max(wanted, shown) and shown > CLOSED_MOUTH
-    left_out = surface.mouth & (not similar and wanted > CLOSED_MOUTH)
+    left_out = surface.mouth & lacks_open_mouth(texture, landmarks)
     on_left = surface.uv[surface.triangles].mean(axis=1)[:, 0] < 0.5
     left_closed, right_closed = texture.eye_opening < CLOSED_EYE * eye_openings(landmarks)
     return left_out | (surface.eyes & np.where(on_left, left_closed, right_closed))
@@ -287,6 +312,7 @@ def draw_reference(
     depth: np.ndarray,
     skin: np.ndarray,
     head: SourceHead | None = None,
+    keep_mouth: bool = True,
 ) -> Reference:
     """The source's face as the target's photo would show it.
 
@@ -297,6 +323,7 @@ def draw_reference(
         depth (`np.ndarray` of shape `(478,)`): In pixels, smaller is nearer.
         skin (`np.ndarray` of shape `(H, W)`, float): In [0, 1], where the target shows bare skin.
         head ([`SourceHead`], *optional*): Shows what lies around the mesh.
+        keep_mouth (`bool`): Whether an open mouth shows the target's teeth, where the source shows none.
 
     Returns:
         [`Reference`]: Of the target's size.
@@ -305,6 +332,8 @@ def draw_reference(
     skin = evenly_lit_skin(target, skin)
     face = render_texture(texture, landmarks, depth, size, face_light(target, landmarks, depth, skin))
     face = relight(face, target, skin * skin_of_mesh(landmarks, size), beardless_skin(landmarks, size))
+    if keep_mouth and lacks_open_mouth(texture, landmarks):
+        face = lay_over(face, inside_mouth(target, landmarks))
     return face if head is None else lay_over(render_surroundings(head, face, landmarks), face)
 
 

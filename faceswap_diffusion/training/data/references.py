@@ -46,6 +46,8 @@ class ReferenceFaults:
         blurred (`float`): Share of references of a lower resolution.
         holed (`float`): Share with pieces missing, as behind glasses and hair.
         bare (`float`): Share that show nothing around the mesh.
+        toothless (`float`): Share whose open mouths are empty where the texture cannot fill them: a model that always
+            sees teeth does not learn them.
     """
 
     cycled: float = 0.5
@@ -55,6 +57,7 @@ class ReferenceFaults:
     blurred: float = 0.2
     holed: float = 0.2
     bare: float = 0.15
+    toothless: float = 0.5
 
 
 class TrainingReferences:
@@ -87,7 +90,9 @@ class TrainingReferences:
         target_rgb, size = to_rgb(target), self.faces.resolution
         landmarks = misalign(target.landmarks, self.faults.misaligned * size, rng)
         skin = region_mask(target.labels, "skin", self.faces.label_names)
-        reference = draw_reference(texture, target_rgb, landmarks, target.depth, skin, head)
+        reference = draw_reference(
+            texture, target_rgb, landmarks, target.depth, skin, head, keep_mouth=rng.random() >= self.faults.toothless
+        )
         reference = self.spoil(reference, rng)
         pixels = torch.from_numpy(reference.pixels).permute(2, 0, 1) / 127.5 - 1
         return torch.cat([pixels, torch.from_numpy(reference.coverage)[None]]).float()
