@@ -166,6 +166,32 @@ class TestRender:
         assert light_angles(wanted[None], opposite[None])[0] > 60
 
 
+class TestOpenMouth:
+    """A source whose mouth is closed, on a target that laughs with red teeth."""
+
+    source, target = canonical_face(mouth=-0.54), canonical_face(mouth=1.5)
+
+    def drawn(self, **settings) -> tuple[Reference, np.ndarray]:
+        """The reference, and where the target shows the inside of its mouth."""
+        inside = covered_by(self.target, face_surface().mouth)
+        picture = paint(self.target, plain(*SKIN))
+        picture[cv2.dilate(inside.astype(np.uint8), np.ones((5, 5))) > 0] = (250, 0, 0)
+        texture = texture_of(self.source, paint(self.source, plain(*SKIN)))
+        face, skin = self.target, beardless_skin(self.target.landmarks, SIZE)
+        return draw_reference(texture, picture, face.landmarks, face.depth, skin, **settings), well_inside(inside)
+
+    def test_it_keeps_the_targets_teeth(self):
+        drawn, inside = self.drawn()
+        assert (drawn.coverage[inside] > 0.9).all()
+        np.testing.assert_allclose(drawn.pixels[inside].mean(axis=0), (250, 0, 0), atol=3)
+        x, y = np.round(self.target.landmarks[17]).astype(int)  # below the lower lip
+        np.testing.assert_allclose(drawn.pixels[y, x], SKIN, atol=8)
+
+    def test_it_is_a_hole_if_told_so(self):
+        drawn, inside = self.drawn(keep_mouth=False)
+        assert (drawn.coverage[inside] == 0).all()
+
+
 def test_layers_by_hand():
     below = Reference(np.full((1, 4, 3), 100, np.float32), np.array([[1.0, 0.5, 0.5, 0]], np.float32))
     above = Reference(np.full((1, 4, 3), 200, np.float32), np.array([[0.0, 1.0, 0.5, 0]], np.float32))
