@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 
 from faceswap_diffusion.evaluation.metrics import sharpness
 from faceswap_diffusion.faces.alignment import crop, uncrop
+from faceswap_diffusion.faces.analyzer import Face, FaceAnalyzer
+from faceswap_diffusion.faces.mesh_topology import dlib68
 from faceswap_diffusion.faces.selection import NoFaceFoundError
 from faceswap_diffusion.masks.bisenet import REFACE_LABELS, BiSeNet
 from faceswap_diffusion.masks.regions import feather, region_mask, repaint_mask
@@ -508,7 +510,40 @@ class TestDrawnReference:
         assert drawing.draw_reference(flat, drawing.encode_person([load_photo(WOMAN)])) is None
 
 
+class ProfileAnalyzer:
+    """Finds the faces of square photos turned by 75 degrees, those of others as they are."""
+
+    def __init__(self, analyzer: FaceAnalyzer):
+        self.analyzer = analyzer
+
+    def analyze(self, image: np.ndarray) -> list[Face]:
+        faces = self.analyzer.analyze(image)
+        return [self.turn(face) for face in faces] if image.shape[0] == image.shape[1] else faces
+
+    @staticmethod
+    def turn(face: Face) -> Face:
+        points = np.column_stack([face.landmarks, face.depth])
+        middle = (points.min(axis=0) + points.max(axis=0)) / 2
+        cosine, sine = np.cos(np.radians(75)), np.sin(np.radians(75))
+        turn = np.array([[cosine, 0, -sine], [0, 1, 0], [sine, 0, cosine]])  # depth grows away from the viewer
+        points = (points - middle) @ turn.T + middle
+        return replace(
+            face, landmarks=points[:, :2], landmarks68=dlib68(points[:, :2]), depth=points[:, 2], head_pose=None
+        )
+
+
 class TestSourceShown:
+    def test_a_source_in_profile_shows_one_side(self, drawing: FaceSwapper):
+        in_profile = FaceSwapper(drawing.pipeline, ProfileAnalyzer(drawing.analyzer), parser=drawing.parser)
+        (share,), (frontal,) = (swapper.swap(WOMAN, SELFIE).source_shown for swapper in (in_profile, drawing))
+        assert 0.1 < share < 0.5
+        assert frontal > 0.75
+        look = in_profile.encode_person([load_photo(WOMAN)])
+        x = look.texture.confidence.shape[1]
+        left, right = look.texture.confidence[:, : x // 4], look.texture.confidence[:, -x // 4 :]
+        assert (left > 0.5).mean() > 0.2  # it is turned to the viewer's right
+        assert right.max() <= 0.31  # nothing but the mirror image
+
     def test_results_say_how_much_of_each_face_was_shown(self, drawing: FaceSwapper, tmp_path: Path):
         both = drawing.swap([WOMAN, MAN], GROUP, mapping={0: 1, 2: 0})
         shares = [drawing.encode_person([load_photo(path)]).texture.shown for path in (MAN, WOMAN)]
