@@ -51,7 +51,8 @@ def align(photo: Photo) -> AlignedFace:
 
 
 photo = load_photo(IMAGES / "p008_selfie.jpg")
-source, target = align(load_photo(IMAGES / "p005_portrait.jpg")), align(photo)
+source_photo = load_photo(IMAGES / "p005_portrait.jpg")
+source, target = align(source_photo), align(photo)
 assert source.depth is not None
 assert target.depth is not None
 
@@ -62,7 +63,7 @@ source_mask, target_mask = (repaint_mask(face.labels, face.landmarks, "face") fo
 texture = fill_by_mirror(extract_texture(source.pixels, source.landmarks, source.depth, source_mask))
 skin = region_mask(target.labels, "skin")
 reference = draw_reference(
-    texture, target.pixels, target.landmarks, target.depth, skin, head=source_head(source, "face")
+    texture, target.pixels, target.landmarks, target.depth, skin, head=source_head(source_photo.rgb, source, "face")
 )
 
 # 5. Repaint the target's crop, beginning with the reference.

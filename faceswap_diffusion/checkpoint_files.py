@@ -102,7 +102,9 @@ def load_few_steps(pipeline: FaceSwapInpaintPipeline, folder: Path) -> None:
         )
     fuse_lora(pipeline, folder)
     pipeline.register_modules(scheduler=LCMScheduler.from_pretrained(folder, subfolder="scheduler"))
-    pipeline.register_to_config(default_num_inference_steps=FEW_STEPS, default_guidance_scale=1.0)
+    pipeline.register_to_config(
+        default_num_inference_steps=FEW_STEPS, default_guidance_scale=1.0, default_strength=1.0
+    )
 
 
 def fuse_lora(pipeline: FaceSwapInpaintPipeline, folder: Path) -> None:

@@ -320,6 +320,10 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
                 "`reference_image` to a checkpoint whose hidden_fill is 'reference'"
             )
 
+    def usual_strength(self, num_inference_steps: int) -> float:
+        """The config's strength for swaps with a reference, or what leaves one of very few steps."""
+        return max(self.config["default_strength"], 1 / max(num_inference_steps, 1))
+
     def shows_reference(self, reference_image: ImageInput | None, masked_image_latents: torch.Tensor | None) -> bool:
         """Whether there is a reference in the masked image, which ready latents are taken to show."""
         given = reference_image is not None or masked_image_latents is not None
@@ -858,9 +862,9 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         height, width = self._setting(height, "crop_size"), self._setting(width, "crop_size")
         num_inference_steps = self._setting(num_inference_steps, "default_num_inference_steps")
         guidance_scale = self._setting(guidance_scale, "default_guidance_scale")
-        if strength is None and not self.shows_reference(reference_image, masked_image_latents):
-            strength = 1.0
-        strength = self._setting(strength, "default_strength")
+        if strength is None:
+            shows_reference = self.shows_reference(reference_image, masked_image_latents)
+            strength = self.usual_strength(num_inference_steps) if shows_reference else 1.0
 
         # 1. Check inputs
         self.check_inputs(

@@ -315,7 +315,7 @@ class FaceSwapper:
         watch.lap("paste")
         region = region if mask_image is None else "mask"
         if strength is None:
-            strength = config["default_strength"] if any(shown) else 1.0
+            strength = self.pipeline.usual_strength(steps) if any(shown) else 1.0
         source_shown = _shares_shown(becoming)
         provenance = {
             "checkpoint": self.name,

@@ -71,7 +71,7 @@ class GrowthObjective(nn.Module):
         self.args, self.vae = args, vae
         self.targets = (targets,)  # in a tuple: they are neither trained nor saved
         vae.decoder.requires_grad_(False)
-        vae.post_quant_conv.requires_grad_(False)
+        vae.get_submodule("post_quant_conv").requires_grad_(False)
 
     def forward(self, images: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
         wanted = self.targets[0].to(images.device)(images)

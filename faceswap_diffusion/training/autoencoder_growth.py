@@ -3,6 +3,8 @@
 # diffusers annotates its models too loosely for the checker.
 """An autoencoder for crops twice as large, started from one that is trained already."""
 
+from typing import Any
+
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import nn
@@ -54,7 +56,7 @@ def grow_autoencoder(old: AutoencoderKL, latent_channels: int) -> AutoencoderKL:
         )
     if widths[0] < num_copies:
         raise ValueError(f"the autoencoder's first level has {widths[0]} channels: grow one of {num_copies} or more")
-    new = AutoencoderKL.from_config({
+    new: Any = AutoencoderKL.from_config({
         **old.config,
         "block_out_channels": (widths[0], *widths),
         "down_block_types": ("DownEncoderBlock2D",) * (len(widths) + 1),
@@ -69,7 +71,7 @@ def grow_autoencoder(old: AutoencoderKL, latent_channels: int) -> AutoencoderKL:
     return new
 
 
-def _grow_encoder(old: nn.Module, new: nn.Module) -> None:
+def _grow_encoder(old: Any, new: Any) -> None:
     first, *others = new.down_blocks
     for old_block, block in zip(old.down_blocks, others, strict=True):
         block.load_state_dict(old_block.state_dict())
@@ -112,7 +114,7 @@ def halving_kernel(kernel: torch.Tensor) -> torch.Tensor:
     return copies.flatten(1, 3)
 
 
-def _grow_decoder(old: nn.Module, new: nn.Module) -> None:
+def _grow_decoder(old: Any, new: Any) -> None:
     *others, last = new.up_blocks
     for old_block, block in zip(old.up_blocks, others, strict=True):
         block.load_state_dict(old_block.state_dict(), strict=False)  # the last of them had no upsampler

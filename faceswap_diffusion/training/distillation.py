@@ -100,7 +100,9 @@ def set_student_defaults(pipeline: FaceSwapInpaintPipeline, num_ddim_timesteps: 
         )
     scheduler = LCMScheduler.from_config(pipeline.scheduler.config, original_inference_steps=num_ddim_timesteps)
     pipeline.register_modules(scheduler=scheduler)
-    pipeline.register_to_config(default_num_inference_steps=num_inference_steps, default_guidance_scale=1.0)
+    pipeline.register_to_config(
+        default_num_inference_steps=num_inference_steps, default_guidance_scale=1.0, default_strength=1.0
+    )
 
 
 class ConsistencyObjective(SwapModule):

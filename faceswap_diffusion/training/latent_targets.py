@@ -2,6 +2,8 @@
 # diffusers annotates its models too loosely for the checker.
 """What the latents of a grown autoencoder are to be: the old latents first, then what the old ones leave out."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -23,6 +25,10 @@ class LatentTargets(nn.Module):
     Attributes:
         explained (`float`): Share of the squared error of the reconstructions that lies in the components.
     """
+
+    components: torch.Tensor
+    mean: torch.Tensor
+    std: torch.Tensor
 
     def __init__(self, old: AutoencoderKL, num_details: int, images: torch.Tensor):
         super().__init__()
@@ -67,7 +73,7 @@ def fit_new_channels(vae: AutoencoderKL, targets: LatentTargets, images: torch.T
         ridge (`float`): Added to the diagonal of the normal equations, as a share of its mean.
     """
     was, now = targets.old.config["latent_channels"], vae.config["latent_channels"]
-    conv_out = vae.encoder.conv_out
+    conv_out: Any = vae.encoder.conv_out
     seen, wanted = [], []
     hook = conv_out.register_forward_pre_hook(lambda _, inputs: seen.append(_neighbourhoods(inputs[0])))
     for image in images.split(1):

@@ -166,6 +166,7 @@ class FacePreparer:
             raise UnusableError("too small", f"the face's square is {side:.0f} pixels wide; {size} are needed")
         measured_size = min(int(side), max(size, MEASURED_SIZE))
         face = self._describe(crop(image, square.matrix(measured_size), measured_size), square, measured_size)
+        assert face.depth is not None  # both ways to describe a face fit a mesh
         pixels = crop(image, square.matrix(size), size)
         measurements = {
             "landmarks": resize_landmarks(face.landmarks, measured_size, size),

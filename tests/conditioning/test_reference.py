@@ -318,6 +318,5 @@ def test_a_face_drawn_on_its_own_photo_is_the_photo(aligned, name: str):
     drawn = draw_reference(texture, pixels, landmarks, depth, skin, head)
     covered = drawn.coverage * visible
     difference = np.abs(drawn.pixels - pixels).mean(axis=2)
-    print(name, (covered * difference).sum() / covered.sum(), covered.sum() / visible.sum(), texture.shown)
     assert covered.sum() > 0.9 * visible.sum()
     assert (covered * difference).sum() / covered.sum() < 4

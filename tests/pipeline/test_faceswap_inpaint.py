@@ -258,6 +258,51 @@ class TestStrength:
         pipe(**tiny_inputs(), num_inference_steps=5)
         assert pipe.num_timesteps == 5
 
+    def test_of_very_few_steps_one_is_left(self):
+        pipe = tiny_pipeline(hidden_fill="reference", default_strength=0.4)
+        whole = pipe(**self.inputs(num_inference_steps=1, strength=1.0)).images
+        assert torch.equal(pipe(**self.inputs(num_inference_steps=1)).images, whole)
+
+    def test_holes_are_latents_that_are_hidden_and_mostly_uncovered(self, reference_pipe):
+        mask, coverage = torch.ones(1, 1, 32, 32), torch.ones(1, 1, 32, 32)  # 2 x 2 pixels a latent
+        coverage[0, 0, :2, :2] = 0  # all of a latent
+        coverage[0, 0, 4, 4] = 0  # a quarter
+        coverage[0, 0, 8, 8:10] = 0  # half
+        coverage[0, 0, 16:18, 16:18] = mask[0, 0, 16:18, 16:18] = 0  # uncovered, and not hidden
+        holes = reference_pipe.find_holes(mask, coverage, 0.5, torch.device("cpu"))
+        assert holes[0, 0].nonzero().tolist() == [[0, 0], [4, 4]]
+        assert reference_pipe.find_holes(mask, coverage, 1.0, torch.device("cpu")) is None
+        assert reference_pipe.find_holes(mask, None, 0.5, torch.device("cpu")) is None
+
+    def test_holes_go_the_whole_way_from_noise_while_the_rest_waits(self, reference_pipe):
+        coverage = np.ones((32, 32), np.float32)
+        coverage[8:16, 8:16] = 0
+        noise = torch.randn(1, 4, 16, 16, generator=generators(0)[0])
+        inputs = self.inputs(reference_mask_image=coverage, mask_image=None, latents=noise, output_type="latent")
+        seen = []
+
+        def look(pipe, index, timestep, tensors):
+            seen.append((int(timestep), tensors["latents"].clone(), tensors["masked_image_latents"]))
+            return tensors
+
+        names = ["latents", "masked_image_latents"]
+        reference_pipe(**inputs, strength=0.4, callback_on_step_end=look, callback_on_step_end_tensor_inputs=names)
+        assert [timestep for timestep, _, _ in seen] == [801, 601, 401, 201, 1]
+        scheduler = tiny_pipeline().scheduler
+        alpha, masked = scheduler.alphas_cumprod[401], seen[2][2]
+        waiting = alpha.sqrt() * masked + (1 - alpha).sqrt() * noise
+        held = reference_pipe.hold_covered(
+            seen[1][1],
+            reference_pipe.find_holes(
+                torch.ones(1, 1, 32, 32), torch.from_numpy(coverage)[None, None], 0.4, noise.device
+            ),
+            noise,
+            masked,
+            torch.tensor(401),
+        )
+        torch.testing.assert_close(held[0, :, 10:], waiting[0, :, 10:])
+        torch.testing.assert_close(held[0, :, 4:8, 4:8], seen[1][1][0, :, 4:8, 4:8])
+
     def test_the_less_of_the_way_is_gone_the_more_stays_of_the_reference(self, reference_pipe):
         masked = reference_pipe.vae.encode(encoded_by(reference_pipe, **self.inputs())).latent_dist.mode()
         masked = masked * reference_pipe.vae.config["scaling_factor"]

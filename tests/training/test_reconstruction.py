@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from PIL import Image
 
@@ -43,7 +44,10 @@ def test_the_autoencoder_of_the_package_keeps_what_faces_look_like(vae, example_
     images = torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2).float() / 127.5 - 1
     result = reconstruct(vae, images)
     assert result.psnr > 24
-    assert 0.6 < result.gradient_energy < 1.2
+    # Half as fine as the crop: what is finer comes from the reference, see `compositing.add_detail`.
+    shrunk = [F.avg_pool2d(view, 2) for view in (result.images, images)]
+    energies = [sum(view.diff(dim=axis).square().mean(dim=(1, 2, 3)) for axis in (2, 3)) for view in shrunk]
+    assert 0.6 < (energies[0] / energies[1]).mean() < 1.2
     assert result.latent_std * vae.config["scaling_factor"] == pytest.approx(1, abs=0.25)
 
 

@@ -116,7 +116,8 @@ class CachedSamples(Dataset):
 
     def collate(self, samples: list[dict[str, torch.Tensor]]) -> EncodedBatch:
         """Puts samples into a batch."""
-        return EncodedBatch(**{name: torch.stack([sample[name] for sample in samples]) for name in samples[0]})
+        stacked: dict[str, Any] = {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
+        return EncodedBatch(**stacked)
 
     def _shard(self, number: int) -> Any:
         """A shard, mapped into memory when it is first asked for: each process of a loader has its own."""
