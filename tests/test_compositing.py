@@ -137,7 +137,7 @@ class TestContinuedSurroundings:
     def test_a_constant_shift_of_colour_is_taken_out(self, offset: tuple):
         target = soft_picture(64, 6, seed=1).astype(np.uint8)
         painted = target.astype(np.float32)
-        painted[20:44, 20:44] = soft_picture(24, 3, seed=2)
+        painted[24:40, 24:40] = soft_picture(16, 3, seed=2)  # well inside the mask's ramp
         result = continue_surroundings(painted + np.float32(offset), target, disc(64, 20))
         wanted = painted.copy()
         mask = disc(64, 20) == 1
