@@ -138,12 +138,12 @@ def render_texture(
 
 
 def _texels_per_pixel(texture: FaceTexture, landmarks: np.ndarray) -> int:
-    """How many texels, side by side, fall on a pixel of a drawing: a power of two, rounded down."""
+    """How many texels, side by side, are one for a drawing: a power of two that leaves it 1.5 a pixel or more."""
     surface, size = face_surface(), len(texture.confidence)
     areas = signed_areas(landmarks[surface.triangles])
     in_texture = signed_areas(surface.uv[surface.triangles])[areas < 0].sum() * size**2
     ratio = np.sqrt(in_texture / areas[areas < 0].sum())
-    return 2 ** int(np.clip(np.log2(ratio), 0, np.log2(size)))
+    return 2 ** int(np.clip(np.log2(ratio / 1.5), 0, np.log2(size)))
 
 
 def _sample(texture: FaceTexture, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
