@@ -138,12 +138,12 @@ def render_texture(
 
 
 def _texels_per_pixel(texture: FaceTexture, landmarks: np.ndarray) -> int:
-    """How many texels, side by side, fall on a pixel of a drawing: a power of two, rounded down."""
+    """How many texels, side by side, are one for a drawing: a power of two that leaves it 1.5 a pixel or more."""
     surface, size = face_surface(), len(texture.confidence)
     areas = signed_areas(landmarks[surface.triangles])
     in_texture = signed_areas(surface.uv[surface.triangles])[areas < 0].sum() * size**2
     ratio = np.sqrt(in_texture / areas[areas < 0].sum())
-    return 2 ** int(np.clip(np.log2(ratio), 0, np.log2(size)))
+    return 2 ** int(np.clip(np.log2(ratio / 1.5), 0, np.log2(size)))
 
 
 def _sample(texture: FaceTexture, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -152,7 +152,7 @@ def _sample(texture: FaceTexture, x: np.ndarray, y: np.ndarray) -> tuple[np.ndar
     weighted = np.concatenate([texture.pixels * weights, weights], axis=2)
     drawn = cv2.remap(weighted, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     sharp = cv2.remap(texture.pixels, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    whole = cv2.erode((texture.confidence > 0).astype(np.float32), np.ones((5, 5)))
+    whole = cv2.erode((texture.confidence > 0).astype(np.float32), np.ones((7, 7)))
     away_from_holes = cv2.remap(whole, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)[..., None] > 0
     return np.where(away_from_holes, sharp, drawn[..., :3] / drawn[..., 3:]), drawn[..., 3] - HOLE_WEIGHT
 
