@@ -39,22 +39,21 @@ def match_color(swap: np.ndarray, target: np.ndarray, mask: np.ndarray) -> np.nd
     Means and standard deviations are taken inside the mask only, and the contrast factor is limited.
 
     Args:
-        swap (`np.ndarray`): (H, W, 3) uint8 RGB, the swapped crop.
+        swap (`np.ndarray`): (H, W, 3) uint8 or float32 RGB in [0, 255], the swapped crop.
         target (`np.ndarray`): (H, W, 3) uint8 RGB, the crop before the swap.
         mask (`np.ndarray`): (H, W) float in [0, 1], where both show skin.
 
     Returns:
-        `np.ndarray`: (H, W, 3) uint8 RGB; `swap` itself where the mask is too small to tell.
+        `np.ndarray`: (H, W, 3) float32 RGB in [0, 255]; `swap` itself where the mask is too small to tell.
     """
     if mask.sum() < SMALLEST_SAMPLE:
         return swap
-    swap_lab, target_lab = _to_lab(swap), _to_lab(target)
+    swap_lab, target_lab = _to_lab(np.clip(swap, 0, 255)), _to_lab(target)
     swap_mean, swap_std = _weighted_statistics(swap_lab, mask)
     target_mean, target_std = _weighted_statistics(target_lab, mask)
     contrast = np.clip((target_std + 1e-3) / (swap_std + 1e-3), *CONTRAST_RANGE)
     matched = ((swap_lab - swap_mean) * contrast + target_mean).astype(np.float32)
-    rgb = cv2.cvtColor(matched, cv2.COLOR_Lab2RGB)
-    return np.round(np.clip(rgb, 0, 1) * 255).astype(np.uint8)
+    return np.clip(cv2.cvtColor(matched, cv2.COLOR_Lab2RGB), 0, 1) * 255
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,8 +28,8 @@ from faceswap_diffusion.faces.texture import (
     evenly_lit_skin,
     eye_openings,
     mouth_opening,
+    resize_texture,
     scale_lightness,
-    shrink_texture,
     smoothstep,
 )
 from faceswap_diffusion.masks.parsing import LABELS
@@ -120,7 +120,7 @@ def render_texture(
         [`Reference`]: Without what closed eyes and a mouth of another opening cannot show.
     """
     surface = face_surface()
-    texture = shrink_texture(texture, _texels_per_pixel(texture, landmarks))
+    texture = resize_texture(texture, len(texture.confidence) // _texels_per_pixel(texture, landmarks))
     seen = rasterize(landmarks, surface.triangles, size, depth)
     normals = vertex_normals(np.column_stack([landmarks, depth]), surface.triangles)
     brightness = np.ones(len(normals)) if light is None else shading(light, normals)

@@ -143,21 +143,24 @@ def merge_textures(textures: Sequence[FaceTexture]) -> FaceTexture:
     """One texture of several photos of a person: of each texel the views that show it best count most.
 
     Args:
-        textures (`Sequence[FaceTexture]`): Of one size.
+        textures (`Sequence[FaceTexture]`): Of any sizes; those of coarser photos are smaller, and count less.
 
     Returns:
-        [`FaceTexture`]: Its eyes and mouth are as open as they are on the photo that shows most.
+        [`FaceTexture`]: Of the largest size. Its eyes and mouth are as open as they are on the photo that shows most.
     """
     if len(textures) == 1:
         return textures[0]
-    best = max(textures, key=lambda texture: texture.shown)
-    weights = np.stack([texture.confidence for texture in textures]) ** 4 + 1e-12
-    weights *= np.stack([texture.confidence > 0 for texture in textures])
+    size = max(len(texture.confidence) for texture in textures)
+    views = [resize_texture(texture, size) for texture in textures]
+    best = max(views, key=lambda view: view.shown)
+    fineness = np.array([len(texture.confidence) / size for texture in textures])[:, None, None]
+    confidences = np.stack([view.confidence for view in views])
+    weights = ((fineness * confidences) ** 4 + 1e-12) * (confidences > 0)
     total = weights.sum(axis=0)
-    pixels = sum(weight[..., None] * texture.pixels for weight, texture in zip(weights, textures, strict=True))
-    confidence = np.max([texture.confidence for texture in textures], axis=0)
+    pixels = sum(weight[..., None] * view.pixels for weight, view in zip(weights, views, strict=True))
+    confidence = confidences.max(axis=0)
     pixels = np.divide(pixels, total[..., None], out=best.pixels.copy(), where=total[..., None] > 0)
-    face = texture_raster(len(confidence)).seen != NOTHING
+    face = texture_raster(size).seen != NOTHING
     return replace(best, pixels=pixels, confidence=confidence, shown=float((confidence > 0)[face].mean()))
 
 
@@ -178,21 +181,24 @@ def fill_by_mirror(texture: FaceTexture) -> FaceTexture:
     return replace(texture, pixels=pixels.astype(np.float32), confidence=confidence.astype(np.float32))
 
 
-def shrink_texture(texture: FaceTexture, factor: int) -> FaceTexture:
-    """Averages `factor` x `factor` texels, as much of each as is known, for a drawing that is coarser.
+def resize_texture(texture: FaceTexture, size: int) -> FaceTexture:
+    """Averages texels, or interpolates between them, as much of each as is known.
 
     Args:
         texture ([`FaceTexture`]): Any.
-        factor (`int`): A divisor of its side.
+        size (`int`): The new side in texels.
 
     Returns:
-        [`FaceTexture`]: As much smaller.
+        [`FaceTexture`]: Of that size.
     """
-    size = (len(texture.confidence) // factor,) * 2
+    if size == len(texture.confidence):
+        return texture
     weights = texture.confidence[..., None] + HOLE_WEIGHT
     weighted = np.concatenate([texture.pixels * weights, weights], axis=2)
-    means = cv2.resize(weighted, size, interpolation=cv2.INTER_AREA)
-    return replace(texture, pixels=means[..., :3] / means[..., 3:], confidence=means[..., 3] - HOLE_WEIGHT)
+    smaller = size < len(weights)
+    resized = cv2.resize(weighted, (size, size), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+    pixels, confidence = resized[..., :3] / resized[..., 3:], resized[..., 3] - HOLE_WEIGHT
+    return replace(texture, pixels=pixels, confidence=np.where(confidence < HOLE_WEIGHT, 0, confidence))
 
 
 def smoothstep(values: np.ndarray, low: float, high: float) -> np.ndarray:

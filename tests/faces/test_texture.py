@@ -17,8 +17,8 @@ from faceswap_diffusion.faces.texture import (
     fill_by_mirror,
     merge_textures,
     mouth_opening,
+    resize_texture,
     scale_lightness,
-    shrink_texture,
     smoothstep,
     texture_raster,
 )
@@ -168,6 +168,14 @@ class TestMerge:
         np.testing.assert_allclose(merged.pixels[..., 0], [[105.882, 150], [100, 200]], atol=1e-2)
         np.testing.assert_allclose(merged.confidence, [[0.8, 0.8], [0.8, 0.4]])
 
+    def test_a_texture_half_as_fine_counts_as_if_seen_half_as_well(self):
+        fine = texture(np.full((4, 4, 3), 100.0), np.full((4, 4), 0.4), shown=0.5)
+        coarse = texture(np.full((2, 2, 3), 200.0), np.full((2, 2), 0.8), shown=0.9)
+        merged = merge_textures([coarse, fine])
+        assert merged.pixels.shape == (4, 4, 3)
+        np.testing.assert_allclose(merged.pixels, 150, atol=1e-2)
+        np.testing.assert_allclose(merged.confidence, 0.8, atol=1e-6)  # what is covered is covered
+
     def test_holes_of_all_stay_holes_and_openings_are_those_of_the_best(self):
         first = replace(texture(np.full((2, 2, 3), 100.0), np.zeros((2, 2)), shown=0.2), mouth_opening=0.3)
         second = replace(texture(np.full((2, 2, 3), 50.0), np.zeros((2, 2)), shown=0.1), mouth_opening=0.1)
@@ -185,26 +193,31 @@ class TestMerge:
         assert merge_textures(views).shown > 0.95
 
 
-class TestShrink:
+class TestResize:
     def test_texels_are_averaged_by_what_is_known_of_them(self):
         pixels = np.zeros((4, 4, 3))
         pixels[:2, :2] = np.array([[10, 20], [30, 40]])[..., None]
         pixels[2:, 2:] = 200
         confidence = np.zeros((4, 4))
         confidence[:2, :2] = [[0.8, 0.4], [0.0, 0.0]]
-        small = shrink_texture(texture(pixels, confidence, shown=0.1), 2)
+        small = resize_texture(texture(pixels, confidence, shown=0.1), 2)
         assert small.pixels.shape == (2, 2, 3)
         np.testing.assert_allclose(small.confidence, [[0.3, 0], [0, 0]], atol=1e-6)
         # (0.8 * 10 + 0.4 * 20) / 1.2 = 13.33; a hole has its own colour.
         np.testing.assert_allclose(small.pixels[..., 0], [[13.333, 0], [0, 200]], atol=0.01)
         assert small.shown == 0.1
 
-    def test_a_factor_of_one_changes_nothing(self):
-        rng = np.random.default_rng(0)
-        whole = texture(rng.uniform(0, 255, (8, 8, 3)), rng.uniform(0, 1, (8, 8)))
-        same = shrink_texture(whole, 1)
-        np.testing.assert_allclose(same.pixels, whole.pixels, rtol=1e-4)
-        np.testing.assert_allclose(same.confidence, whole.confidence, atol=1e-6)
+    def test_between_texels_the_colour_of_holes_does_not_count(self):
+        pixels, confidence = np.zeros((2, 2, 3)), np.array([[0.8, 0.0], [0.8, 0.0]])
+        pixels[:, 0], pixels[:, 1] = 50, 250
+        large = resize_texture(texture(pixels, confidence), 4)
+        # At a quarter and three quarters of the way from the one to the other.
+        np.testing.assert_allclose(large.confidence, [[0.8, 0.6, 0.2, 0]] * 4, atol=1e-6)
+        np.testing.assert_allclose(large.pixels[:, :3, 0], 50, atol=0.2)
+
+    def test_the_same_size_changes_nothing(self):
+        whole = texture(np.full((8, 8, 3), 7.0), np.full((8, 8), 0.2))
+        assert resize_texture(whole, 8) is whole
 
 
 class TestLightness:
