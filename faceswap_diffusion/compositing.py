@@ -136,7 +136,7 @@ def add_detail(
     Returns:
         `np.ndarray`: (F, F, 3) float32 RGB in [0, 255].
     """
-    size = fine_target.shape[1::-1]
+    size, pixels = fine_target.shape[1::-1], pixels.astype(np.float32)
     share = np.zeros(target.shape[:2], np.float32) if reference is None else agreement(pixels, reference)
     if reference is not None:
         pixels = pixels + share[..., None] * (reference.filled - reference.rebuilt)
@@ -145,7 +145,8 @@ def add_detail(
         inside = _well_inside(reference.fine.coverage, FINE_INSET * size[0])
         fine += (inside * cv2.resize(share, size))[..., None] * _beyond(reference.fine.pixels, target.shape[1::-1])
     if skin is not None and size != target.shape[1::-1]:
-        fine += cv2.resize(skin * (1 - share), size)[..., None] * _beyond(fine_target, target.shape[1::-1])
+        texture = fine_target - cv2.resize(target.astype(np.float32), size, interpolation=cv2.INTER_CUBIC)
+        fine += cv2.resize(skin * (1 - share), size)[..., None] * texture
     return np.clip(fine, 0, 255)
 
 

@@ -649,9 +649,10 @@ def paste_faces(
     photo, changed = rgb, np.zeros(rgb.shape[:2], np.float32)
     for face, mask, pixels, reference in zip(faces, masks, crops, shown, strict=True):
         skin = mask * region_mask(face.labels, "skin", face.label_names)
-        if reference is None and color_match:
+        if reference is not None:
+            pixels = continue_surroundings(pixels.astype(np.float32), face.pixels, mask)
+        elif color_match:
             pixels = match_color(pixels, face.pixels, skin)
-        pixels = continue_surroundings(pixels.astype(np.float32), face.pixels, mask)
         size = native_size(face.matrix, len(pixels))
         matrix = resized_matrix(face.matrix, len(pixels), size)
         fine = add_detail(pixels, face.pixels, crop(photo, matrix, size), skin if skin_texture else None, reference)
