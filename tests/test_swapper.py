@@ -558,14 +558,6 @@ class TestSourceShown:
         result = swapper.swap(WOMAN, SELFIE)
         assert result.source_shown is result.provenance["source_shown"] is None
 
-    def test_several_photos_show_at_least_what_the_best_of_them_shows(self, drawing: FaceSwapper):
-        photos = [load_photo(IMAGES / name) for name in ("p001_portrait.jpg", "p001_park.jpg")]
-        alone = [drawing.encode_person([photo]) for photo in photos]
-        both = drawing.encode_person(photos)
-        assert both.texture.shown >= max(person.texture.shown for person in alone)
-        best = max(alone, key=lambda person: person.texture.shown)
-        np.testing.assert_array_equal(both.head.image, best.head.image)
-
     def test_what_lies_beyond_the_photos_edge_is_not_shown(self, drawing: FaceSwapper):
         """Crops show the mirror image there, which is nobody's other half."""
         whole = load_photo(WOMAN).rgb
@@ -632,16 +624,6 @@ class TestStrength:
 
         made = swapper.swap(WOMAN, SELFIE, num_inference_steps=4, callback_on_step_end=on_step_end, **settings)
         return len(steps), made.provenance["strength"]
-
-    def test_below_one_a_swap_takes_fewer_steps(self, drawing: FaceSwapper):
-        assert self.steps_of(drawing, strength=0.5) == (2, 0.5)
-        assert self.steps_of(drawing, strength=1.0) == (4, 1.0)
-
-    def test_the_checkpoint_has_a_default(self, drawing: FaceSwapper, swapper: FaceSwapper):
-        assert self.steps_of(drawing) == (4, 1.0)
-        eager = FaceSwapper(tiny_pipeline(crop_size=64, hidden_fill="reference", default_strength=0.75))
-        assert self.steps_of(eager) == (3, 0.75)
-        assert self.steps_of(swapper) == (4, 1.0)
 
     def test_it_is_refused_where_nothing_is_drawn(self, swapper: FaceSwapper, drawing: FaceSwapper):
         with pytest.raises(ValueError, match=r"`strength` is 0\.5, but below 1 a swap starts from the reference"):
