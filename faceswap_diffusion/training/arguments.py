@@ -37,6 +37,7 @@ FAULTS: dict[str, Any] = {
     "blurred": ClosedUnitInterval,
     "holed": ClosedUnitInterval,
     "bare": ClosedUnitInterval,
+    "toothless": ClosedUnitInterval,
 }
 """Fields of `ReferenceFaults`, likewise."""
 
