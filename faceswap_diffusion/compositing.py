@@ -151,9 +151,9 @@ def add_detail(
 
 def _well_inside(coverage: np.ndarray, inset: float) -> np.ndarray:
     """Coverage (F, F) without a border of `inset` pixels, where a picture ends and its detail would be its edge."""
-    width = 2 * round(inset) + 1
+    width, ramp = 2 * round(inset) + 1, 2 * round(inset / 2) + 1
     eroded = cv2.erode(coverage, np.ones((width, width)), borderType=cv2.BORDER_REPLICATE)
-    return cv2.blur(eroded, (width, width))
+    return cv2.blur(eroded, (ramp, ramp))
 
 
 def _beyond(fine: np.ndarray, size: tuple[int, int]) -> np.ndarray:

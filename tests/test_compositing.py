@@ -137,7 +137,7 @@ class TestContinuedSurroundings:
     def test_a_constant_shift_of_colour_is_taken_out(self, offset: tuple):
         target = soft_picture(64, 6, seed=1).astype(np.uint8)
         painted = target.astype(np.float32)
-        painted[20:44, 20:44] = soft_picture(24, 3, seed=2)
+        painted[23:41, 23:41] = soft_picture(18, 3, seed=2)
         result = continue_surroundings(painted + np.float32(offset), target, disc(64, 20))
         wanted = painted.copy()
         mask = disc(64, 20) == 1
@@ -234,13 +234,13 @@ class TestDetail:
         assert np.abs(coarse).max() < 1.5
         assert abs(added.mean()) < 0.05
 
-    def test_a_drawn_face_gives_no_detail_along_its_own_edge(self):
-        fine = Reference(np.zeros((256, 256, 3), np.float32), np.zeros((256, 256), np.float32))
-        fine.pixels[:, 128:], fine.coverage[:, 128:] = 250, 1  # its edge is no detail of a face
-        crop_view = np.full((64, 64, 3), 120, np.float32)
-        photo = np.full((256, 256, 3), 120, np.uint8)
-        result = add_detail(crop_view, cut(photo, similarity(0, 0.25, (-0.375, -0.375)), 64), photo, None,
-                            shown(crop_view, crop_view, fine=fine))  # fmt: skip
+    @pytest.mark.parametrize("edge", [256, 257, 259])
+    def test_a_drawn_face_gives_no_detail_along_its_own_edge(self, edge: int):
+        fine = Reference(np.zeros((512, 512, 3), np.float32), np.zeros((512, 512), np.float32))
+        fine.pixels[:, edge:], fine.coverage[:, edge:] = 250, 1  # its edge is no detail of a face
+        crop_view = np.full((256, 256, 3), 120, np.float32)
+        photo, target = (np.full((size, size, 3), 120, np.uint8) for size in (512, 256))
+        result = add_detail(crop_view, target, photo, None, shown(crop_view, crop_view, fine=fine))
         np.testing.assert_allclose(result, 120, atol=1)
 
     def test_texture_of_the_target_stands_in_where_there_is_no_reference(self):

@@ -18,15 +18,18 @@ from faceswap_diffusion.faces.surface import (
     face_surface,
     interpolate,
     rasterize,
+    signed_areas,
     surrounding_ring,
     vertex_normals,
 )
 from faceswap_diffusion.faces.texture import (
+    HOLE_WEIGHT,
     FaceTexture,
     evenly_lit_skin,
     eye_openings,
     mouth_opening,
     scale_lightness,
+    shrink_texture,
     smoothstep,
 )
 from faceswap_diffusion.masks.parsing import LABELS
@@ -60,9 +63,6 @@ FACE_REACH, HEAD_REACH = 1.4, 2.0
 
 RING_INSET = 0.04
 """How far inside the mesh's outline, as a share of the way to its middle, the tones of face and ring are compared."""
-
-HOLE_WEIGHT = np.float32(1e-4)
-"""How much the colour of a hole counts: less than any that covers something, but there is one everywhere."""
 
 RESIDUAL_SIGMA = 0.10  # of the crop's side: cast shadows are wider, features narrower
 LIP_SIGMA = 0.004  # of the crop's side: how softly lips end
@@ -120,6 +120,7 @@ def render_texture(
         [`Reference`]: Without what closed eyes and a mouth of another opening cannot show.
     """
     surface = face_surface()
+    texture = shrink_texture(texture, _texels_per_pixel(texture, landmarks))
     seen = rasterize(landmarks, surface.triangles, size, depth)
     normals = vertex_normals(np.column_stack([landmarks, depth]), surface.triangles)
     brightness = np.ones(len(normals)) if light is None else shading(light, normals)
@@ -136,13 +137,22 @@ def render_texture(
     return Reference(pixels, coverage.astype(np.float32))
 
 
+def _texels_per_pixel(texture: FaceTexture, landmarks: np.ndarray) -> int:
+    """How many texels, side by side, are one for a drawing: a power of two that leaves it 1.5 a pixel or more."""
+    surface, size = face_surface(), len(texture.confidence)
+    areas = signed_areas(landmarks[surface.triangles])
+    in_texture = signed_areas(surface.uv[surface.triangles])[areas < 0].sum() * size**2
+    ratio = np.sqrt(in_texture / areas[areas < 0].sum())
+    return 2 ** int(np.clip(np.log2(ratio / 1.5), 0, np.log2(size)))
+
+
 def _sample(texture: FaceTexture, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pixels (H, W, 3) and confidence (H, W) of a texture between texels; the colour of holes runs into nothing."""
     weights = texture.confidence[..., None] + HOLE_WEIGHT
     weighted = np.concatenate([texture.pixels * weights, weights], axis=2)
     drawn = cv2.remap(weighted, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     sharp = cv2.remap(texture.pixels, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    whole = cv2.erode((texture.confidence > 0).astype(np.float32), np.ones((5, 5)))
+    whole = cv2.erode((texture.confidence > 0).astype(np.float32), np.ones((7, 7)))
     away_from_holes = cv2.remap(whole, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)[..., None] > 0
     return np.where(away_from_holes, sharp, drawn[..., :3] / drawn[..., 3:]), drawn[..., 3] - HOLE_WEIGHT
 

@@ -29,6 +29,9 @@ LEAST_CONFIDENCE = 0.05
 BORDER = 0.012
 """Of the mesh's height: what is nearer to something that is not the face may hold some of its colour."""
 
+HOLE_WEIGHT = np.float32(1e-4)
+"""How much the colour of a hole counts: less than any that covers something, but there is one everywhere."""
+
 DARK = 0.5
 """Skin that is darker than this share of the median is a beard or a cast shadow, and says nothing about the light."""
 
@@ -119,7 +122,7 @@ def extract_texture(
     texels = interpolate(raster.seen, raster.points, surface.triangles, per_point)
     x, y = np.ascontiguousarray(texels[..., 0]), np.ascontiguousarray(texels[..., 1])
     pixels = cv2.remap(image, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
-    border = 2 * round(BORDER * height) + 1
+    border = 2 * (round(BORDER * height) + 1) + 1  # a pixel more, as far as cubic interpolation reaches
     visible = cv2.erode(visible, np.ones((border, border)), borderType=cv2.BORDER_REPLICATE)
     confidence = np.clip(texels[..., 3], 0, 1) * (raster.seen != NOTHING)
     confidence *= cv2.remap(visible, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
@@ -173,6 +176,23 @@ def fill_by_mirror(texture: FaceTexture) -> FaceTexture:
     pixels = share[..., None] * texture.pixels + (1 - share[..., None]) * mirrored
     confidence = np.maximum(texture.confidence, its_confidence)
     return replace(texture, pixels=pixels.astype(np.float32), confidence=confidence.astype(np.float32))
+
+
+def shrink_texture(texture: FaceTexture, factor: int) -> FaceTexture:
+    """Averages `factor` x `factor` texels, as much of each as is known, for a drawing that is coarser.
+
+    Args:
+        texture ([`FaceTexture`]): Any.
+        factor (`int`): A divisor of its side.
+
+    Returns:
+        [`FaceTexture`]: As much smaller.
+    """
+    size = (len(texture.confidence) // factor,) * 2
+    weights = texture.confidence[..., None] + HOLE_WEIGHT
+    weighted = np.concatenate([texture.pixels * weights, weights], axis=2)
+    means = cv2.resize(weighted, size, interpolation=cv2.INTER_AREA)
+    return replace(texture, pixels=means[..., :3] / means[..., 3:], confidence=means[..., 3] - HOLE_WEIGHT)
 
 
 def smoothstep(values: np.ndarray, low: float, high: float) -> np.ndarray:

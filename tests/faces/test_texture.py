@@ -18,6 +18,7 @@ from faceswap_diffusion.faces.texture import (
     merge_textures,
     mouth_opening,
     scale_lightness,
+    shrink_texture,
     smoothstep,
     texture_raster,
 )
@@ -182,6 +183,28 @@ class TestMerge:
             views.append(extract_texture(paint(face, checkerboard), face.landmarks, face.depth, size=SIZE))
         assert max(view.shown for view in views) < 0.7
         assert merge_textures(views).shown > 0.95
+
+
+class TestShrink:
+    def test_texels_are_averaged_by_what_is_known_of_them(self):
+        pixels = np.zeros((4, 4, 3))
+        pixels[:2, :2] = np.array([[10, 20], [30, 40]])[..., None]
+        pixels[2:, 2:] = 200
+        confidence = np.zeros((4, 4))
+        confidence[:2, :2] = [[0.8, 0.4], [0.0, 0.0]]
+        small = shrink_texture(texture(pixels, confidence, shown=0.1), 2)
+        assert small.pixels.shape == (2, 2, 3)
+        np.testing.assert_allclose(small.confidence, [[0.3, 0], [0, 0]], atol=1e-6)
+        # (0.8 * 10 + 0.4 * 20) / 1.2 = 13.33; a hole has its own colour.
+        np.testing.assert_allclose(small.pixels[..., 0], [[13.333, 0], [0, 200]], atol=0.01)
+        assert small.shown == 0.1
+
+    def test_a_factor_of_one_changes_nothing(self):
+        rng = np.random.default_rng(0)
+        whole = texture(rng.uniform(0, 255, (8, 8, 3)), rng.uniform(0, 1, (8, 8)))
+        same = shrink_texture(whole, 1)
+        np.testing.assert_allclose(same.pixels, whole.pixels, rtol=1e-4)
+        np.testing.assert_allclose(same.confidence, whole.confidence, atol=1e-6)
 
 
 class TestLightness:

@@ -70,7 +70,7 @@ def test_without_faults_the_same_photo_is_the_photo(faces, row: int):
     face = faces[row]
     reference = draw(references(faces), face, face)
     visible = repaint_mask(face.labels, face.landmarks)
-    assert (reference[3].numpy() * visible).sum() > 0.85 * visible.sum()
+    assert (reference[3].numpy() * visible).sum() > 0.8 * visible.sum()
     assert error(reference, in_range(face)) < 6
 
 
@@ -87,9 +87,9 @@ def test_cycled_textures_have_holes(faces):
     """Seen on other meshes, a face lacks what those hide and what closed mouths and eyes do not show."""
     plain, cycled = (references(faces, bare=1, toothless=1, cycled=share) for share in (0, 1))
     missing = []
-    for row in range(len(faces)):
+    for face in map(faces.__getitem__, range(len(faces))):
         for seed in range(3):
-            whole, rest = (draw(made, faces[row], faces[row], seed)[3] for made in (plain, cycled))
+            whole, rest = (draw(made, face, face, seed)[3] for made in (plain, cycled))
             missing.append(float((whole - rest).clamp(min=0).sum() / whole.sum()))
             assert rest.sum() > 0.5 * whole.sum()
     assert max(missing) > 0.02
@@ -101,15 +101,14 @@ def test_another_photo_of_the_person_is_not_cycled(faces):
     assert torch.equal(draw(plain, faces[0], faces[1]), draw(cycled, faces[0], faces[1]))
 
 
-@pytest.mark.parametrize("region", ["face", "head"])
-def test_bare_references_show_nothing_around_the_mesh(faces, region: str):
+def test_bare_references_show_nothing_around_the_mesh(faces):
     face = faces[0]
-    bare, dressed = (draw(references(faces, bare=share), face, face, region=region)[3].numpy() for share in (1, 0))
+    bare, dressed = (draw(references(faces, bare=share), face, face, region="head")[3].numpy() for share in (1, 0))
     mesh = np.zeros((64, 64), np.uint8)
     cv2.fillPoly(mesh, [np.round(face.landmarks[list(FACE_OVAL_478)]).astype(np.int32)], 1)
     around = cv2.dilate(mesh, np.ones((5, 5))) == 0
     assert (bare[around] == 0).all()
-    assert (dressed[around] > 0.5).sum() > (200 if region == "head" else 10)
+    assert (dressed[around] > 0.5).sum() > 200
 
 
 def test_tone_and_shade_are_those_of_the_texture(faces):
@@ -130,9 +129,9 @@ def test_blur_and_holes(faces):
     reference = Reference(noise, np.ones((256, 256), np.float32))
     rng = np.random.default_rng(0)
     assert references(faces).spoil(reference, rng) is reference
-    blurred = references(faces, blurred=1).spoil(reference, rng)
-    assert blurred.pixels.std() < 0.8 * noise.std()
-    assert (blurred.coverage == 1).all()
+    blurred = [references(faces, blurred=1).spoil(reference, rng) for _ in range(10)]
+    assert np.mean([view.pixels.std() for view in blurred]) < 0.8 * noise.std()
+    assert all((view.coverage == 1).all() for view in blurred)
     shares = [1 - references(faces, holed=1).spoil(reference, rng).coverage.mean() for _ in range(20)]
     assert 0.02 < np.mean(shares) < 0.3
 
@@ -169,7 +168,7 @@ class TestSamples:
             assert sample["reference_mask"].shape == (1, 64, 64)
             both = torch.cat([sample["reference"], sample["reference_mask"]])
             assert error(both, sample["pixels"]) < 6
-            assert error(both, sample["pixels"].flip(-1)) > 8
+            assert error(both, sample["pixels"].flip(-1)) > error(both, sample["pixels"]) + 1
             seen.add(torch.equal(sample["pixels"], in_range(face)))
         assert seen == {True, False}
 
