@@ -39,21 +39,22 @@ def match_color(swap: np.ndarray, target: np.ndarray, mask: np.ndarray) -> np.nd
     Means and standard deviations are taken inside the mask only, and the contrast factor is limited.
 
     Args:
-        swap (`np.ndarray`): (H, W, 3) uint8 or float32 RGB in [0, 255], the swapped crop.
+        swap (`np.ndarray`): (H, W, 3) uint8 RGB, the swapped crop.
         target (`np.ndarray`): (H, W, 3) uint8 RGB, the crop before the swap.
         mask (`np.ndarray`): (H, W) float in [0, 1], where both show skin.
 
     Returns:
-        `np.ndarray`: (H, W, 3) float32 RGB in [0, 255]; `swap` itself where the mask is too small to tell.
+        `np.ndarray`: (H, W, 3) uint8 RGB; `swap` itself where the mask is too small to tell.
     """
     if mask.sum() < SMALLEST_SAMPLE:
         return swap
-    swap_lab, target_lab = _to_lab(np.clip(swap, 0, 255)), _to_lab(target)
+    swap_lab, target_lab = _to_lab(swap), _to_lab(target)
     swap_mean, swap_std = _weighted_statistics(swap_lab, mask)
     target_mean, target_std = _weighted_statistics(target_lab, mask)
     contrast = np.clip((target_std + 1e-3) / (swap_std + 1e-3), *CONTRAST_RANGE)
     matched = ((swap_lab - swap_mean) * contrast + target_mean).astype(np.float32)
-    return np.clip(cv2.cvtColor(matched, cv2.COLOR_Lab2RGB), 0, 1) * 255
+    rgb = cv2.cvtColor(matched, cv2.COLOR_Lab2RGB)
+    return np.round(np.clip(rgb, 0, 1) * 255).astype(np.uint8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +136,7 @@ def add_detail(
     Returns:
         `np.ndarray`: (F, F, 3) float32 RGB in [0, 255].
     """
-    size = fine_target.shape[1::-1]
+    size, pixels = fine_target.shape[1::-1], pixels.astype(np.float32)
     share = np.zeros(target.shape[:2], np.float32) if reference is None else agreement(pixels, reference)
     if reference is not None:
         pixels = pixels + share[..., None] * (reference.filled - reference.rebuilt)
@@ -144,7 +145,8 @@ def add_detail(
         inside = _well_inside(reference.fine.coverage, FINE_INSET * size[0])
         fine += (inside * cv2.resize(share, size))[..., None] * _beyond(reference.fine.pixels, target.shape[1::-1])
     if skin is not None and size != target.shape[1::-1]:
-        fine += cv2.resize(skin * (1 - share), size)[..., None] * _beyond(fine_target, target.shape[1::-1])
+        texture = fine_target - cv2.resize(target.astype(np.float32), size, interpolation=cv2.INTER_CUBIC)
+        fine += cv2.resize(skin * (1 - share), size)[..., None] * texture
     return np.clip(fine, 0, 255)
 
 

@@ -649,8 +649,9 @@ def paste_faces(
     photo, changed = rgb, np.zeros(rgb.shape[:2], np.float32)
     for face, mask, pixels, reference in zip(faces, masks, crops, shown, strict=True):
         skin = mask * region_mask(face.labels, "skin", face.label_names)
-        pixels = continue_surroundings(pixels.astype(np.float32), face.pixels, mask)
-        if reference is None and color_match:  # last, as it changes the surroundings, too
+        if reference is not None:
+            pixels = continue_surroundings(pixels.astype(np.float32), face.pixels, mask)
+        elif color_match:
             pixels = match_color(pixels, face.pixels, skin)
         size = native_size(face.matrix, len(pixels))
         matrix = resized_matrix(face.matrix, len(pixels), size)

@@ -45,9 +45,8 @@ def test_match_color_takes_over_mean_and_spread_inside_the_mask_only():
 
 def test_match_color_of_a_picture_with_itself_changes_nothing():
     picture = noise(64, 64, (180, 130, 110), 30)
-    matched = match_color(picture, picture, disc(64, 20))
-    assert matched.dtype == np.float32
-    assert np.abs(matched - picture).max() <= 1
+    difference = match_color(picture, picture, disc(64, 20)).astype(int) - picture
+    assert np.abs(difference).max() <= 1
 
 
 def test_match_color_limits_contrast_and_ignores_an_empty_mask():

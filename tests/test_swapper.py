@@ -559,12 +559,16 @@ class TestSourceShown:
         assert result.source_shown is result.provenance["source_shown"] is None
 
     def test_several_photos_show_at_least_what_the_best_of_them_shows(self, drawing: FaceSwapper):
+        """One face has twice the pixels of the other: their textures are of two sizes."""
         photos = [load_photo(IMAGES / name) for name in ("p001_portrait.jpg", "p001_park.jpg")]
         alone = [drawing.encode_person([photo]) for photo in photos]
-        both = drawing.encode_person(photos)
-        assert both.texture.shown >= max(person.texture.shown for person in alone)
-        best = max(alone, key=lambda person: person.texture.shown)
-        np.testing.assert_array_equal(both.head.image, best.head.image)
+        assert [len(person.texture.confidence) for person in alone] == [1024, 512]
+        for listed in (photos, photos[::-1]):
+            both = drawing.encode_person(listed)
+            assert both.texture.pixels.shape == (1024, 1024, 3)
+            assert both.texture.shown >= max(person.texture.shown for person in alone) - 1e-3
+            best = max(alone, key=lambda person: person.texture.shown)
+            np.testing.assert_array_equal(both.head.image, best.head.image)
 
     def test_what_lies_beyond_the_photos_edge_is_not_shown(self, drawing: FaceSwapper):
         """Crops show the mirror image there, which is nobody's other half."""

@@ -35,6 +35,21 @@ def tiny_vae(seed: int = 0, latent_channels: int = 4, num_halvings: int = 1) -> 
     return AutoencoderKL(**config).eval()
 
 
+def small_vae(seed: int = 0) -> AutoencoderKL:
+    """An autoencoder of a small model's kind: factor 4, four channels."""
+    torch.manual_seed(seed)
+    return AutoencoderKL(
+        block_out_channels=(16, 32, 64),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        latent_channels=4,
+        norm_num_groups=8,
+        mid_block_add_attention=False,
+        sample_size=128,
+        scaling_factor=0.5,
+    ).eval()
+
+
 def tiny_unet(seed: int = 0, latent_channels: int = 4) -> UNet2DConditionModel:
     torch.manual_seed(seed)
     return UNet2DConditionModel(

@@ -2,9 +2,9 @@
 # jsonargparse makes its kinds of numbers at run time.
 """Encodes training samples once, so that many epochs of the plain denoising loss cost no autoencoder and no pictures.
 
-    python train/cache_latents.py --config train/recipes/small_samples.yaml --new_vae runs/vae/vae \\
-        --train_data_dir data/faces --num_samples 100000 --output_dir data/latents
-    accelerate launch train/train_faceswap.py --config train/recipes/small_samples.yaml --new_vae runs/vae/vae \\
+    python train/cache_latents.py --config train/recipes/small_samples.yaml --train_data_dir data/faces \\
+        --num_samples 100000 --output_dir data/latents
+    accelerate launch train/train_faceswap.py --config train/recipes/small_samples.yaml \\
         --config train/recipes/small_plain.yaml --latents_dir data/latents --output_dir runs/plain
 
 Checkpoint, autoencoder, seed and everything that decides how samples are made have to be the same in both.

@@ -1,25 +1,34 @@
 """The script that grows an autoencoder, at toy size."""
 
+from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT
 from faceswap_diffusion.training.autoencoder_growth import grow_autoencoder
 from faceswap_diffusion.training.dataset import PreparedFaces
 from faceswap_diffusion.training.latent_targets import LatentTargets
 from faceswap_diffusion.training.reconstruction import load_crops
+from tests.tiny import small_vae
 from tests.train.scripts import load_script, run
 
 training = load_script("grow_autoencoder")
 
 
+@cache
+def old_folder() -> Path:
+    folder = Path(mkdtemp())
+    small_vae().save_pretrained(folder)
+    return folder
+
+
 def arguments(prepared_faces: Path, output_dir: Path, *more: object) -> list[str]:
     given = [
         "--train_data_dir", prepared_faces, "--output_dir", output_dir, "--resolution", 64, "--crop_size", 64,
-        "--pretrained_model_name_or_path", EMBEDDED_CHECKPOINT / "vae", "--latent_channels", 6,
+        "--pretrained_model_name_or_path", old_folder(), "--latent_channels", 6,
         "--num_validation", 2, "--num_fitted", 3, "--max_train_steps", 12, "--checkpointing_steps", 6, *more,
     ]  # fmt: skip
     return [str(part) for part in given]
@@ -35,9 +44,9 @@ def test_an_encoder_learns_its_latents_and_the_decoder_waits(prepared_faces, tmp
     assert [line.split(":")[0] for line in told] == ["step 6", "step 12"]
     first, last = (shares(line) for line in told)
     assert len(last) == 6
-    assert max(last[:4]) < 0.2  # as before
+    assert max(last[:4]) < 0.35  # nearly as before
     assert sum(last[4:]) < sum(first[4:])
-    old, new = (AutoencoderKL.from_pretrained(path) for path in (EMBEDDED_CHECKPOINT / "vae", tmp_path / "vae"))
+    old, new = (AutoencoderKL.from_pretrained(path) for path in (old_folder(), tmp_path / "vae"))
     assert new.config["scaling_factor"] == old.config["scaling_factor"]
     untrained = grow_autoencoder(old, 6).state_dict()
     for name, value in new.state_dict().items():
@@ -48,7 +57,7 @@ def test_an_encoder_learns_its_latents_and_the_decoder_waits(prepared_faces, tmp
 
 def test_the_loss_weighs_old_channels(prepared_faces):
     args = training.growth_parser().parse_args(arguments(prepared_faces, Path("none"), "--distill_weight", 5))
-    old = AutoencoderKL.from_pretrained(EMBEDDED_CHECKPOINT / "vae")
+    old = AutoencoderKL.from_pretrained(old_folder())
     images = load_crops(PreparedFaces([prepared_faces], 64), range(2))
     vae, targets = grow_autoencoder(old, 6), LatentTargets(old, 2, images)
     loss = training.GrowthObjective(args, vae, targets)(images, torch.arange(2))

@@ -12,6 +12,7 @@ from faceswap_diffusion.evaluation.lpips import LPIPS
 from faceswap_diffusion.training.dataset import PreparedFaces
 from faceswap_diffusion.training.losses import reconstruction_loss
 from faceswap_diffusion.training.states import saved_steps
+from faceswap_diffusion.training.windows import recolor
 from tests.evaluation.test_lpips import weights
 from tests.train.scripts import load_script, run, start, two_processes
 
@@ -128,7 +129,7 @@ def is_part(image: torch.Tensor, face: torch.Tensor) -> bool:
 
 def test_mixed_channels_keep_grey_grey():
     image = torch.rand(1, 4, 4).expand(3, 4, 4) * 0.2
-    mixed = training.recolor(image, torch.Generator().manual_seed(0))
+    mixed = recolor(image, torch.Generator().manual_seed(0))
     for channel in mixed:  # a mixing row that sums to 1, or less where it was cut off
         ratio = channel / image[0]
         torch.testing.assert_close(ratio, ratio[0, 0].expand(4, 4))

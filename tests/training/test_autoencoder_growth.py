@@ -4,14 +4,13 @@ import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT
 from faceswap_diffusion.training.autoencoder_growth import grow_autoencoder, halving_kernel
-from tests.tiny import tiny_vae
+from tests.tiny import small_vae, tiny_vae
 
 
 @pytest.fixture(scope="module")
 def old() -> AutoencoderKL:
-    return AutoencoderKL.from_pretrained(EMBEDDED_CHECKPOINT / "vae", torch_dtype=torch.float32)
+    return small_vae()
 
 
 @pytest.fixture(scope="module")
@@ -57,17 +56,6 @@ def test_the_halving_kernel_sees_each_pixel_with_the_weight_that_its_mean_has():
     corner = torch.zeros(12, 3, 3)
     corner[0, 0, 0] = 1  # pixel -1 stands for -2, too
     torch.testing.assert_close(weights[1], corner)
-
-
-def test_the_decoder_interpolates_the_old_features(old, grown, images):
-    latents = old.encode(images).latent_dist.mean
-    more = torch.cat([latents, torch.zeros_like(latents)], 1)
-    before, after = old.decode(latents).sample, grown.decode(more).sample
-    halved = torch.nn.functional.avg_pool2d(after, 2)
-    assert (halved - before).abs().mean() < 0.5 * (before - before.mean((2, 3), keepdim=True)).abs().mean()
-    with torch.no_grad():
-        moved = grown.decode(torch.cat([latents, torch.ones_like(latents)], 1)).sample
-    assert 0 < (moved - after).abs().mean() < 0.2 * after.std()
 
 
 def test_what_cannot_grow_is_told_in_a_line(old):

@@ -5,16 +5,16 @@ import torch
 import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT
 from faceswap_diffusion.training.autoencoder_growth import grow_autoencoder
 from faceswap_diffusion.training.dataset import PreparedFaces
 from faceswap_diffusion.training.latent_targets import LatentTargets, fit_new_channels
 from faceswap_diffusion.training.reconstruction import load_crops
+from tests.tiny import small_vae
 
 
 @pytest.fixture(scope="module")
 def old() -> AutoencoderKL:
-    return AutoencoderKL.from_pretrained(EMBEDDED_CHECKPOINT / "vae", torch_dtype=torch.float32)
+    return small_vae()
 
 
 @pytest.fixture(scope="module")
