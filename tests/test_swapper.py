@@ -459,7 +459,7 @@ class TestDrawnReference:
         covered = reference.coverage * visible
         assert covered.sum() > 0.85 * visible.sum()
         difference = np.abs(reference.pixels - face.pixels).mean(axis=2)
-        assert (covered * difference).sum() / covered.sum() < 7
+        assert (covered * difference).sum() / covered.sum() < 7  # of 255, at 64 px; measured: 4.4 to 6.6
 
     def test_it_is_what_the_pipeline_is_shown_where_the_face_is_hidden(self, drawing: FaceSwapper):
         (face,), person = aligned_faces(drawing, SELFIE), drawing.encode_person([load_photo(WOMAN)])

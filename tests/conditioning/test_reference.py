@@ -331,4 +331,4 @@ def test_a_face_drawn_on_its_own_photo_is_the_photo(aligned, name: str):
     covered = drawn.coverage * visible
     difference = np.abs(drawn.pixels - pixels).mean(axis=2)
     assert covered.sum() > 0.9 * visible.sum()
-    assert (covered * difference).sum() / covered.sum() < 4
+    assert (covered * difference).sum() / covered.sum() < 2.5  # of 255; measured: 0.9 to 1.8

@@ -9,6 +9,7 @@ from faceswap_diffusion.faces.alignment import (
     ffhq_matrix,
     invert,
     keypoints_from_landmarks,
+    resized_matrix,
     sample_bilinear,
     transform_points,
     uncrop,
@@ -171,6 +172,14 @@ def test_photo_wider_than_opencv_allows():
     photo = np.zeros((20, 40_000, 3), dtype=np.uint8)
     photo[:, 39_000:] = 200
     assert np.all(crop(photo, np.array([[1.0, 0, -39_100], [0, 1, 0]]), 16) == 200)
+
+
+def test_a_matrix_for_another_size_maps_to_the_same_crop():
+    matrix = np.array([[0.5, -0.1, 3.0], [0.1, 0.5, -2.0]])
+    larger = resized_matrix(matrix, 64, 256)
+    corners = transform_points(np.array([[-0.5, -0.5], [63.5, 63.5], [10.0, 20.0]]), invert(matrix))
+    np.testing.assert_allclose(transform_points(corners, larger), [[-0.5, -0.5], [255.5, 255.5], [41.5, 81.5]])
+    np.testing.assert_allclose(resized_matrix(larger, 256, 64), matrix)
 
 
 def test_sample_bilinear_between_four_pixels():

@@ -3,7 +3,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from faceswap_diffusion.faces.head_pose import HeadPoseFit, euler_angles
+from faceswap_diffusion.faces.head_pose import HeadPoseFit, euler_angles, read_texture_coordinates
 from faceswap_diffusion.model_files import model_path
 
 
@@ -37,6 +37,18 @@ def test_canonical_face_is_read_whole(fit):
     assert fit.points[33] * [-1, 1, 1] == pytest.approx(fit.points[263])
     assert fit.points[4, 2] == fit.points[:, 2].max()
     assert fit.points[152, 1] == pytest.approx(fit.points[:, 1].min(), abs=0.01)
+
+
+def test_texture_coordinates_are_the_canonical_face_laid_flat(fit):
+    with zipfile.ZipFile(model_path("face_landmarker")) as task:
+        uv = read_texture_coordinates(task.read("geometry_pipeline_metadata_landmarks.binarypb"))
+    assert uv.shape == (468, 2)
+    assert uv.min() >= 0
+    assert uv.max() <= 1
+    assert np.corrcoef(uv[:, 0], fit.points[:, 0])[0, 1] > 0.95  # u to the viewer's right
+    assert np.corrcoef(uv[:, 1], fit.points[:, 1])[0, 1] < -0.95  # v down
+    middle = np.abs(fit.points[:, 0]) < 1e-3
+    np.testing.assert_allclose(uv[middle, 0], 0.5, atol=2e-3)
 
 
 def test_canonical_face_has_no_pose(fit):

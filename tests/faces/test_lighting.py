@@ -9,6 +9,7 @@ from PIL import Image
 from faceswap_diffusion.faces import lighting
 from faceswap_diffusion.faces.analyzer import MeshFaceAnalyzer
 from faceswap_diffusion.faces.landmarks import mesh_triangles
+from tests.canonical_face import canonical_face, lit_face
 
 IMAGES = Path(__file__).parents[2] / "examples" / "images"
 
@@ -50,6 +51,40 @@ def test_the_direction_of_a_lamp_is_found(direction: tuple[float, float, float])
     light = lighting.fit_light(normals, brightness, np.ones(len(normals)))
     x, y = light[3], light[1]
     assert np.arctan2(y, x) == pytest.approx(np.arctan2(direction[1], direction[0]), abs=0.03)
+
+
+def test_shading_by_hand():
+    normals = np.array([[0.0, 0, 1], [1, 0, 0], [-1, 0, 0], [0, 0.6, 0.8]])
+    even, side = np.zeros(9), np.zeros(9)
+    even[0] = 1 / 0.282095
+    side[0], side[3] = 1 / 0.282095, 0.5 / 0.488603  # from the right: half as bright again, and half as bright
+    above = even.copy()
+    above[1] = 1 / 0.488603
+    np.testing.assert_allclose(lighting.shading(even, normals), [1, 1, 1, 1])
+    np.testing.assert_allclose(lighting.shading(side, normals), [1, 1.5, 0.5, 1])
+    np.testing.assert_allclose(lighting.shading(above, normals), [1, 1, 1, 1.6])
+    np.testing.assert_allclose(lighting.shading(2 * side - even, normals)[2], lighting.DARKEST)  # 0 is too dark
+    np.testing.assert_allclose(lighting.shading(np.full(9, np.nan), normals), [1, 1, 1, 1])
+
+
+def test_a_light_is_fitted_to_the_skin_that_counts():
+    face, light = canonical_face(), np.array([3.0, 0.1, 0.2, 0.5, 0, 0, 0, 0, 0])
+    picture = lit_face(face, light)
+    stained = picture.copy()
+    stained[150:, :] = 10  # a beard
+    beardless = np.ones(picture.shape[:2], np.float32)
+    beardless[140:] = 0
+    wanted, told, untold = (
+        lighting.face_light(*shown)
+        for shown in (
+            (picture, face.landmarks, face.depth, beardless),
+            (stained, face.landmarks, face.depth, beardless),
+            (stained, face.landmarks, face.depth),
+        )
+    )
+    assert lighting.light_angles(told[None], wanted[None])[0] < 2
+    assert lighting.light_angles(untold[None], wanted[None])[0] > 30
+    assert np.isnan(lighting.face_light(picture, face.landmarks, face.depth, np.zeros(picture.shape[:2]))).all()
 
 
 def test_angles_and_energies_by_hand():

@@ -127,6 +127,15 @@ def test_a_pipeline_of_the_other_recogniser_is_judged_by_it(records):
     assert -1 <= values["cosine_to_source"] <= 1
 
 
+def test_a_pipeline_with_references_is_shown_those_of_the_sources(records, caplog):
+    """The next person's face is drawn on each one's mesh; another source gives another picture."""
+    pipeline = tiny_pipeline(hidden_fill="reference", default_strength=0.5, default_num_inference_steps=2)
+    first, other = (validate(pipeline, [records[1], records[source]]) for source in (2, 6))
+    swaps = [np.asarray(result.picture)[2 * CROP_SIZE :, :CROP_SIZE] for result in (first, other)]
+    assert (swaps[0] != swaps[1]).any()
+    assert caplog.messages == []  # the pipeline would tell of references that it lacks
+
+
 def test_the_pose_is_compared_with_the_targets(example_images):
     rgb = load_photo(example_images / "p001_portrait.jpg").rgb
     (face,) = MeshFaceAnalyzer().analyze(rgb)
