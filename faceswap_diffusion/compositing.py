@@ -140,12 +140,12 @@ def add_detail(
     share = np.zeros(target.shape[:2], np.float32) if reference is None else agreement(pixels, reference)
     if reference is not None:
         pixels = pixels + share[..., None] * (reference.filled - reference.rebuilt)
-    fine = cv2.resize(pixels, size, interpolation=cv2.INTER_CUBIC)
+    fine = cv2.resize(pixels, size, interpolation=cv2.INTER_LANCZOS4)
     if reference is not None and reference.fine is not None:
         inside = _well_inside(reference.fine.coverage, FINE_INSET * size[0])
         fine += (inside * cv2.resize(share, size))[..., None] * _beyond(reference.fine.pixels, target.shape[1::-1])
     if skin is not None and size != target.shape[1::-1]:
-        texture = fine_target - cv2.resize(target.astype(np.float32), size, interpolation=cv2.INTER_CUBIC)
+        texture = fine_target - cv2.resize(target.astype(np.float32), size, interpolation=cv2.INTER_LANCZOS4)
         fine += cv2.resize(skin * (1 - share), size)[..., None] * texture
     return np.clip(fine, 0, 255)
 
@@ -209,7 +209,7 @@ def _mask_bounds(crop_mask: np.ndarray, matrix: np.ndarray, width: int, height: 
     rows, columns = np.nonzero(crop_mask.any(1))[0], np.nonzero(crop_mask.any(0))[0]
     if len(rows) == 0:
         return 0, 0, 0, 0
-    margin = 2 + np.sqrt(abs(np.linalg.det(matrix[:, :2])))  # how far interpolation and averaging reach, crop pixels
+    margin = 2 + _filter_reach(matrix)
     x, y = (columns[0] - margin, columns[-1] + margin), (rows[0] - margin, rows[-1] + margin)
     corners = np.array([[x[0], y[0]], [x[1], y[0]], [x[0], y[1]], [x[1], y[1]]], np.float64)
     on_photo = transform_points(corners, invert(matrix))
@@ -218,12 +218,17 @@ def _mask_bounds(crop_mask: np.ndarray, matrix: np.ndarray, width: int, height: 
     return max(left, 0), max(top, 0), min(right, width), min(bottom, height)
 
 
+def _filter_reach(matrix: np.ndarray) -> int:
+    """How far the filters of `uncrop` see, in crop pixels."""
+    return int(np.ceil(4 * max(1.0, np.sqrt(abs(np.linalg.det(matrix[:, :2]))))))
+
+
 def _warp_to_window(
     crop: np.ndarray, crop_mask: np.ndarray, matrix: np.ndarray, window: tuple[int, int, int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Crop and mask seen in a rectangle of the photo: pixels (h, w, 3) float32 and mask (h, w) float32."""
     left, top, right, bottom = window
-    border = 2  # repeated edge pixels: without them the interpolation would mix black into the crop's rim
+    border = 2 + _filter_reach(matrix)  # repeated edge pixels: without them black would mix into the crop's rim
     shifted = np.asarray(matrix, np.float64).copy()
     shifted[:, 2] += shifted[:, :2] @ (left, top) + border
     crop = np.pad(crop.astype(np.float32), ((border, border), (border, border), (0, 0)), mode="edge")

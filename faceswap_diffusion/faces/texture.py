@@ -121,7 +121,7 @@ def extract_texture(
     per_point = np.column_stack([points, normals[:, 2], brightness])
     texels = interpolate(raster.seen, raster.points, surface.triangles, per_point)
     x, y = np.ascontiguousarray(texels[..., 0]), np.ascontiguousarray(texels[..., 1])
-    pixels = cv2.remap(image, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
+    pixels = cv2.remap(image, x, y, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
     border = 2 * (round(BORDER * height) + 1) + 1  # a pixel more, as far as cubic interpolation reaches
     visible = cv2.erode(visible, np.ones((border, border)), borderType=cv2.BORDER_REPLICATE)
     confidence = np.clip(texels[..., 3], 0, 1) * (raster.seen != NOTHING)
