@@ -26,6 +26,7 @@ VARIATIONS: dict[str, Any] = {
     "landmark_noise": NonNegativeFloat,
     "warped_masks": ClosedUnitInterval,
     "geometry_share": ClosedUnitInterval,
+    "occluded_targets": ClosedUnitInterval,
 }
 """Fields of `SampleSettings` that are options, and the kinds of their values."""
 
@@ -38,6 +39,7 @@ FAULTS: dict[str, Any] = {
     "holed": ClosedUnitInterval,
     "bare": ClosedUnitInterval,
     "toothless": ClosedUnitInterval,
+    "occluded": ClosedUnitInterval,
 }
 """Fields of `ReferenceFaults`, likewise."""
 

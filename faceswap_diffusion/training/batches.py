@@ -15,7 +15,8 @@ from torch.utils.data import Dataset
 from faceswap_diffusion.conditioning.geometry import exchange_geometry, identity_geometry
 from faceswap_diffusion.faces.landmarks import dlib68
 from faceswap_diffusion.training.augmentation import augment_source, soften, thin_plate_basis, warp_mask
-from faceswap_diffusion.training.data.references import TrainingReferences
+from faceswap_diffusion.training.data.occluders import draw_occluder
+from faceswap_diffusion.training.data.references import TrainingReferences, to_rgb
 from faceswap_diffusion.training.dataset import FaceRecord, FacesSummary, PreparedFaces
 from faceswap_diffusion.training.mask_shuffling import MaskSet, check_mask_sets, draw_mask_set, region_or_face
 from faceswap_diffusion.training.mirroring import mirrored_landmarks68
@@ -120,6 +121,7 @@ class SampleSettings:
         landmark_noise (`float`): Standard deviation in pixels of a 128-pixel crop: what detectors disagree by.
         warped_masks (`float`): Share of the masks that are enlarged by a warped copy of themselves, as REFace's.
         geometry_share (`float`): Up to which share somebody else's geometry replaces the target's in its landmarks.
+        occluded_targets (`float`): Share of targets with something before the face, which the mask leaves out.
     """
 
     seed: int
@@ -131,6 +133,7 @@ class SampleSettings:
     landmark_noise: float = 0.4
     warped_masks: float = 1.0
     geometry_share: float = 0.8
+    occluded_targets: float = 0.1
 
 
 class TensorBatch:
@@ -254,9 +257,10 @@ class SwapSamples(Dataset):
         mask_set = draw_mask_set(self.settings.mask_sets, generator, repaints_face=cross)
         mirrored, source_mirrored = uniform(generator) < 0.5, uniform(generator) < 0.5
         shown = self._shown(source, mask_set, source_mirrored, generator)
+        pixels, free = self._occlude(target, generator)
         sample = {
-            "pixels": flip(target.pixels, mirrored).float() / 127.5 - 1,
-            "mask": self._hidden(target, mask_set, mirrored, generator),
+            "pixels": flip(pixels, mirrored).float() / 127.5 - 1,
+            "mask": self._hidden(target, mask_set, mirrored, generator) * flip(free, mirrored),
             "landmarks": self._landmarks(target, row, source_row if cross else None, mirrored, generator),
             "source_pixels": shown[:3],
             "source_mask": shown[3:],
@@ -301,6 +305,16 @@ class SwapSamples(Dataset):
         """The source and what is shown of it, (4, S, S)."""
         pixels = flip(source.pixels, mirrored).float() / 127.5 - 1
         return augment_source(torch.cat([pixels, self._region(source, mask_set.shown, mirrored)]), generator)
+
+    def _occlude(self, target: FaceRecord, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pixels (3, S, S) uint8 of a target, of some behind something, and (1, S, S) float32, 1 where nothing is."""
+        rng = np.random.default_rng(choose(2**31, generator))
+        if rng.random() >= self.settings.occluded_targets:
+            return target.pixels, torch.ones(1, *target.pixels.shape[1:])
+        picture = to_rgb(self.faces[int(rng.integers(len(self.faces)))])
+        occluder = draw_occluder(target.landmarks, picture, rng)
+        pixels = torch.from_numpy(occluder.over(to_rgb(target))).permute(2, 0, 1)
+        return pixels, torch.from_numpy(1 - occluder.alpha)[None]
 
     def _hidden(
         self, target: FaceRecord, mask_set: MaskSet, mirrored: bool, generator: torch.Generator

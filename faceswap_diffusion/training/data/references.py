@@ -27,6 +27,7 @@ from faceswap_diffusion.faces.texture import (
     smoothstep,
 )
 from faceswap_diffusion.masks.regions import region_mask, repaint_mask
+from faceswap_diffusion.training.data.occluders import draw_occluder
 from faceswap_diffusion.training.dataset import FaceRecord, PreparedFaces
 
 TEXTURE_SIZE = 256  # that of the crops: a finer one would be interpolated
@@ -48,16 +49,19 @@ class ReferenceFaults:
         bare (`float`): Share that show nothing around the mesh.
         toothless (`float`): Share whose open mouths are empty where the texture cannot fill them: a model that always
             sees teeth does not learn them.
+        occluded (`float`): Share of sources with something before the face that no parser noticed, and that their
+            texture therefore shows.
     """
 
-    cycled: float = 0.5
-    misaligned: float = 0.006
+    cycled: float = 0.3
+    misaligned: float = 0.004
     shaded: float = 0.05
     toned: float = 1.5
-    blurred: float = 0.2
+    blurred: float = 0.1
     holed: float = 0.2
     bare: float = 0.15
     toothless: float = 0.5
+    occluded: float = 0.05
 
 
 class TrainingReferences:
@@ -100,20 +104,25 @@ class TrainingReferences:
     def wrong_texture(self, source: FaceRecord, same_photo: bool, rng: np.random.Generator) -> FaceTexture:
         """The source's texture; of the target's own photo it may be taken from a drawing in another pose."""
         shown = repaint_mask(source.labels, source.landmarks, "face", self.faces.label_names)
-        texture = extract_texture(to_rgb(source), source.landmarks, source.depth, shown, TEXTURE_SIZE)
+        rgb = to_rgb(source)
+        if rng.random() < self.faults.occluded:
+            rgb = draw_occluder(source.landmarks, to_rgb(self._anybody(rng)), rng).over(rgb)
+        texture = extract_texture(rgb, source.landmarks, source.depth, shown, TEXTURE_SIZE)
         if same_photo and rng.random() < self.faults.cycled:
             texture = self._seen_elsewhere(fill_by_mirror(texture), rng)
         return fill_by_mirror(self._shade(texture, rng))
 
     def _seen_elsewhere(self, texture: FaceTexture, rng: np.random.Generator) -> FaceTexture:
-        other = self.faces[int(rng.integers(len(self.faces)))]
-        size = self.faces.resolution
+        other, size = self._anybody(rng), self.faces.resolution
         drawn = render_texture(texture, other.landmarks, other.depth, (size, size))
         pixels = np.clip(np.round(drawn.pixels), 0, 255).astype(np.uint8)
         landmarks = misalign(other.landmarks, self.faults.misaligned * size, rng)
         seen = extract_texture(pixels, landmarks, other.depth, drawn.coverage, TEXTURE_SIZE, remove_light=False)
         # A mouth that was open on the way there and back shows its inside only if it was open at all.
         return replace(seen, mouth_opening=min(seen.mouth_opening, texture.mouth_opening))
+
+    def _anybody(self, rng: np.random.Generator) -> FaceRecord:
+        return self.faces[int(rng.integers(len(self.faces)))]
 
     def _shade(self, texture: FaceTexture, rng: np.random.Generator) -> FaceTexture:
         """Leaves some light of the source on a texture, and shifts its tone."""
