@@ -151,7 +151,7 @@ class LatentShardWriter:
         select_trainable(pipeline, "full")
         for network in (pipeline.vae, pipeline.image_encoder, pipeline.conditioner):
             network.to(self.device, memory_format=torch.channels_last)
-        self.batch_size = BATCH_SIZE.get(self.device.type, 16)
+        self.batch_size = BATCH_SIZE.get(self.device, 16)
         self.objective = SwapObjective(pipeline, ObjectiveSettings(args.seed), PLAIN, faces.identity_network)
 
     def write(self, number: int) -> int:
