@@ -22,7 +22,13 @@ from typing import Any, Literal
 
 from accelerate import Accelerator
 from jsonargparse import ArgumentParser, Namespace
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, PositiveInt
+from jsonargparse.typing import (
+    ClosedUnitInterval,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    restricted_number_type,
+)
 
 from faceswap_diffusion.checkpoint_files import fuse_lora
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
@@ -56,6 +62,7 @@ from faceswap_diffusion.training.trainable import TRAINING_MODES, select_trainab
 
 STAYING = ("train", "cross_share", "own_share", "latent_window", *SAMPLE_ARGUMENTS)
 NEW_CROP_SIZE = 128
+Strength = restricted_number_type("Strength", float, [(">", 0), ("<=", 1)])
 
 
 def swap_parser() -> ArgumentParser:
@@ -102,6 +109,12 @@ def add_objective_arguments(parser: ArgumentParser) -> None:
     )
     group.add_argument("--rollout_depth", type=Literal["random", "full"], default="random")
     group.add_argument("--rollout_start", type=Literal["noise", "target"], default="noise")
+    group.add_argument(
+        "--rollout_strength",
+        type=Strength,
+        default=1.0,
+        help="below 1 rollouts start from the noised reference and take this part of their steps, as a swap does",
+    )
     group.add_argument(
         "--num_gradient_steps", type=PositiveInt | None, default=1, help="of them, from the end; null: all"
     )
@@ -189,6 +202,22 @@ def build_samples(
     return samples
 
 
+def check_rollouts(args: Namespace, pipeline: FaceSwapInpaintPipeline) -> None:
+    """Refuses rollouts from a reference that nobody draws, or from two starts at once."""
+    if args.rollout_strength == 1:
+        return
+    if pipeline.config["hidden_fill"] != "reference":
+        raise ValueError(
+            f"--rollout_strength {args.rollout_strength} starts from the reference, but the checkpoint's hidden_fill "
+            f"is {pipeline.config['hidden_fill']!r}: add --hidden_fill reference, or leave it at 1"
+        )
+    if args.rollout_start != "noise":
+        raise ValueError(
+            f"--rollout_strength {args.rollout_strength} starts from the reference, and --rollout_start "
+            f"{args.rollout_start} from the target: set one of them"
+        )
+
+
 def settings_that_stay(args: Namespace, pipeline: FaceSwapInpaintPipeline, samples: Any) -> dict[str, Any]:
     staying = {name: getattr(args, name) for name in STAYING}
     latents = samples.fingerprint if isinstance(samples, CachedSamples) else None
@@ -200,6 +229,7 @@ def build_run(args: Namespace, accelerator: Accelerator) -> Run:
     roles = Roles.from_shares(args.cross_share, args.own_share)
     batch_size = check_roles(args, accelerator, roles)
     pipeline = load_base(args)
+    check_rollouts(args, pipeline)
     samples = build_samples(args, pipeline, roles, batch_size)
     select_trainable(pipeline, args.train, args.lora_rank)
     prepare_networks(args, accelerator, pipeline)

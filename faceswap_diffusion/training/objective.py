@@ -45,6 +45,8 @@ class ObjectiveSettings:
         num_rollout_steps (`tuple[int, ...]`): Steps of the sampling inside training: one of them is drawn a step.
         rollout_depth (`str`): `"random"`: stop after any number of them, or `"full"`: take them all.
         rollout_start (`str`): `"noise"` as in a swap, or REFace's `"target"`: the target, noised to the first one.
+        rollout_strength (`float`): In (0, 1], the pipeline's `strength`: below 1 only this part of the steps is taken,
+            the last ones, from the noised masked target, whose hidden part shows the reference.
         num_gradient_steps (`int`, *optional*): Steps at the end that gradients pass through; none: all of them.
         rollout_checkpointing (`bool`): Whether each of these steps is computed anew on the way back, to save memory.
         own_weight, identity_weight, coarse_weight, attributes_weight, landmarks_weight, lpips_weight,
@@ -59,6 +61,7 @@ class ObjectiveSettings:
     num_rollout_steps: tuple[int, ...] = (4, 5, 6, 8, 10)
     rollout_depth: str = "random"
     rollout_start: str = "noise"
+    rollout_strength: float = 1.0
     num_gradient_steps: int | None = 1
     rollout_checkpointing: bool = False
     own_weight: float = 1.0
@@ -210,8 +213,9 @@ class SwapObjective(SwapModule):
         """Timesteps that samples are denoised through in a step."""
         settings, generator = self.settings, generator_for(self.settings.seed, "step", step)
         num_steps = settings.num_rollout_steps[choose(len(settings.num_rollout_steps), generator)]
-        depth = num_steps if settings.rollout_depth == "full" else 1 + choose(num_steps, generator)
-        return visited_timesteps(num_steps, len(self.alphas_cumprod))[:depth]
+        num_taken = max(1, int(num_steps * settings.rollout_strength))
+        depth = num_taken if settings.rollout_depth == "full" else 1 + choose(num_taken, generator)
+        return visited_timesteps(num_steps, len(self.alphas_cumprod))[-num_taken:][:depth]
 
     def roll_out(
         self,
@@ -233,8 +237,9 @@ class SwapObjective(SwapModule):
         """
         latents, masked, mask, context, start = (part[rolled_out] for part in (latents, masked, mask, context, noise))
         timesteps = self.draw_visited(step).to(latents.device)
-        if self.settings.rollout_start == "target":
-            start = self.pipeline.scheduler.add_noise(latents, start, timesteps[:1].expand(len(latents)))
+        shown = {"target": latents, "noise": None if self.settings.rollout_strength == 1 else masked}
+        if (clean := shown[self.settings.rollout_start]) is not None:
+            start = self.pipeline.scheduler.add_noise(clean, start, timesteps[:1].expand(len(clean)))
         return ddim_predictions(
             lambda noisy, batch_timesteps: self.predict(noisy, batch_timesteps, masked, mask, context),
             start,
