@@ -20,6 +20,15 @@ CONTRAST_RANGE = (0.75, 1.33)
 SURROUNDINGS_SIGMA = 0.02
 """Smoothness of what is carried on from around the mask, as a share of the crop's side."""
 
+BORDER_REACH = 0.08
+"""Width of the band inside the mask that is brought to the target's tone, as a share of the crop's side."""
+
+BORDER_SIGMA = 0.025
+"""Of the same: what is narrower is structure, and stays the swap's."""
+
+BORDER_LIMIT = 25.0
+"""Of 255: a larger difference is no tone, but a beard or a shadow."""
+
 AGREEMENT = (6.0, 14.0)
 """CIELAB distances of structure up to which a crop wholly, and from which on not at all, shows its reference."""
 
@@ -93,6 +102,32 @@ def continue_surroundings(pixels: np.ndarray, target: np.ndarray, mask: np.ndarr
     difference = torch.from_numpy(target.astype(np.float32) - pixels).permute(2, 0, 1)[None]
     carried = close_holes(difference * known, known)[0].permute(1, 2, 0).numpy()
     return pixels + cv2.GaussianBlur(carried, (0, 0), SURROUNDINGS_SIGMA * len(mask))
+
+
+def match_border_tone(pixels: np.ndarray, target: np.ndarray, mask: np.ndarray, skin: np.ndarray) -> np.ndarray:
+    """Brings a repainted crop to the target's tone near the mask's border, where both show skin.
+
+    Broad differences are blended over a wide band and fine ones over the mask's own narrow edge, as in multiresolution
+    blending (Burt and Adelson 1983): no seam, and no ghost of the target's features.
+
+    Args:
+        pixels (`np.ndarray`): (S, S, 3) float32 RGB in [0, 255], the repainted crop.
+        target (`np.ndarray`): (S, S, 3) uint8 RGB, the crop before it was repainted.
+        mask (`np.ndarray`): (S, S) float in [0, 1], 1 = repainted.
+        skin (`np.ndarray`): (S, S) float in [0, 1], where the target shows bare skin.
+
+    Returns:
+        `np.ndarray`: (S, S, 3) float32 RGB.
+    """
+    size, inside = len(mask), np.pad((mask > 0.5).astype(np.uint8), 1, constant_values=1)
+    from_border = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_5)[1:-1, 1:-1] / size
+    near = mask * skin * (from_border < BORDER_REACH / 2)
+    difference = np.dstack([(target - pixels) * near[..., None], near]).astype(np.float32)
+    coarse = cv2.resize(difference, (size // 4, size // 4), interpolation=cv2.INTER_AREA)
+    coarse = cv2.GaussianBlur(coarse, (0, 0), BORDER_SIGMA * size / 4, borderType=cv2.BORDER_CONSTANT)
+    tone = np.clip(coarse[..., :3] / (coarse[..., 3:] + 0.05), -BORDER_LIMIT, BORDER_LIMIT)
+    share = 1 - smoothstep(from_border, 0, BORDER_REACH)
+    return pixels + share[..., None] * cv2.resize(tone, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
 def agreement(pixels: np.ndarray, reference: ShownReference) -> np.ndarray:

@@ -26,10 +26,11 @@ from faceswap_diffusion.compositing import (
     ShownReference,
     add_detail,
     continue_surroundings,
+    match_border_tone,
     match_color,
     paste_back,
 )
-from faceswap_diffusion.conditioning.geometry import exchange_geometry, identity_geometry
+from faceswap_diffusion.conditioning.geometry import exchange_geometry, identity_geometry, move_mesh
 from faceswap_diffusion.conditioning.reference import (
     Reference,
     SourceHead,
@@ -437,7 +438,8 @@ class FaceSwapper:
         if person.texture is None or face.depth is None:
             return None
         skin = region_mask(face.labels, "skin", face.label_names)
-        return draw_reference(person.texture, face.pixels, face.landmarks, face.depth, skin, person.head)
+        mesh = self.lend_mesh(face, person)
+        return draw_reference(person.texture, face.pixels, mesh, face.depth, skin, person.head)
 
     @torch.no_grad()
     def encode_face(self, rgb: np.ndarray, face: AlignedFace, region: str = "face") -> Person:
@@ -539,7 +541,7 @@ class FaceSwapper:
             assert person.texture is not None  # there is a reference
             assert face.depth is not None
             scale = finest / size
-            landmarks = (face.landmarks + 0.5) * scale - 0.5
+            landmarks = (self.lend_mesh(face, person) + 0.5) * scale - 0.5
             fine = render_texture(person.texture, landmarks, face.depth * scale, (finest, finest))
         return ShownReference(filled, rebuilt, reference.coverage, fine)
 
@@ -557,6 +559,11 @@ class FaceSwapper:
         if face.geometry is None or person.geometry is None:
             return landmarks
         return exchange_geometry(landmarks, face.geometry, person.geometry, self.pipeline.config["geometry_share"])
+
+    def lend_mesh(self, face: AlignedFace, person: Person) -> np.ndarray:
+        """The mesh of a target, (478, 2) in crop pixels, with the facial shape of the source, see `lend_shape`."""
+        moved = self.lend_shape(face, person)[0].numpy() - face.landmarks68
+        return move_mesh(face.landmarks, moved)
 
 
 def native_size(rgb_matrix: np.ndarray, size: int) -> int:
@@ -651,6 +658,7 @@ def paste_faces(
         skin = mask * region_mask(face.labels, "skin", face.label_names)
         if reference is not None:
             pixels = continue_surroundings(pixels.astype(np.float32), face.pixels, mask)
+            pixels = match_border_tone(pixels, face.pixels, mask, skin)
         elif color_match:
             pixels = match_color(pixels, face.pixels, skin)
         size = native_size(face.matrix, len(pixels))

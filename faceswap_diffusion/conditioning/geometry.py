@@ -6,7 +6,19 @@ people leaves pose and expression in the landmarks: in training it makes their o
 target the shape of the source.
 """
 
+from functools import lru_cache
+
+import numpy as np
 import torch
+
+from faceswap_diffusion.faces.mesh_topology import DLIB68_FROM_MESH, FACE_OVAL_478
+from faceswap_diffusion.faces.surface import face_surface
+
+SMOOTHING = 0.01
+"""Of the spline that moves a mesh: 68 landmarks are not known to the pixel."""
+
+OUTLINE_WIDTH = 0.12
+"""Width in texture coordinates of the rim of a mesh that does not follow: there the target's head goes on."""
 
 NUM_FEATURES = 6 + 52
 RIDGE = 1e-2  # of the mean diagonal: keeps rare blendshapes from being fitted to noise
@@ -76,3 +88,38 @@ def exchange_geometry(
         share (`torch.Tensor` or `float`): (B, 1, 1) or one for all, how much of it is replaced, in [0, 1].
     """
     return landmarks + share * (other - own)
+
+
+def move_mesh(mesh: np.ndarray, displacement: np.ndarray) -> np.ndarray:
+    """Moves a mesh by what its 68 landmarks move: smoothly over the texture's plane, and not at the outline.
+
+    The displacements are interpolated by a thin-plate spline (Bookstein 1989) in texture coordinates.
+
+    Args:
+        mesh (`np.ndarray`): (478, 2), x, y in pixels.
+        displacement (`np.ndarray`): (68, 2) in pixels, of the landmarks in dlib's order.
+
+    Returns:
+        `np.ndarray`: (478, 2).
+    """
+    return mesh + _spline() @ displacement
+
+
+@lru_cache(maxsize=1)
+def _spline() -> np.ndarray:
+    """How far each mesh point follows each landmark, (478, 68)."""
+    points = face_surface().uv
+    controls, outline = points[DLIB68_FROM_MESH], points[list(FACE_OVAL_478)]
+    affine = np.column_stack([np.ones(len(points)), points])
+    count, control_affine = len(controls), affine[DLIB68_FROM_MESH]
+    bending = _thin_plate(controls, controls) + SMOOTHING * np.eye(count)
+    system = np.block([[bending, control_affine], [control_affine.T, np.zeros((3, 3))]])
+    follows = np.column_stack([_thin_plate(points, controls), affine]) @ np.linalg.inv(system)[:, :count]
+    from_outline = np.linalg.norm(points[:, None] - outline, axis=2).min(axis=1)
+    return follows * np.clip(from_outline / OUTLINE_WIDTH, 0, 1)[:, None]
+
+
+def _thin_plate(points: np.ndarray, controls: np.ndarray) -> np.ndarray:
+    """The kernel r^2 log r^2 between points (N, 2) and (M, 2)."""
+    squared = np.square(points[:, None] - controls).sum(axis=2)
+    return squared * np.log(np.where(squared > 0, squared, 1))

@@ -268,7 +268,8 @@ class SwapSamples(Dataset):
             "indices": torch.tensor(index),
         }
         if self.references is not None:
-            shown = flip(self.references.draw(target, source, mask_set.hidden, generator), mirrored)
+            shape = self._shape(row, source_row) if cross else None
+            shown = flip(self.references.draw(target, source, mask_set.hidden, generator, shape), mirrored)
             sample |= {"reference": shown[:3], "reference_mask": shown[3:]}
         return sample
 
@@ -338,6 +339,12 @@ class SwapSamples(Dataset):
             landmarks = mirrored_landmarks68(landmarks, self.faces.resolution)
         noise = self.settings.landmark_noise * self.faces.resolution / 128
         return landmarks + noise * torch.randn(landmarks.shape, generator=generator)
+
+    def _shape(self, row: int, source_row: int) -> torch.Tensor | None:
+        """By how many pixels (68, 2) the source's facial shape moves the target's landmarks in a swap."""
+        if self.geometry is None:
+            return None
+        return self.settings.geometry_share * (self.geometry[source_row] - self.geometry[row])
 
     def _identity(self, source: FaceRecord, mirrored: bool, generator: torch.Generator) -> torch.Tensor:
         embeds = source.identity_embeds[int(mirrored)]

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import torch
 
+from faceswap_diffusion.conditioning.geometry import move_mesh
 from faceswap_diffusion.conditioning.reference import (
     Reference,
     SourceHead,
@@ -75,7 +76,14 @@ class TrainingReferences:
     def __init__(self, faces: PreparedFaces, faults: ReferenceFaults):
         self.faces, self.faults = faces, faults
 
-    def draw(self, target: FaceRecord, source: FaceRecord, region: str, generator: torch.Generator) -> torch.Tensor:
+    def draw(
+        self,
+        target: FaceRecord,
+        source: FaceRecord,
+        region: str,
+        generator: torch.Generator,
+        shape: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Draws the reference of a sample.
 
         Args:
@@ -84,6 +92,8 @@ class TrainingReferences:
                 somebody else.
             region (`str`): What is repainted, a key of `masks.regions.REGIONS`.
             generator (`torch.Generator`): The sample's.
+            shape (`torch.Tensor`, *optional*): (68, 2), by how many pixels the source's facial shape moves the
+                target's landmarks.
 
         Returns:
             `torch.Tensor`: (4, S, S), RGB in [-1, 1], and the coverage in [0, 1].
@@ -92,7 +102,8 @@ class TrainingReferences:
         texture = self.wrong_texture(source, same_photo=source is target, rng=rng)
         head = None if rng.random() < self.faults.bare else self._head(source, region, rng)
         target_rgb, size = to_rgb(target), self.faces.resolution
-        landmarks = misalign(target.landmarks, self.faults.misaligned * size, rng)
+        mesh = target.landmarks if shape is None else move_mesh(target.landmarks, shape.numpy())
+        landmarks = misalign(mesh, self.faults.misaligned * size, rng)
         skin = region_mask(target.labels, "skin", self.faces.label_names)
         reference = draw_reference(
             texture, target_rgb, landmarks, target.depth, skin, head, keep_mouth=rng.random() >= self.faults.toothless
