@@ -35,6 +35,9 @@ AGREEMENT = (6.0, 14.0)
 TONE_SIGMA, STRUCTURE_SIGMA = 0.06, 0.012
 """As shares of the crop's side: what is wider is tone, what is narrower is noise."""
 
+DETAIL_SIGMA = 0.03
+"""As a share of the crop's side: what is finer is detail, and the source's where crop and reference agree."""
+
 FINE_INSET = 0.012
 """Width of the border of a drawn face that has no detail to give, as a share of the crop's side."""
 
@@ -143,8 +146,7 @@ def agreement(pixels: np.ndarray, reference: ShownReference) -> np.ndarray:
     size = len(pixels)
     painted, shown = (_to_lab(np.clip(view, 0, 255)) for view in (pixels, reference.rebuilt))
     # Tone may differ, structure may not.
-    difference = painted - shown
-    difference = difference - cv2.GaussianBlur(difference, (0, 0), TONE_SIGMA * size)
+    difference = _finer(painted - shown, TONE_SIGMA * size)
     distance = cv2.GaussianBlur(np.linalg.norm(difference, axis=2), (0, 0), STRUCTURE_SIGMA * size)
     return reference.coverage * (1 - smoothstep(distance, *AGREEMENT))
 
@@ -158,8 +160,9 @@ def add_detail(
 ) -> np.ndarray:
     """Gives a repainted crop the detail that it is too coarse for, at the photo's resolution.
 
-    Where it agrees with the reference, that is the source's: what the reference has and its reconstruction by the
-    autoencoder has not, and what the source's photo has beyond the crop. Other skin gets the target's fine texture.
+    Where it agrees with the reference, that is the source's: what is fine in the reference replaces what is fine in the
+    crop, for neither the autoencoder nor the model keeps all the small things by which a person is known. What the
+    source's photo has beyond the crop comes on top. Other skin gets the target's fine texture.
 
     Args:
         pixels (`np.ndarray`): (S, S, 3) float32 RGB in [0, 255], the repainted crop.
@@ -174,7 +177,8 @@ def add_detail(
     size, pixels = fine_target.shape[1::-1], pixels.astype(np.float32)
     share = np.zeros(target.shape[:2], np.float32) if reference is None else agreement(pixels, reference)
     if reference is not None:
-        pixels = pixels + share[..., None] * (reference.filled - reference.rebuilt)
+        lost, repainted = reference.filled - reference.rebuilt, reference.rebuilt - pixels
+        pixels = pixels + share[..., None] * (lost + _finer(repainted, DETAIL_SIGMA * len(pixels)))
     fine = cv2.resize(pixels, size, interpolation=cv2.INTER_LANCZOS4)
     if reference is not None and reference.fine is not None:
         inside = _well_inside(reference.fine.coverage, FINE_INSET * size[0])
@@ -183,6 +187,11 @@ def add_detail(
         texture = fine_target - cv2.resize(target.astype(np.float32), size, interpolation=cv2.INTER_LANCZOS4)
         fine += cv2.resize(skin * (1 - share), size)[..., None] * texture
     return np.clip(fine, 0, 255)
+
+
+def _finer(pixels: np.ndarray, sigma: float) -> np.ndarray:
+    """What a picture (S, S, C) has that a blur of `sigma` pixels takes away."""
+    return pixels - cv2.GaussianBlur(pixels, (0, 0), sigma)
 
 
 def _well_inside(coverage: np.ndarray, inset: float) -> np.ndarray:
