@@ -156,6 +156,7 @@ class TestSamples:
             roles=Roles.from_shares(0, 0),
             mask_sets={"face": 1.0},
             pair_probability=0.0,
+            occluded_targets=0.0,
             **changes,
         )
         return SwapSamples(faces, settings, references=made)
