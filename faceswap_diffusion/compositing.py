@@ -160,9 +160,9 @@ def add_detail(
 ) -> np.ndarray:
     """Gives a repainted crop the detail that it is too coarse for, at the photo's resolution.
 
-    Where it agrees with the reference, that is the source's: what is fine in the reference replaces what is fine in the
-    crop, for neither the autoencoder nor the model keeps all the small things by which a person is known. What the
-    source's photo has beyond the crop comes on top. Other skin gets the target's fine texture.
+    Where it agrees with the reference, that is the source's: what is fine in the reference replaces what is fine in
+    the crop, for neither the autoencoder nor the model keeps all the small things by which a person is known. What
+    the source's photo has beyond the crop comes on top. Other skin gets the target's fine texture.
 
     Args:
         pixels (`np.ndarray`): (S, S, 3) float32 RGB in [0, 255], the repainted crop.

@@ -9,6 +9,7 @@ from faceswap_diffusion.compositing import (
     add_detail,
     agreement,
     continue_surroundings,
+    match_border_tone,
     match_color,
     paste_back,
 )
@@ -160,6 +161,35 @@ class TestContinuedSurroundings:
         np.testing.assert_allclose(result, painted, atol=1e-4)
 
 
+class TestBorderTone:
+    mask, skin = disc(128, 40), np.ones((128, 128), np.float32)
+    y, x = np.mgrid[:128, :128] - 63.5
+    radius = np.hypot(x, y)
+
+    def test_the_border_gets_the_targets_tone_and_the_middle_keeps_its_own(self):
+        target, painted = np.full((128, 128, 3), 150, np.uint8), np.full((128, 128, 3), 140, np.float32)
+        result = match_border_tone(painted, target, self.mask, self.skin)
+        border, middle = (self.radius > 37) & (self.radius < 39), self.radius < 36 - 0.08 * 128
+        assert np.abs(result[border] - 150).max() < 2
+        np.testing.assert_array_equal(result[middle], 140)
+        profile = result[63, 63:103, 0]
+        assert (np.diff(profile) >= -1e-3).all()  # no ring between them
+
+    def test_a_feature_of_the_target_leaves_no_ghost(self):
+        """A dark line of two pixels, as of an eyebrow, across the target's border."""
+        target = np.full((128, 128, 3), 150, np.uint8)
+        target[63:65] = 30
+        painted = np.full((128, 128, 3), 150, np.float32)
+        result = match_border_tone(painted, target, self.mask, self.skin)
+        assert np.abs(np.diff(result, axis=0))[self.mask[1:] > 0.5].max() < 4
+
+    def test_what_is_no_skin_says_nothing_and_large_differences_little(self):
+        target, painted = np.full((128, 128, 3), 250, np.uint8), np.full((128, 128, 3), 100, np.float32)
+        hair = np.zeros((128, 128), np.float32)
+        np.testing.assert_array_equal(match_border_tone(painted, target, self.mask, hair), painted)
+        assert match_border_tone(painted, target, self.mask, self.skin).max() <= 125
+
+
 def shown(filled: np.ndarray, rebuilt: np.ndarray, coverage: float = 1.0, fine: Reference | None = None):
     return ShownReference(filled, rebuilt, np.full(filled.shape[:2], coverage, np.float32), fine)
 
@@ -187,6 +217,14 @@ class TestDetail:
 
     photo = soft_picture(256, 8, seed=0, low=70, high=180) + fine_pattern(256, 10)
     target = cut(np.round(photo).astype(np.uint8), similarity(0, 0.25, (-0.375, -0.375)), 64)
+
+    def test_structure_is_the_references_and_tone_the_crops(self):
+        """A crop without the reference's fine pattern, and brighter: it gets the pattern and stays brighter."""
+        smooth = np.full((128, 128, 3), 120, np.float32)
+        drawn = smooth + 4 * np.sin(np.arange(128, dtype=np.float32) * np.pi / 2)[None, :, None]  # waves of 4 pixels
+        target = np.zeros((128, 128, 3), np.uint8)
+        result = add_detail(smooth + 15, target, target, None, shown(drawn, drawn))
+        np.testing.assert_allclose(result[8:-8, 8:-8], (drawn + 15)[8:-8, 8:-8], atol=0.6)
 
     def test_what_is_too_fine_for_a_crop_is_put_on_it_where_the_skin_is(self):
         painted, left = np.full((64, 64, 3), 120, np.float32), np.zeros((64, 64), np.float32)

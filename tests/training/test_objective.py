@@ -200,6 +200,27 @@ def test_steps_of_a_roll_out_are_the_same_in_all_processes_and_reach_every_depth
     assert {len(timesteps) for timesteps in drawn} == {1, 2, 3, 4, 5}
     objective.settings = ObjectiveSettings(num_rollout_steps=(4,), rollout_depth="full")
     assert objective.draw_visited(0).tolist() == [999, 749, 499, 249]
+    objective.settings = ObjectiveSettings(num_rollout_steps=(5,), rollout_depth="full", rollout_strength=0.4)
+    assert objective.draw_visited(0).tolist() == [399, 199]  # as a swap at strength 0.4
+
+
+def test_below_strength_1_a_roll_out_starts_from_what_the_hidden_part_shows(batch):
+    """At the first timestep a noised reference says much of itself: other references, other predictions."""
+    objective = objective_of(rollout_depth="full")
+    objective.settings = ObjectiveSettings(num_rollout_steps=(5,), rollout_depth="full", rollout_strength=0.2)
+    latents = objective.encode_targets(batch.pixels)
+    masked, mask = torch.zeros_like(latents), torch.ones_like(latents[:, :1])
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
+    context = objective.context(**objective.conditions(batch), dropped=torch.zeros(len(latents), dtype=torch.bool))
+    seen = []
+    objective.predict = lambda noisy, timesteps, *rest: seen.append((noisy, timesteps)) or torch.zeros_like(noisy)
+    for shown in (masked, masked + 1):
+        objective.roll_out(latents, shown, mask, context, noise, 0, slice(0, 4))
+    (first, timesteps), (second, _) = seen
+    assert timesteps.tolist() == [199] * 4
+    alpha = objective.alphas_cumprod[199]
+    torch.testing.assert_close(first, (1 - alpha).sqrt() * noise[:4])
+    torch.testing.assert_close(second - first, alpha.sqrt().expand_as(first))
 
 
 def test_gradients_reach_the_first_step_of_a_roll_out_only_if_they_may(batch):
