@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 from PIL import ExifTags, Image
 
-LAYOUT_TAGS = frozenset(
-    [254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 280, 281, 284, 317, 320, 322, 323, 324, 325, 330, 338]
-    + [339, 340, 341, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532, 700, 33723, 34377, 34675]
-)
+LAYOUT_TAGS = frozenset([
+    254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 280, 281, 284, 317, 320, 322, 323, 324, 325, 330, 338,
+    339, 340, 341, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532, 700, 33723, 34377, 34675,
+])  # fmt: skip
 """Tags of a TIFF file that say how its pixels lie in it, or that hold other metadata: untrue of any other file."""
 
 TRANSPOSITIONS = {

@@ -107,7 +107,7 @@ def _open_file(path: str) -> BinaryIO:
 def _load_file(file: BinaryIO, name: str) -> Photo:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        warnings.filterwarnings("ignore", ".*(EXIF|Metadata|Truncated)", UserWarning)  # what matters of it we say
+        warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # of metadata, a line for each tag
         with _identify(file, name) as picture:
             photo = _decode(picture, name)
             if holds_several(picture):
@@ -124,7 +124,9 @@ def _identify(file: BinaryIO, name: str) -> Image.Image:
     except UnidentifiedImageError:
         head = _head(file)
     except Exception as error:  # every format's reader fails in its own way
-        raise _damaged(name, error) from None
+        if "Exif" not in str(error):
+            raise _damaged(name, error) from None
+        return _identify_without_exif(file, name)
     if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS:
         return _identify_heif(file, name)
     if head.startswith(TIFF_HEADS):
@@ -137,6 +139,17 @@ def _identify(file: BinaryIO, name: str) -> Image.Image:
 def _head(file: BinaryIO) -> bytes:
     file.seek(0)
     return file.read(12)
+
+
+def _identify_without_exif(file: BinaryIO, name: str) -> Image.Image:
+    """Opens an AVIF file whose EXIF its decoder rejects: an item of an unknown kind is passed over (ISO 14496-12)."""
+    file.seek(0)
+    content = file.read()
+    logger.warning(f"{name}: what of its EXIF is damaged is left out")
+    try:
+        return Image.open(io.BytesIO(content.replace(b"Exif", b"none", 1)))
+    except Exception as error:
+        raise _damaged(name, error) from None
 
 
 def _identify_heif(file: BinaryIO, name: str) -> Image.Image:

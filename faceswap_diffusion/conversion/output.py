@@ -26,7 +26,11 @@ def check_output(path: str | Path, overwrite: bool) -> Path:
     path = Path(path).absolute()
     if not path.parent.is_dir():
         raise ValueError(f"cannot write {path}: there is no folder {path.parent}")
-    if path.exists() and not overwrite:
+    try:
+        exists = path.exists()
+    except OSError as error:  # as for a name that is too long
+        raise ValueError(f"cannot write {path}: {error.strerror}") from None
+    if exists and not overwrite:
         raise ValueError(f"{path} exists: choose another name, or pass --overwrite to replace it")
     if path.is_dir() and any(path.iterdir()) and not (path / "model_index.json").is_file():
         raise ValueError(f"{path} is a folder of other things than a checkpoint and is not replaced: remove it first")
@@ -49,10 +53,10 @@ def written(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     """
     path = check_output(path, overwrite)
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=path.parent) as folder:
             yield Path(folder, path.name)
             if path.exists():
-                os.replace(path, Path(folder, f"{path.name}.older"))
+                os.replace(path, Path(tempfile.mkdtemp(dir=folder), path.name))
             os.replace(Path(folder, path.name), path)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
