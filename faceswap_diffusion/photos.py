@@ -40,6 +40,16 @@ class Photo:
     mode: str
     name: str
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.rgb.shape[1], self.rgb.shape[0]
+
+    @property
+    def is_transparent(self) -> bool:
+        """Whether a part of it is transparent."""
+        return self.alpha is not None and bool((self.alpha < 255).any())
+
     def with_pixels(self, rgb: np.ndarray) -> Image.Image:
         """Makes a picture of new pixels with this photo's alpha, colour profile and EXIF; a grey photo stays grey.
 
