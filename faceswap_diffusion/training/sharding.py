@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -92,8 +93,9 @@ _writer: ShardWriter
 
 
 def _start_worker(build: Callable[..., ShardWriter], *arguments: Any) -> None:
-    """Makes a process ready, which ends when its parent does."""
+    """Makes a process ready, which ends when its parent does, or at once and silently on Ctrl-C."""
     global _writer
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
