@@ -180,10 +180,10 @@ def holds_several(picture: Image.Image) -> bool:
     """Whether a file that was opened as a picture is an animation or has several pages.
 
     Args:
-        picture (`PIL.Image.Image`): Opened; a camera's JPEG with a second view (MPO) counts as one picture.
+        picture (`PIL.Image.Image`): Opened; second views (MPO) and layers (PSD) do not count as pictures.
     """
     try:
-        return picture.format != "MPO" and bool(getattr(picture, "is_animated", False))
+        return picture.format not in ("MPO", "PSD") and bool(getattr(picture, "is_animated", False))
     except Exception:  # what comes after the first picture may be damaged
         return True
 

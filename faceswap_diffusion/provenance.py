@@ -134,7 +134,7 @@ def save_image(
     provenance: dict[str, Any] | None,
     digital_source_type: str = COMPOSITE,
     quality: int = 95,
-    file_format: str = "PNG",
+    file_format: str | None = None,
 ) -> None:
     """Saves a picture whole or not at all, with its colour profile, its EXIF, and word that a model painted in it.
 
@@ -148,17 +148,21 @@ def save_image(
             picture that no model painted in, which gets no AI metadata.
         digital_source_type (`str`): `COMPOSITE` or `GENERATED`.
         quality (`int`): Of JPEG, WebP and AVIF, 1 to 100.
-        file_format (`str`): What is written into an open file: "PNG", "JPEG", "WEBP", "TIFF", "AVIF" or "BMP".
+        file_format (`str`, *optional*): What is written into an open file: "PNG", "JPEG", "WEBP", "TIFF", "AVIF" or
+            "BMP"; by the suffix of its name, or PNG where it has none, if left out.
 
     Raises:
         ValueError: If the picture cannot be saved there (see `check_output`).
     """
     if isinstance(path, str | os.PathLike):
+        if file_format is not None:
+            raise ValueError(f"got file_format {file_format!r} for {path}: the suffix of a path tells its format")
         path = check_output(path, size=image.size, has_alpha=is_transparent(image))
         _replace(
             path, _encode(image, FORMATS[path.suffix.lower()], str(path), provenance, digital_source_type, quality)
         )
         return
+    file_format = file_format or FORMATS.get(Path(str(getattr(path, "name", ""))).suffix.lower(), "PNG")
     if file_format not in FORMATS.values():
         raise ValueError(f"got file_format {file_format!r}; choose one of {', '.join({*FORMATS.values()})}")
     _check_fit("cannot save the picture", file_format, image.size, is_transparent(image))

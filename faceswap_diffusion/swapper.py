@@ -135,12 +135,12 @@ class SwapResult:
     provenance: dict[str, Any]
     source_shown: list[float] | None = None
 
-    def save(self, path: str | PathLike | BinaryIO, file_format: str = "PNG") -> None:
+    def save(self, path: str | PathLike | BinaryIO, file_format: str | None = None) -> None:
         """Saves `image`, marked in its metadata as made with AI.
 
         Args:
             path (`str | PathLike | BinaryIO`): Where to; a path's suffix tells the format.
-            file_format (`str`): What is written into an open file, see [`provenance.save_image`].
+            file_format (`str`, *optional*): What is written into an open file, see [`provenance.save_image`].
 
         Raises:
             ValueError: If it cannot be saved there, see [`provenance.save_image`].

@@ -131,6 +131,16 @@ def test_an_open_file_takes_a_marked_picture(file_format):
     assert b"digitalsourcetype/compositeWithTrainedAlgorithmicMedia" in memory.getvalue()
 
 
+def test_an_open_file_is_of_the_kind_that_its_name_says(tmp_path):
+    with (tmp_path / "out.jpg").open("wb") as file:
+        save_image(picture(), file, provenance=FACTS)
+    with Image.open(tmp_path / "out.jpg") as stored:
+        assert stored.format == "JPEG"
+    with pytest.raises(ValueError, match="the suffix of a path tells its format"):
+        save_image(picture(), tmp_path / "again.jpg", provenance=FACTS, file_format="PNG")
+    assert [path.name for path in tmp_path.iterdir()] == ["out.jpg"]
+
+
 def test_an_open_file_is_refused_what_its_format_cannot_hold():
     for file_format, said in (("JPEG", "no transparency"), ("GIF", "choose one of")):
         memory = io.BytesIO()
