@@ -15,7 +15,7 @@ from typing import Any
 TURNED_YAW = 15.0
 NUM_SYNTHETIC_PAIRS = 100
 NUM_SELF_PAIRS = 100
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+PICTURES = {".avif", ".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import Image
 
 from faceswap_diffusion import __version__, cli, model_files
 from faceswap_diffusion.masks.regions import REGIONS
 from faceswap_diffusion.photos import load_photo
 from faceswap_diffusion.provenance import read_provenance
 from tests.hub.imitation import HubImitation, list_files
-from tests.tiny import save_with_few_steps, tiny_pipeline
+from tests.tiny import odd_exif, save_with_few_steps, tiny_pipeline
 
 IMAGES = Path(__file__).parents[2] / "examples" / "images"
 SOURCE, TARGET, GROUP = (str(IMAGES / name) for name in ("p001_portrait.jpg", "p010_selfie.jpg", "group.jpg"))
@@ -354,9 +354,7 @@ def test_a_failure_leaves_an_older_output_alone(swap, tmp_path: Path, capsys):
 
 
 def test_odd_exif_is_one_warning(swap, tmp_path: Path, caplog, capsys):
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = "6"  # as text
-    Image.open(TARGET).save(tmp_path / "odd.jpg", exif=exif)
+    Image.open(TARGET).save(tmp_path / "odd.jpg", exif=odd_exif())
     assert swap(SOURCE, tmp_path / "odd.jpg", "-o", tmp_path / "out.png", "--steps", 1) == 0
     assert [message for message in caplog.messages if "EXIF" in message] == [
         f"{tmp_path / 'odd.jpg'}: what of its EXIF is damaged is left out"

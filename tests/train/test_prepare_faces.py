@@ -11,9 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from PIL import ExifTags, Image
+from PIL import Image
 
 from faceswap_diffusion.training.dataset import PreparedFaces
+from tests.tiny import odd_exif
 from tests.train.scripts import load_script
 
 ROOT = Path(__file__).parents[2]
@@ -99,10 +100,8 @@ def test_photos_without_folders_are_not_looked_into(example_images, tmp_path, ca
 
 
 def test_a_photo_with_odd_exif_is_prepared_like_any_other(example_images, tmp_path, capsys, caplog):
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = "6"  # as text
     with Image.open(example_images / "p001_portrait.jpg") as photo:
-        photo.save(tmp_path / "odd.jpg", exif=exif)
+        photo.save(tmp_path / "odd.jpg", exif=odd_exif())
     script.main([str(tmp_path), "--resolution", "64", "--num_workers", "1", "--output_dir", str(tmp_path / "faces")])
     assert capsys.readouterr().out.strip() == f"1 faces of 1 photos in {tmp_path / 'faces'}"
     assert caplog.messages == [f"{tmp_path / 'odd.jpg'}: what of its EXIF is damaged is left out"]
