@@ -156,7 +156,7 @@ def peak_memory_megabytes() -> float:
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated() / (1 << 20)
     if sys.platform == "win32":
-        import psutil  # comes with accelerate
+        import psutil
 
         return psutil.Process().memory_info().peak_wset / (1 << 20)
     import resource  # Windows has none

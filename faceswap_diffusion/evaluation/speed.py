@@ -159,7 +159,7 @@ def peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if sys.platform == "win32":
-        import psutil  # comes with accelerate
+        import psutil
 
         return psutil.Process().memory_info().peak_wset
     if sys.platform == "darwin":
