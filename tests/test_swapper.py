@@ -185,7 +185,7 @@ def test_what_is_repainted_beyond_the_face_is_shown_of_the_source(swapper: FaceS
 
 
 def test_numbers_of_numpy_are_taken_as_numbers(swapper: FaceSwapper):
-    plain = swapper.swap(WOMAN, GROUP, target_face=2, source_face=0, seed=3)
+    plain = swapper.swap(WOMAN, GROUP, target_face=2, source_face=0, seed=3, guidance_scale=1.0)
     numbers = swapper.swap(
         WOMAN, GROUP, target_face=np.int64(2), source_face=np.uint8(0), seed=np.int64(3),
         num_inference_steps=np.int32(plain.provenance["num_inference_steps"]), guidance_scale=np.float32(1),
