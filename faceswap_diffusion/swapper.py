@@ -501,7 +501,7 @@ class FaceSwapper:
                 reference_mask_image=[reference.coverage for reference in shown] or None,
                 identity_embeds=torch.cat([person.identity_embeds for person in people[batch]]),
                 source_clip_embeds=torch.cat([person.source_clip_embeds for person in people[batch]]),
-                generator=[torch.Generator().manual_seed(seed) for _ in faces[batch]],
+                generator=[torch.Generator().manual_seed(int(seed)) for _ in faces[batch]],
                 output_type="np",
                 return_dict=False,
                 **settings,

@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import os
-import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -93,9 +92,8 @@ _writer: ShardWriter
 
 
 def _start_worker(build: Callable[..., ShardWriter], *arguments: Any) -> None:
-    """Makes a process ready, which ends when its parent does, or at once and silently on Ctrl-C."""
+    """Makes a process ready, which ends when its parent does."""
     global _writer
-    signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
