@@ -68,8 +68,9 @@ def test_ctrl_c_during_a_swap_is_one_line_and_130(tmp_path: Path):
     output = tmp_path / "out" / "swapped.png"
     line = ["swap", SOURCE, TARGET, "-o", output, "--checkpoint", tmp_path / "tiny", "--steps", "1000"]
     running = subprocess.Popen(
-        [sys.executable, "-m", "faceswap_diffusion", *map(str, line)], stdout=subprocess.PIPE, stderr=terminal
-    )
+        [sys.executable, "-m", "faceswap_diffusion", *map(str, line)], stdout=subprocess.PIPE, stderr=terminal,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's background ignores it
+    )  # fmt: skip
     os.close(terminal)
     told = b""
     while b"swapping" not in told:

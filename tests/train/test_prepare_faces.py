@@ -113,6 +113,7 @@ def test_ctrl_c_is_one_line_and_130(example_images, tmp_path):
     running = subprocess.Popen(
         command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's background ignores it
     )  # fmt: skip
     while running.poll() is None and not list(tmp_path.glob("faces/*.arrow")):
         time.sleep(0.01)
