@@ -37,7 +37,7 @@ install: $(VENV)/.dev
 
 swap: $(VENV)/.core
 	@mkdir -p outputs
-	@$(BIN)/faceswap-diffusion swap $(SOURCE) $(TARGET) --output outputs/swap.png
+	@$(BIN)/faceswap-diffusion swap $(SOURCE) $(TARGET) --output outputs/swap.png --overwrite
 	@echo "The picture is at $(CURDIR)/outputs/swap.png"
 
 toy: $(VENV)/.dev
@@ -46,7 +46,8 @@ toy: $(VENV)/.dev
 	$(BIN)/python train/prepare_faces.py $(TOY)/photos --aligned --output_dir $(TOY)/faces
 	$(BIN)/accelerate launch train/train_faceswap.py --config train/recipes/toy.yaml --max_train_steps $(STEPS) \
 		--train_data_dir $(TOY)/faces --validation_data_dir $(TOY)/faces --output_dir $(TOY)/run
-	$(BIN)/faceswap-diffusion swap $(SOURCE) $(TARGET) --checkpoint $(TOY)/run/pipeline --output $(TOY)/swap.png
+	$(BIN)/faceswap-diffusion swap $(SOURCE) $(TARGET) --checkpoint $(TOY)/run/pipeline --output $(TOY)/swap.png \
+		--overwrite
 	@echo "Curves, swaps, checkpoint and its card are in $(CURDIR)/$(TOY)/run, a swap is $(CURDIR)/$(TOY)/swap.png"
 
 test: $(VENV)/.dev

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from faceswap_diffusion import __version__
+from faceswap_diffusion.console import ready_streams, say
 from faceswap_diffusion.evaluation import command as evaluation_command
 from faceswap_diffusion.fetch import FETCHABLE, fetch
 from faceswap_diffusion.model_files import MODEL_FILES
@@ -87,6 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     faces = commands.add_parser("faces", parents=[common], help="list and draw the faces found in a photo")
     faces.add_argument("photo", metavar="PHOTO")
     faces.add_argument("-o", "--output", metavar="OUT", help="also write the photo with the faces drawn into it")
+    faces.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     faces.set_defaults(run=run_faces)
     _add_convert_commands(commands.add_parser("convert", help="convert checkpoints from and to other layouts"), common)
     evaluate = commands.add_parser(
@@ -115,11 +117,15 @@ def _add_swap_arguments(swap: argparse.ArgumentParser) -> None:
     add = swap.add_argument
     add("sources", nargs="+", metavar="SOURCE", help="photo of who to become; several are averaged, but see --map")
     add("target", metavar="TARGET", help="photo to change")
-    add("-o", "--output", required=True, metavar="OUT", help="where to write the result: .png, .jpg or .webp")
+    add("-o", "--output", required=True, metavar="OUT",
+        help="where to write the result: .png, .jpg, .webp, .tif, .avif or .bmp")  # fmt: skip
+    add("--overwrite", action="store_true", help="replace OUT if it exists")
     add("--region", default="face",
         help="face, head (with its hair), hair, skin, brows, eyes, nose, mouth, features (brows, eyes, nose and "
         "mouth) or accessories (glasses and earrings, if the face parser knows them) (default: face)")  # fmt: skip
-    add("--mask", metavar="MASK", help="picture as large as TARGET, white where to repaint, in place of --region")
+    add("--mask", metavar="MASK",
+        help="picture as large as TARGET, white where to repaint, black or transparent elsewhere, in place of "
+        "--region")  # fmt: skip
     add("--source-face", type=face_choice, default="largest", metavar="FACE",
         help="in the sources: largest, or an index, 0 being leftmost (default: largest)")  # fmt: skip
     add("--target-face", type=face_choice, default="largest", metavar="FACE",
@@ -185,9 +191,10 @@ def run_swap(args: argparse.Namespace) -> int:
     from faceswap_diffusion.provenance import check_output
 
     started = time.perf_counter()
-    check_output(args.output)
-    for path in (*args.sources, args.target):
-        load_photo(path)  # before torch and the networks are loaded, which takes seconds
+    check_output(args.output, overwrite=args.overwrite)
+    # All of this before torch and the networks are loaded, which takes seconds.
+    sources, target = [load_photo(path) for path in args.sources], load_photo(args.target)
+    check_output(args.output, overwrite=args.overwrite, size=target.size, has_alpha=target.is_transparent)
     _silence_libraries()
     from faceswap_diffusion.swapper import FaceSwapper
 
@@ -201,8 +208,8 @@ def run_swap(args: argparse.Namespace) -> int:
     swapper.pipeline.set_progress_bar_config(disable=None, desc="swapping", file=sys.stderr)
     start_seconds = time.perf_counter() - started
     result = swapper.swap(
-        args.sources if args.mapping or len(args.sources) > 1 else args.sources[0],
-        args.target,
+        sources,
+        target,
         region=args.region,
         source_face=args.source_face,
         target_face=args.target_face,
@@ -226,10 +233,10 @@ def run_swap(args: argparse.Namespace) -> int:
             "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
             "provenance": result.provenance,
         }
-        print(json.dumps(report, indent=2))
+        say(json.dumps(report, indent=2))
     else:
         swapped = ", ".join(map(str, result.swapped))
-        print(f"{args.output}: swapped face {swapped} of {len(result.faces)} in {sum(seconds.values()):.1f} s")
+        say(f"{args.output}: swapped face {swapped} of {len(result.faces)} in {sum(seconds.values()):.1f} s")
     return 0
 
 
@@ -239,19 +246,21 @@ def run_faces(args: argparse.Namespace) -> int:
     from faceswap_diffusion.provenance import check_output, save_image
 
     if args.output:
-        check_output(args.output)
+        check_output(args.output, overwrite=args.overwrite)
     photo = load_photo(args.photo)
+    if args.output:
+        check_output(args.output, overwrite=args.overwrite, size=photo.size)
     faces = _quiet_analyzer().analyze(photo.rgb)
     if args.output:
         save_image(draw_faces(photo.rgb, faces), args.output, provenance=None)
     if args.json:
         height, width = photo.rgb.shape[:2]
         report = {"photo": args.photo, "width": width, "height": height, "faces": [describe_face(f) for f in faces]}
-        print(json.dumps(report, indent=2))
+        say(json.dumps(report, indent=2))
     else:
-        print(f"{args.photo}: {len(faces)} face{'' if len(faces) == 1 else 's'}")
+        say(f"{args.photo}: {len(faces)} face{'' if len(faces) == 1 else 's'}")
         for index, face in enumerate(faces):
-            print(f"  {index}: {face_line(face)}")
+            say(f"  {index}: {face_line(face)}")
     return 0
 
 
@@ -305,9 +314,9 @@ def run_convert_from_stable_diffusion(args: argparse.Namespace) -> int:
 
 def _print_conversion(args: argparse.Namespace, report: "ConversionReport") -> int:
     if args.json:
-        print(json.dumps({"output": args.output, **asdict(report)}, indent=2))
+        say(json.dumps({"output": args.output, **asdict(report)}, indent=2))
     else:
-        print("\n".join([f"{args.output}: converted", *report.lines()]))
+        say("\n".join([f"{args.output}: converted", *report.lines()]))
     return 0
 
 
@@ -316,12 +325,13 @@ def run_doctor(args: argparse.Namespace) -> int:
     from faceswap_diffusion.doctor import examine, format_report
 
     report = examine()
-    print(json.dumps(report, indent=2) if args.json else format_report(report))
+    say(json.dumps(report, indent=2) if args.json else format_report(report))
     return 1 if report["problems"] else 0
 
 
 def run_evaluate(args: argparse.Namespace) -> int:
     """Measures swaps."""
+    evaluation_command.check_extra()
     _silence_libraries()
     return evaluation_command.run(args)
 
@@ -330,10 +340,10 @@ def run_fetch(args: argparse.Namespace) -> int:
     """Gets model files, and says where they are and under which licences."""
     paths = {name: str(fetch(name)) for name in args.names}
     if args.json:
-        print(json.dumps(paths, indent=2))
+        say(json.dumps(paths, indent=2))
     else:
         for name, path in paths.items():
-            print(f"{path}: {MODEL_FILES[name].licence}")
+            say(f"{path}: {MODEL_FILES[name].licence}")
     return 0
 
 
@@ -406,7 +416,6 @@ def _silence_libraries() -> None:
     for library in (diffusers_logging, transformers_logging):
         library.set_verbosity(logging.CRITICAL)  # what goes wrong is raised as well
         library.disable_progress_bar()
-    logging.basicConfig(format=f"{PROG}: warning: %(message)s")  # of our own modules
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -416,16 +425,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv (`Sequence[str]`, *optional*): The arguments; `sys.argv` if left out.
 
     Returns:
-        `int`: Exit status: 0 done, 1 unexpected failure, 2 something is wrong with what was given.
+        `int`: Exit status: 0 done, 1 unexpected failure, 2 something is wrong with what was given, 130 interrupted.
     """
+    ready_streams()
+    logging.basicConfig(format=f"{PROG}: warning: %(message)s")  # of our own modules
     args = build_parser().parse_args(argv)
     try:
         return args.run(args)
+    except KeyboardInterrupt:
+        say(f"{PROG}: interrupted", error=True)
+        return 130
     except Exception as error:
         if args.debug:
             traceback.print_exc()
         is_users = isinstance(error, ValueError | FileNotFoundError | IsADirectoryError | PermissionError)
         message = " ".join(str(error).split()) or type(error).__name__
         hint = "" if is_users or args.debug else f" ({type(error).__name__}; --debug shows where)"
-        print(f"{PROG}: error: {message}{hint}", file=sys.stderr)
+        say(f"{PROG}: error: {message}{hint}", error=True)
         return 2 if is_users else 1

@@ -11,7 +11,7 @@ from faceswap_diffusion.model_files import MODEL_FILES, ModelFileError, model_pa
 
 PACKAGES = (
     "torch", "diffusers", "transformers", "accelerate", "safetensors", "numpy", "pillow",
-    "ai-edge-litert", "onnxruntime", "insightface", "xformers",
+    "pillow-heif", "ai-edge-litert", "onnxruntime", "insightface", "xformers",
 )  # fmt: skip
 OPENCV_DISTRIBUTIONS = (
     "opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python",

@@ -8,6 +8,8 @@ import PIL.Image
 import torch
 import torch.nn.functional as F
 
+from faceswap_diffusion.masks.inpaint import read_mask
+
 ImageInput: TypeAlias = (
     PIL.Image.Image | np.ndarray | torch.Tensor | list[PIL.Image.Image] | list[np.ndarray] | list[torch.Tensor]
 )
@@ -122,7 +124,8 @@ def image_to_tensor(image: PIL.Image.Image | np.ndarray | torch.Tensor, channels
     """Turns one picture, or a batch of them in one array or tensor, into a float tensor.
 
     Args:
-        image (`PIL.Image.Image`, `np.ndarray` or `torch.Tensor`): RGB (`channels` 3) or grey (`channels` 1). Arrays
+        image (`PIL.Image.Image`, `np.ndarray` or `torch.Tensor`): RGB (`channels` 3) or grey (`channels` 1), where a
+            picture's alpha counts as in [`masks.inpaint.read_mask`]. Arrays
             `(H, W, C)` or `(B, H, W, C)`, tensors `(C, H, W)` or `(B, C, H, W)`, where grey ones may lack C; bytes or
             floats in [0, 1].
         channels (`int`): 3 or 1.
@@ -135,7 +138,7 @@ def image_to_tensor(image: PIL.Image.Image | np.ndarray | torch.Tensor, channels
         ValueError: If the shape or the range does not fit.
     """
     if isinstance(image, PIL.Image.Image):
-        image = np.asarray(image.convert("RGB" if channels == 3 else "L"))
+        image = np.asarray(image.convert("RGB")) if channels == 3 else read_mask(image)
     if isinstance(image, np.ndarray):
         lacks_channel = channels == 1 and (image.ndim == 2 or image.shape[-1] != 1)
         pixels = torch.from_numpy(np.array(image[..., None] if lacks_channel else image))

@@ -1,11 +1,12 @@
 """Photo in, photo out: the only place that chains detection, masks, diffusion and compositing."""
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -135,13 +136,17 @@ class SwapResult:
     provenance: dict[str, Any]
     source_shown: list[float] | None = None
 
-    def save(self, path: str | PathLike) -> None:
+    def save(self, path: str | PathLike | BinaryIO, file_format: str | None = None) -> None:
         """Saves `image`, marked in its metadata as made with AI.
+
+        Args:
+            path (`str | PathLike | BinaryIO`): Where to; a path's suffix tells the format.
+            file_format (`str`, *optional*): What is written into an open file, see [`provenance.save_image`].
 
         Raises:
             ValueError: If it cannot be saved there, see [`provenance.save_image`].
         """
-        save_image(self.image, path, provenance=self.provenance)
+        save_image(self.image, path, provenance=self.provenance, file_format=file_format)
 
 
 class Stopwatch:
@@ -221,8 +226,8 @@ class FaceSwapper:
         target: PhotoLike,
         *,
         region: str = "face",
-        source_face: str | int = "largest",
-        target_face: str | int | PhotoLike = "largest",
+        source_face: str | int | np.integer = "largest",
+        target_face: str | int | np.integer | PhotoLike = "largest",
         mapping: Mapping[int, int] | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
@@ -230,7 +235,7 @@ class FaceSwapper:
         color_match: bool = True,
         skin_texture: bool = True,
         seed: int = 0,
-        mask_image: MaskLike | str | PathLike | None = None,
+        mask_image: MaskLike | PhotoLike | None = None,
         callback_on_step_end: Callable[..., dict[str, Any]] | None = None,
     ) -> SwapResult:
         """Puts the face of a source into a target photo.
@@ -238,10 +243,11 @@ class FaceSwapper:
         The seed belongs to the face: alone or together with others, the same face comes out.
 
         Args:
-            source (`str | PathLike | PIL.Image.Image | np.ndarray` or a list): Photo of who to become; a list holds
-                photos of one person, which are averaged. With `mapping` a list holds people, each a photo or a list of
-                photos.
-            target (`str | PathLike | PIL.Image.Image | np.ndarray`): Photo to change; arrays (H, W, 3) uint8 RGB.
+            source (`str | PathLike | BinaryIO | PIL.Image.Image | np.ndarray | Photo` or a list): Photo of who to
+                become; a list holds photos of one person, which are averaged. With `mapping` a list holds people, each
+                a photo or a list of photos.
+            target (`str | PathLike | BinaryIO | PIL.Image.Image | np.ndarray | Photo`): Photo to change; arrays
+                (H, W, 3) uint8 RGB.
             region (`str`): What to repaint, a key of `masks.regions.REGIONS`: "face", "head" (face and hair), ...
             source_face (`str | int`): Whom the sources show: "largest", or an index, 0 being leftmost.
             target_face (`str | int` or photo): "largest", "all", an index, 0 being leftmost, or a photo of the person
@@ -257,9 +263,9 @@ class FaceSwapper:
             skin_texture (`bool`): Whether to give it the photo's texture, as far as that is too fine for the crop that
                 was repainted: pores, grain and fine lines. Where the source's drawn face is, it has its own.
             seed (`int`): Of all randomness.
-            mask_image (`PIL.Image.Image | np.ndarray | torch.Tensor` or path, *optional*): White = repaint, as large
-                as the target, in place of `region`. It counts within each face's aligned crop; where it is black the
-                photo is unchanged.
+            mask_image (`PIL.Image.Image | np.ndarray | torch.Tensor` or file, *optional*): White = repaint, black or
+                transparent = not, as large as the target, in place of `region`. It counts within each face's aligned
+                crop; where it is black the photo is unchanged.
             callback_on_step_end (`Callable`, *optional*): Called after each denoising step as diffusers' pipelines do.
 
         Returns:
@@ -278,6 +284,7 @@ class FaceSwapper:
         faces = self.analyzer.analyze(photo.rgb)
         if mapping is None:
             mapping = dict.fromkeys(self.choose_faces(photo, faces, target_face), 0)
+        mapping = {int(face): int(person) for face, person in mapping.items()}
         _check_mapping(mapping, len(faces), len(people_photos), photo.name)
         watch.lap("detect")
         people = {
@@ -329,7 +336,7 @@ class FaceSwapper:
         }
         return SwapResult(image, faces, swapped, mask, watch.seconds, provenance, source_shown)
 
-    def choose_faces(self, photo: Photo, faces: list[Face], which: str | int | PhotoLike) -> list[int]:
+    def choose_faces(self, photo: Photo, faces: list[Face], which: str | int | np.integer | PhotoLike) -> list[int]:
         """Chooses faces of the target.
 
         Args:
@@ -343,9 +350,9 @@ class FaceSwapper:
         Raises:
             NoFaceFoundError: If there is none such.
         """
-        if isinstance(which, int):
+        if isinstance(which, int | np.integer):
             select_face(faces, which, where=photo.name)
-            return [which]
+            return [int(which)]
         largest = select_face(faces, "largest", where=photo.name)
         if isinstance(which, str) and which in ("largest", "all"):
             return [index for index, face in enumerate(faces) if which == "all" or face is largest]
@@ -395,7 +402,9 @@ class FaceSwapper:
         return identity_geometry(landmarks, pose, expression, coefficients)
 
     @torch.no_grad()
-    def encode_person(self, photos: Sequence[Photo], which: str | int = "largest", region: str = "face") -> Person:
+    def encode_person(
+        self, photos: Sequence[Photo], which: str | int | np.integer = "largest", region: str = "face"
+    ) -> Person:
         """Encodes who to become: the mean over photos of one person.
 
         It warns of photos that seem to show somebody else, and if all of them together show little of the face.
@@ -494,7 +503,7 @@ class FaceSwapper:
                 reference_mask_image=[reference.coverage for reference in shown] or None,
                 identity_embeds=torch.cat([person.identity_embeds for person in people[batch]]),
                 source_clip_embeds=torch.cat([person.source_clip_embeds for person in people[batch]]),
-                generator=[torch.Generator().manual_seed(seed) for _ in faces[batch]],
+                generator=[torch.Generator().manual_seed(int(seed)) for _ in faces[batch]],
                 output_type="np",
                 return_dict=False,
                 **settings,
@@ -670,11 +679,11 @@ def paste_faces(
     return rgb, changed
 
 
-def _check_choice(target_face: str | int | PhotoLike, mapping: Mapping[int, int] | None) -> None:
+def _check_choice(target_face: str | int | np.integer | PhotoLike, mapping: Mapping[int, int] | None) -> None:
     """Finds out early what cannot be meant."""
     if mapping is not None and not (isinstance(target_face, str) and target_face == "largest"):
         raise ValueError("target_face and mapping both say which face to swap: give one of them")
-    if isinstance(target_face, str) and target_face not in ("largest", "all") and not Path(target_face).exists():
+    if isinstance(target_face, str) and target_face not in ("largest", "all") and not os.path.exists(target_face):
         wanted = "'largest', 'all', an index counted from 0 at the left, or a photo of the person"
         raise ValueError(f"target_face is {target_face!r}: give {wanted}")
 
@@ -691,10 +700,11 @@ def _load_people(source: Any, people: bool) -> list[list[Photo]]:
     ]
 
 
-def _load_mask(mask_image: MaskLike | str | PathLike, photo: Photo) -> np.ndarray:
+def _load_mask(mask_image: MaskLike | PhotoLike, photo: Photo) -> np.ndarray:
     """Reads a user's mask for a photo: (H, W) float32 in [0, 1]."""
-    if isinstance(mask_image, str | PathLike):
-        mask_image = Image.fromarray(load_photo(mask_image, "mask").rgb)
+    if not isinstance(mask_image, Image.Image | np.ndarray | torch.Tensor):
+        drawn = load_photo(mask_image, "mask")
+        mask_image = drawn.with_pixels(drawn.rgb)
     height, width = photo.rgb.shape[:2]
     return prepare_mask(mask_image, (width, height))[0].numpy()
 

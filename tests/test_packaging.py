@@ -20,8 +20,9 @@ FORBIDDEN = {"torchvision", "pickle", "mediapipe", "sklearn"}
 RESTRICTED_UNPICKLER = PACKAGE / "evaluation" / "lpips.py"  # reads arrays and refuses everything else
 # Imported only where one asks for it.
 EXTRAS = {
-    "evaluation": {"jinja2", "onnxruntime", "scipy", "skimage"},
+    "evaluation": {"jinja2", "onnxruntime", "psutil", "scipy", "skimage"},
     "faces": {"insightface"},
+    "photos.py": {"pillow_heif"},
     "training": {
         "bitsandbytes",
         "datasets",
@@ -110,7 +111,14 @@ def test_core_needs_one_headless_opencv_and_no_compiler(wheel):
     core = requirement_names(wheel.metadata.core.dependencies)
     assert {name for name in core if "opencv" in name} == {"opencv-python-headless"}
     assert not core & {"torchvision", "mediapipe", "dlib", "insightface", "onnxruntime", "xformers"}
-    assert set(wheel.metadata.core.optional_dependencies) == {"insightface", "xformers", "train", "eval", "dev"}
+    assert set(wheel.metadata.core.optional_dependencies) == {
+        "heif",
+        "insightface",
+        "xformers",
+        "train",
+        "eval",
+        "dev",
+    }
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -1,6 +1,9 @@
 """Photos of every kind come in as upright 8-bit RGB, and go out with what they had."""
 
 import io
+import logging
+import random
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +82,100 @@ def test_an_exif_thumbnail_of_the_old_face_is_not_carried_over(tmp_path):
     assert b"\xff\xd8\xff" not in photo.exif
 
 
+def exif_with(**entries: tuple[int, int, bytes]) -> bytes:
+    """EXIF whose entries, by tag name, are a type, a count and four bytes; a well-formed Model comes first."""
+    rows = [(ExifTags.Base.Model, 2, 4, b"cam\0"), *((ExifTags.Base[tag], *entry) for tag, entry in entries.items())]
+    rows.sort()
+    table = b"".join(
+        tag.to_bytes(2, "little") + kind.to_bytes(2, "little") + count.to_bytes(4, "little") + value
+        for tag, kind, count, value in rows
+    )
+    numbers = (10).to_bytes(4, "little") + (1).to_bytes(4, "little") * 15
+    head = b"Exif\0\0II*\0" + (8).to_bytes(4, "little") + len(rows).to_bytes(2, "little")
+    offset = len(head) - 6 + len(table) + 4
+    return head + table.replace(b"AWAY", offset.to_bytes(4, "little")) + bytes(4) + numbers
+
+
+ODD_EXIF = {
+    "orientation as text": exif_with(Orientation=(2, 2, b"6\0\0\0")),
+    "orientation as a fraction": exif_with(Orientation=(5, 1, b"AWAY")),
+    "resolution as text": exif_with(XResolution=(2, 4, b"72d\0")),
+    "maker as a fraction": exif_with(Make=(5, 1, b"AWAY")),
+    "unit as a float": exif_with(ResolutionUnit=(11, 1, b"\0\0\0\x40")),
+    "details that lead nowhere": exif_with(ExifOffset=(4, 1, b"\xff\xff\xff\x7f")),
+    "details that are no offset": exif_with(ExifOffset=(2, 4, b"abc\0")),
+    "places that are a fraction": exif_with(GPSInfo=(5, 1, b"AWAY")),
+}
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("kind", ODD_EXIF)
+def test_odd_exif_costs_a_warning_and_keeps_pixels_and_the_rest(tmp_path, caplog, kind, file_format):
+    exact = {"quality": 100, "subsampling": 0} if file_format == "JPEG" else {"lossless": True}
+    path = saved(tmp_path, Image.fromarray(gradient()), "odd", format=file_format, exif=ODD_EXIF[kind], **exact)
+    photo = load_photo(path)
+    assert np.abs(photo.rgb.astype(int) - gradient()).max() <= 4
+    assert photo.exif is not None
+    kept = Image.Exif()
+    kept.load(photo.exif)
+    assert kept[ExifTags.Base.Model] == "cam"
+    assert len(caplog.messages) <= 1
+    assert all(message.startswith(f"{path}: what of its EXIF is damaged") for message in caplog.messages)
+    assert np.array_equal(load_photo(photo.with_pixels(photo.rgb)).rgb, photo.rgb)
+
+
+def test_an_orientation_that_is_no_number_is_told_and_not_guessed(tmp_path, caplog):
+    path = saved(tmp_path, Image.fromarray(gradient()), "odd.png", exif=ODD_EXIF["orientation as text"])
+    assert np.array_equal(load_photo(path).rgb, gradient())
+    assert caplog.messages == [f"{path}: what of its EXIF is damaged is left out"]
+
+
+@pytest.mark.parametrize(
+    "block", [b"", b"Exif\0\0", b"Exif\0\0II", b"Exif\0\0nonsense", b"Exif\0\0II*\0\xff\xff\xff\xff"]
+)
+def test_an_exif_block_without_sense_is_left_out(tmp_path, block):
+    path = saved(tmp_path, Image.fromarray(gradient()), "odd.jpg", exif=block, quality=100, subsampling=0)
+    photo = load_photo(path)
+    assert np.abs(photo.rgb.astype(int) - gradient()).max() <= 4
+    assert photo.exif is None
+
+
+def test_no_change_of_exif_bytes_stops_a_photo_or_its_saving(caplog):
+    caplog.set_level(logging.CRITICAL)
+    exif, content = Image.Exif(), io.BytesIO()
+    exif[ExifTags.Base.Model], exif[ExifTags.Base.XResolution], exif[ExifTags.Base.Orientation] = "a camera", 72.0, 1
+    exif[ExifTags.IFD.Exif] = {ExifTags.Base.FNumber: 2.8, ExifTags.IFD.Interop: {1: "R98"}}
+    exif[ExifTags.IFD.GPSInfo] = {ExifTags.GPS.GPSLatitude: (1.0, 2.0, 3.0)}
+    block = exif.tobytes()
+    Image.new("RGB", (8, 8), (90, 120, 60)).save(content, "JPEG", exif=block)
+    whole, dice = content.getvalue(), random.Random(0)
+    for _ in range(300):
+        changed = bytearray(block)
+        for _ in range(dice.choice([1, 2, 4, 8])):
+            changed[dice.randrange(6, len(block))] = dice.randrange(256)
+        photo = load_photo(io.BytesIO(whole.replace(block, bytes(changed))))
+        assert photo.rgb.shape == (8, 8, 3)
+        assert photo.exif is None or load_photo(photo.with_pixels(photo.rgb)).exif == photo.exif
+
+
+def test_avif_whose_exif_its_decoder_rejects(caplog):
+    exif, content = Image.Exif(), io.BytesIO()
+    exif[ExifTags.Base.Model] = "a camera"
+    Image.new("RGB", (8, 8), (90, 120, 60)).save(content, "AVIF", exif=exif)
+    head = exif.tobytes()[6:14]
+    assert head in content.getvalue()
+    photo = load_photo(io.BytesIO(content.getvalue().replace(head, b"nonsense")))
+    assert np.abs(photo.rgb.astype(int) - (90, 120, 60)).max() <= 4
+    assert photo.exif is None
+    assert len(caplog.messages) == 1
+
+
+def test_a_well_formed_photo_says_nothing(tmp_path, caplog, example_images):
+    for name in ("p001_portrait.jpg", "group.jpg"):
+        load_photo(example_images / name)
+    assert caplog.messages == []
+
+
 def test_grey_stays_grey():
     grey = gradient()[..., 0]
     for picture in (Image.fromarray(grey), grey):
@@ -155,6 +252,67 @@ def test_animation_gives_its_first_frame(tmp_path):
     assert load_photo(path).rgb[0, 0].tolist() == [255, 0, 0]
 
 
+@pytest.mark.parametrize(
+    ("name", "several"), [("m.gif", True), ("m.webp", True), ("m.png", True), ("m.tif", True), ("m.avif", True)]
+)
+def test_a_file_of_several_pictures_says_that_one_is_taken(tmp_path, caplog, name, several):
+    first, second = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
+    load_photo(saved(tmp_path, first, f"single_{name}"))
+    assert caplog.messages == []
+    path = saved(tmp_path, first, name, save_all=True, append_images=[second])
+    assert np.abs(load_photo(path).rgb[0, 0].astype(int) - (255, 0, 0)).max() <= 4
+    assert caplog.messages == [f"{path} holds several pictures: only the first is taken"]
+
+
+def test_files_in_memory_and_open_files(tmp_path):
+    path = saved(tmp_path, Image.fromarray(gradient()), "plain.png")
+    memory = io.BytesIO()
+    memory.write(path.read_bytes())  # and left at its end
+    for _ in range(2):
+        assert np.array_equal(load_photo(memory, "upload").rgb, gradient())
+    assert load_photo(memory, "upload").name == "upload"
+    with path.open("rb") as file:
+        assert np.array_equal(load_photo(file).rgb, gradient())
+        assert load_photo(file).name == str(path)
+    with pytest.raises(ValueError, match="cannot read upload: it is empty"):
+        load_photo(io.BytesIO(), "upload")
+
+
+def test_a_photo_comes_back_as_it_is():
+    photo = load_photo(gradient())
+    assert load_photo(photo) is photo
+
+
+def test_a_name_that_is_too_long_is_told():
+    with pytest.raises(ValueError, match=r"cannot read n+: File name too long"):
+        load_photo("n" * 300)
+
+
+HEIC_HEAD = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+
+
+def test_heic_without_its_extra_names_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ValueError, match=r"it is HEIC or HEIF, which needs: pip install 'faceswap-diffusion\[heif\]'"):
+        load_photo(write(tmp_path / "phone.heic", HEIC_HEAD))
+
+
+def test_heic_with_its_extra(tmp_path):
+    heif = pytest.importorskip("pillow_heif")
+    picture = Image.new("RGB", (64, 48), (200, 80, 40))
+    picture.paste((20, 60, 220), (0, 0, 32, 48))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Model] = "a phone"
+    heif.from_pillow(picture).save(tmp_path / "phone.heic", quality=95, exif=exif.tobytes())
+    photo = load_photo(tmp_path / "phone.heic")
+    assert photo.rgb.shape == (48, 64, 3)
+    assert np.abs(photo.rgb[24, [8, 56]].astype(int) - [(20, 60, 220), (200, 80, 40)]).max() <= 12
+    assert photo.exif is not None
+    assert b"a phone" in photo.exif
+    with pytest.raises(ValueError, match="damaged"):
+        load_photo(write(tmp_path / "cut.heic", HEIC_HEAD))
+
+
 def test_rgb_profile_is_carried_and_a_grey_one_applied(tmp_path):
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     photo = load_photo(saved(tmp_path, Image.fromarray(gradient()), "profile.png", icc_profile=srgb))
@@ -178,6 +336,17 @@ def truncated(tmp_path: Path, suffix: str) -> Path:
     return path
 
 
+def float_rgb_tiff() -> bytes:
+    """A TIFF of one pixel of three floats, which Pillow does not read."""
+    tags = [(256, 1), (257, 1), (258, 32), (259, 1), (262, 2), (273, 8), (277, 3), (278, 1), (279, 12), (339, 3)]
+    table = b"".join(
+        tag.to_bytes(2, "little") + (3).to_bytes(2, "little") + (1).to_bytes(4, "little") + value.to_bytes(4, "little")
+        for tag, value in tags
+    )
+    pixels = np.array([0.1, 0.5, 2.0], "<f4").tobytes()
+    return b"II*\0" + (20).to_bytes(4, "little") + pixels + len(tags).to_bytes(2, "little") + table + bytes(4)
+
+
 def write(path: Path, content: bytes) -> Path:
     path.write_bytes(content)
     return path
@@ -192,7 +361,11 @@ def write(path: Path, content: bytes) -> Path:
         (lambda folder: write(folder / "text.png", b"this is a text"), "empty or no picture"),
         (lambda folder: truncated(folder, ".jpg"), "cut short"),
         (lambda folder: truncated(folder, ".png"), "cut short"),
-        (lambda folder: saved(folder, Image.fromarray(np.zeros((2, 2), np.float32)), "f.tiff"), "floating"),
+        (
+            lambda folder: saved(folder, Image.fromarray(np.zeros((2, 2), np.float32)), "f.tiff"),
+            r"f\.tiff: its pixels are floating",
+        ),
+        (lambda folder: write(folder / "hdr.tif", float_rgb_tiff()), "a TIFF of an unusual kind"),
     ],
 )
 def test_bad_files_give_one_line_that_names_the_file(tmp_path, make, said):
@@ -207,7 +380,7 @@ def test_bad_files_give_one_line_that_names_the_file(tmp_path, make, said):
 def test_picture_bomb(tmp_path, monkeypatch):
     path = saved(tmp_path, Image.new("1", (2000, 2000)), "bomb.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)
-    with pytest.raises(ValueError, match="too many pixels"):
+    with pytest.raises(ValueError, match="too many pixels, 4 megapixels where 2 are the limit; make it smaller"):
         load_photo(path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3_000_000)
     assert load_photo(path).rgb.shape == (2000, 2000, 3)

@@ -1,5 +1,7 @@
 """Photo to photo, with a pipeline of random weights: what it paints is noise, where and for whom is what counts."""
 
+import io
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -180,6 +182,41 @@ def test_what_is_repainted_beyond_the_face_is_shown_of_the_source(swapper: FaceS
     assert not torch.allclose(face.source_clip_embeds, head.source_clip_embeds)
     torch.testing.assert_close(face.source_clip_embeds, mouth.source_clip_embeds)
     assert not torch.allclose(face.source_clip_embeds, worn.source_clip_embeds)
+
+
+def test_numbers_of_numpy_are_taken_as_numbers(swapper: FaceSwapper):
+    plain = swapper.swap(WOMAN, GROUP, target_face=2, source_face=0, seed=3, guidance_scale=1.0)
+    numbers = swapper.swap(
+        WOMAN, GROUP, target_face=np.int64(2), source_face=np.uint8(0), seed=np.int64(3),
+        num_inference_steps=np.int32(plain.provenance["num_inference_steps"]), guidance_scale=np.float32(1),
+    )  # fmt: skip
+    assert numbers.swapped == plain.swapped == [2]
+    assert np.array_equal(np.asarray(numbers.image), np.asarray(plain.image))
+    numbers.save(io.BytesIO())
+    mapped = swapper.swap([WOMAN], GROUP, mapping={np.int64(2): np.int64(0)}, seed=3)
+    assert mapped.swapped == [2]
+    assert json.dumps(mapped.swapped) == "[2]"
+    with pytest.raises(NoFaceFoundError, match="face 9 was asked for"):
+        swapper.swap(WOMAN, GROUP, target_face=np.int64(9))
+
+
+def test_photos_in_memory_and_a_picture_into_memory(swapper: FaceSwapper, tmp_path: Path):
+    from_paths = swapper.swap(WOMAN, SELFIE)
+    source, target, saved = io.BytesIO(WOMAN.read_bytes()), io.BytesIO(SELFIE.read_bytes()), io.BytesIO()
+    result = swapper.swap(source, target)
+    assert np.array_equal(np.asarray(result.image), np.asarray(from_paths.image))
+    result.save(saved)
+    assert Image.open(saved).format == "PNG"
+    assert np.array_equal(load_photo(saved).rgb, np.asarray(result.image))
+    result.save(tmp_path / "out.png")
+    assert (tmp_path / "out.png").read_bytes() == saved.getvalue()
+    result.save(saved_as_jpeg := io.BytesIO(), "JPEG")
+    assert Image.open(saved_as_jpeg).format == "JPEG"
+    (tmp_path / "again.png").write_bytes(saved.getvalue())
+    assert read_provenance(tmp_path / "again.png") is not None
+    assert np.array_equal(
+        np.asarray(swapper.swap(load_photo(WOMAN), load_photo(SELFIE)).image), np.asarray(result.image)
+    )
 
 
 def test_a_mask_of_the_users_own_takes_the_place_of_the_region(swapper: FaceSwapper, tmp_path: Path):

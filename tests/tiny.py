@@ -167,3 +167,9 @@ def tiny_inputs(seed: int = 0) -> dict[str, Any]:
         "generator": torch.Generator().manual_seed(seed),
         "output_type": "pt",
     }
+
+
+def odd_exif() -> bytes:
+    """EXIF whose orientation is the text "6", which Pillow reads and does not write."""
+    entry = (274).to_bytes(2, "little") + (2).to_bytes(2, "little") + (2).to_bytes(4, "little") + b"6\0\0\0"
+    return b"Exif\0\0II*\0" + (8).to_bytes(4, "little") + (1).to_bytes(2, "little") + entry + bytes(4)

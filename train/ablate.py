@@ -101,7 +101,7 @@ def evaluate(args: Namespace, checkpoints: list[Path]) -> dict[str, dict[str, fl
     command += [part for checkpoint in checkpoints for part in ("--checkpoint", str(checkpoint))]
     subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
     figures: dict[str, dict[str, float]] = defaultdict(dict)
-    with open(report / "figures.csv", newline="") as file:
+    with open(report / "figures.csv", newline="", encoding="utf-8-sig") as file:
         for row in csv.DictReader(file):
             if row["value"]:
                 figures[row["method"]][row["figure"]] = float(row["value"])

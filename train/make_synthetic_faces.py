@@ -250,7 +250,7 @@ class Records:
         path = self.folder / name
         if not path.exists():
             self._append(path, [header])
-        elif path.read_text().partition("\n")[0] != ",".join(header):
+        elif path.read_text(encoding="utf-8-sig").partition("\n")[0] != ",".join(header):
             raise ValueError(f"{path} has other columns than {','.join(header)}: choose another --output_dir")
         return path
 
@@ -258,9 +258,12 @@ class Records:
         with path.open("a", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
 
+    def _rows(self, path: Path) -> csv.DictReader:
+        return csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines())
+
     def done_seeds(self) -> set[int]:
         """Seeds that are in one of the tables."""
-        return {int(row["seed"]) for path in (self.manifest, self.rejected) for row in csv.DictReader(path.open())}
+        return {int(row["seed"]) for path in (self.manifest, self.rejected) for row in self._rows(path)}
 
     def add(self, person: Person) -> None:
         kept = [

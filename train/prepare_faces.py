@@ -3,7 +3,8 @@
     python train/prepare_faces.py PHOTOS --output_dir data/faces
 
 PHOTOS are folders, or tar files of webdataset; --dataset_name takes a data set of the Hugging Face Hub instead.
-CelebAMask-HQ and FFHQ are known by their folders. Crops that are FFHQ-aligned already are prepared with --aligned.
+CelebAMask-HQ and FFHQ are known by their folders, and a folder per person by two photos of each. Crops that are
+FFHQ-aligned already are prepared with --aligned.
 
 `rejected.csv` tells what was left out and why. Stop the script at any time, by any means: run the same command again
 and it goes on with the first shard that is missing, to the same files.
@@ -19,8 +20,10 @@ import torch
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
+from faceswap_diffusion.console import ready_streams, say
 from faceswap_diffusion.devices import available_cores
 from faceswap_diffusion.training.arguments import build_parser
+from faceswap_diffusion.training.person_folders import folder_of, look_into_folders
 from faceswap_diffusion.training.photo_sources import (
     HubPhotos,
     IdentityRule,
@@ -48,7 +51,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     people = parser.add_argument_group("people", "who is who: two pictures of one person may become source and target")
     people.add_argument(
         "--identity", type=IdentityRule, default="auto",
-        help="auto: a manifest.csv beside the photos tells, or CelebA's list; folder: the folder of each photo does",
+        help="auto: a manifest.csv beside the photos tells, or CelebA's list, or folders that are found to hold a "
+        "person each; folder: the folder of each photo does; none: nobody knows",
     )  # fmt: skip
     people.add_argument("--identity_csv", type=Path, help="table with the columns file (relative to it) and identity")
     people.add_argument(
@@ -80,21 +84,47 @@ def open_photos(args: Namespace) -> PhotoSource:
     return open_folders(paths, args.layout, args.identity, args.identity_csv)
 
 
+def recognise_people(photos: PhotoSource) -> None:
+    """Takes folders for people where their photos look so, and says what it assumed."""
+    if any(photos.identities):
+        return
+    found = look_into_folders(photos)
+    if found is None:
+        return
+    if found.are_people:
+        photos.identities = [folder_of(name) for name in photos.names]
+        assumed, other = "are taken for people", "--identity none"
+    else:
+        assumed, other = "are not taken for people, so nobody knows who is who", "--identity folder"
+    say(
+        f"prepare_faces.py: the {found.num_folders} folders of the photos {assumed}: in {found.num_alike} of "
+        f"{found.num_seen} that were looked into, two photos show one person, and {found.num_mixed} of "
+        f"{found.num_neighbours} pairs of folders show the same one ({other} says otherwise)",
+        error=True,
+    )
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = build_parser("prepare_faces.py", __doc__)
     add_arguments(parser)
+    ready_streams()
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     try:
         source = open_photos(args)
+        if args.identity == "auto" and not args.dataset_name:
+            recognise_people(source)
         settings = PreparationSettings(args.resolution, args.aligned or source.aligned, args.face, args.shard_size)
         num_faces, rejections = prepare_faces(source, args.output_dir, settings, args.num_workers)
+    except KeyboardInterrupt:
+        say(f"{parser.prog}: interrupted; the same command goes on from here", error=True)
+        sys.exit(130)
     except ValueError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
+        say(f"{parser.prog}: {error}", error=True)
         sys.exit(2)
     left_out = f"; left out: {count_reasons(rejections)} (see rejected.csv)" if rejections else ""
-    print(f"{num_faces} faces of {len(source)} photos in {args.output_dir}{left_out}")
+    say(f"{num_faces} faces of {len(source)} photos in {args.output_dir}{left_out}")
 
 
 if __name__ == "__main__":

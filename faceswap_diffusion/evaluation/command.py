@@ -1,10 +1,12 @@
 """The command `faceswap-diffusion evaluate`, also as `accelerate launch -m faceswap_diffusion.evaluation`."""
 
 import argparse
-import sys
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from faceswap_diffusion.console import ready_streams, say
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -31,6 +33,7 @@ EXAMPLES = """examples:
   REFace's protocol (all of CelebA-HQ's pictures in one folder):
     faceswap-diffusion evaluate --checkpoint A --protocol celebahq=CelebA-HQ-img -o report
 """
+EXTRA_MODULES = ("jinja2", "onnxruntime", "scipy", "skimage")
 PROTOCOL_NAMES = ("london", "turned", "looks", "self", "celebahq", "ffhq", "casia")
 
 
@@ -74,6 +77,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--device", help="cpu, cuda, mps (default: the fastest there is)")
     add("--dtype", help="float32, float16 or bfloat16 (default: float16 on cuda, else float32)")
+
+
+def check_extra() -> None:
+    """Finds out, before anything slow is imported, whether the packages of the extra `eval` are there.
+
+    Raises:
+        ValueError: If one is missing.
+    """
+    missing = [name for name in EXTRA_MODULES if find_spec(name) is None]
+    if missing:
+        raise ValueError(f"evaluate lacks {', '.join(missing)}: pip install 'faceswap-diffusion[eval]'")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -173,11 +187,11 @@ def write_report(
     report, values = build_report(evaluation, sets, ablated, args.ablate)
     write_data(report, values, sets, evaluation.folder)
     path = write_page(report, values, evaluation, sets, args.without_pictures)
-    sys.stdout.write(f"{format_report(report)}\n\n{card_of_first(report)}\nThe report is at {path}\n")
+    say(f"{format_report(report)}\n\n{card_of_first(report)}\nThe report is at {path}")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command by itself; 2 for a user's error."""
+    """Runs the command by itself; 2 for a user's error, 130 if interrupted."""
     parser = argparse.ArgumentParser(
         prog="python -m faceswap_diffusion.evaluation",
         description=DESCRIPTION,
@@ -185,8 +199,14 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_arguments(parser)
+    ready_streams()
+    args = parser.parse_args(arguments)
     try:
-        return run(parser.parse_args(arguments))
+        check_extra()
+        return run(args)
+    except KeyboardInterrupt:
+        say("interrupted", error=True)
+        return 130
     except ValueError as error:
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        say(f"error: {' '.join(str(error).split())}", error=True)
         return 2

@@ -1,6 +1,5 @@
 """From a swap to its record: what its face is like, and how its pixels differ from the target's."""
 
-import resource
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -156,6 +155,12 @@ def peak_memory_megabytes() -> float:
     """Greatest memory of this process so far, measuring networks included; the GPU's if one was used."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated() / (1 << 20)
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / (1 << 20)
+    import resource  # Windows has none
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 

@@ -15,7 +15,7 @@ from typing import Any
 TURNED_YAW = 15.0
 NUM_SYNTHETIC_PAIRS = 100
 NUM_SELF_PAIRS = 100
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+PICTURES = {".avif", ".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def read_rows(path: Path, columns: set[str]) -> list[dict[str, str]]:
     """
     if not path.is_file():
         raise ValueError(f"{path} is missing: it says which pictures are meant")
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     if not rows or not columns <= rows[0].keys():
         raise ValueError(f"{path}: expected the columns {sorted(columns)}, and rows below them")

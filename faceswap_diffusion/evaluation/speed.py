@@ -13,7 +13,6 @@ import json
 import multiprocessing
 import os
 import platform
-import resource
 import shlex
 import statistics
 import sys
@@ -159,7 +158,13 @@ def peak_memory(device: torch.device) -> int:
     """Bytes at most so far: allocated on a CUDA device, else resident in this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset
     if sys.platform == "darwin":
+        import resource  # Windows has none
+
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Unlike getrusage, this leaves out what the process was forked from.
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -22,7 +22,7 @@ class HasBox(Protocol):
 FaceT = TypeVar("FaceT", bound=HasBox)
 
 
-def select_face(faces: Sequence[FaceT], which: str | int = "largest", *, where: str = "photo") -> FaceT:
+def select_face(faces: Sequence[FaceT], which: str | int | np.integer = "largest", *, where: str = "photo") -> FaceT:
     """Chooses one face.
 
     Args:
@@ -38,7 +38,7 @@ def select_face(faces: Sequence[FaceT], which: str | int = "largest", *, where: 
         NoFaceFoundError: When there is no face, or none of that index.
         ValueError: When `which` is neither `"largest"` nor an index.
     """
-    if which != "largest" and (not isinstance(which, int) or isinstance(which, bool)):
+    if which != "largest" and (not isinstance(which, int | np.integer) or isinstance(which, bool)):
         raise ValueError(f"face {which!r} was asked for: give 'largest' or an index counted from 0 at the left")
     if not faces:
         raise NoFaceFoundError(f"no face found in {where}: use a photo in which a face is visible")
@@ -47,7 +47,7 @@ def select_face(faces: Sequence[FaceT], which: str | int = "largest", *, where: 
     if not 0 <= which < len(faces):
         valid = "the only one is 0" if len(faces) == 1 else f"they are numbered 0 to {len(faces) - 1} from the left"
         raise NoFaceFoundError(f"face {which} was asked for, but {where} has {len(faces)} face(s): {valid}")
-    return faces[which]
+    return faces[int(which)]
 
 
 def nearest_face(embeddings: np.ndarray, reference: np.ndarray, threshold: float) -> int:

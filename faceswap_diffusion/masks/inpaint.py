@@ -11,8 +11,8 @@ def prepare_mask(mask: MaskLike, size: int | tuple[int, int]) -> torch.Tensor:
     """Converts a mask to floats without binarising or resizing it.
 
     Args:
-        mask (`PIL.Image.Image | np.ndarray | torch.Tensor`): White = repaint. A picture of any mode (a colour one
-            counts by its brightness), or an array or tensor (H, W), (1, H, W) or (H, W, 1): bool, 8- or 16-bit
+        mask (`PIL.Image.Image | np.ndarray | torch.Tensor`): White = repaint. A picture of any mode (it counts by its
+            brightness times its alpha), or an array or tensor (H, W), (1, H, W) or (H, W, 1): bool, 8- or 16-bit
             integers, or floats in [0, 1].
         size (`int | tuple[int, int]`): Side, or width and height, that the mask must have, in pixels.
 
@@ -30,10 +30,27 @@ def prepare_mask(mask: MaskLike, size: int | tuple[int, int]) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(values))[None]
 
 
+def read_mask(mask: Image.Image) -> np.ndarray:
+    """Reads a picture as a mask: its brightness times its alpha.
+
+    Args:
+        mask (`PIL.Image.Image`): Of any mode; white = 1, black or transparent = 0.
+
+    Returns:
+        `np.ndarray`: (H, W) float32 in [0, 1].
+    """
+    if mask.mode.startswith("I;16"):
+        return np.asarray(mask).astype(np.float32) / np.iinfo(np.uint16).max
+    values = np.asarray(mask.convert("L")).astype(np.float32) / 255
+    if not mask.has_transparency_data:
+        return values
+    return values * (np.asarray(mask.convert("RGBA").getchannel("A")).astype(np.float32) / 255)
+
+
 def _single_channel(mask: MaskLike) -> np.ndarray:
     """The mask as an array (H, W) in its own type of number."""
     if isinstance(mask, Image.Image):
-        return np.asarray(mask if mask.mode.startswith("I;16") else mask.convert("L"))
+        return read_mask(mask)
     if isinstance(mask, torch.Tensor):
         mask = mask.detach().cpu()
         mask = mask.float() if mask.is_floating_point() else mask  # NumPy has no bfloat16

@@ -44,7 +44,7 @@ class StepTable:
         """The lines: `step` and the values that became known in it."""
         if not self.path.exists():
             return []
-        text = self.path.read_text()
+        text = self.path.read_text(encoding="utf-8-sig")
         whole = text[: text.rfind("\n") + 1]  # a run may have been killed while it wrote the last line
         return [
             {name: float(value) for name, value in row.items() if value} for row in csv.DictReader(io.StringIO(whole))

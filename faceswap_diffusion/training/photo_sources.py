@@ -13,15 +13,14 @@ from typing import Literal, NamedTuple
 
 import datasets
 import numpy as np
-from PIL import Image
 
 from faceswap_diffusion.masks.parsing import LABELS
 from faceswap_diffusion.photos import load_photo
 
 Layout = Literal["auto", "folder", "celebamask-hq", "ffhq"]
-IdentityRule = Literal["auto", "folder"]
+IdentityRule = Literal["auto", "folder", "none"]
 
-IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+IMAGE_SUFFIXES = {".avif", ".bmp", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 """What a picture's file name ends with."""
 
 CELEBAMASK_PARTS = {
@@ -181,7 +180,7 @@ class TarPhotos(PhotoSource):
         place = self.places[index]
         with place.path.open("rb") as file:
             file.seek(place.offset)
-            return _decode(file.read(place.size), self.names[index])
+            return load_photo(io.BytesIO(file.read(place.size)), self.names[index]).rgb
 
 
 class HubPhotos(PhotoSource):
@@ -222,7 +221,7 @@ class HubPhotos(PhotoSource):
             raise ValueError(f"row {index} has no picture")
         if picture["bytes"] is None:
             return load_photo(picture["path"]).rgb
-        return _decode(picture["bytes"], self.names[index])
+        return load_photo(io.BytesIO(picture["bytes"]), self.names[index]).rgb
 
 
 def open_folders(
@@ -235,6 +234,7 @@ def open_folders(
         layout (`str`): "folder" (photos anyhow), "celebamask-hq", "ffhq"; "auto" looks which it is.
         identity (`str`): "folder": the folder that a photo lies in tells who it is. "auto": a `manifest.csv` beside
             the photos does (columns `file` and `identity`, or `seed` as of make_synthetic_faces.py), or CelebA's list.
+            "none": nobody knows.
         identity_csv (`Path`, *optional*): A table of the columns `file` (relative to the table) and `identity` does.
 
     Raises:
@@ -243,8 +243,8 @@ def open_folders(
     for folder in folders:
         if not folder.is_dir():
             raise ValueError(f"there is no folder {folder}: give folders of photos, or nothing but tar files (.tar)")
-    if identity == "folder" and identity_csv:
-        raise ValueError("got --identity folder and --identity_csv: choose one of them")
+    if identity != "auto" and identity_csv:
+        raise ValueError(f"got --identity {identity} and --identity_csv: choose one of them")
     layouts = {_layout_of(folder) if layout == "auto" else layout for folder in folders}
     if layouts == {"folder"}:
         return _open_plain_folders(folders, identity, identity_csv)
@@ -253,6 +253,8 @@ def open_folders(
     if identity == "folder":
         raise ValueError(f"the folders of {folders[0]} are no people: give --identity_csv, or --layout folder")
     photos = CelebAMaskHQ(folders[0]) if layouts == {"celebamask-hq"} else _open_ffhq(folders[0])
+    if identity == "none":
+        photos.identities = [None] * len(photos)
     if identity_csv:
         photos.identities = _identities_by_file(photos.paths, [identity_csv])
     return photos
@@ -298,14 +300,6 @@ class _Place(NamedTuple):
     size: int
 
 
-def _decode(encoded: bytes, name: str) -> np.ndarray:
-    try:
-        with Image.open(io.BytesIO(encoded)) as picture:
-            return load_photo(picture, name).rgb
-    except (OSError, Image.DecompressionBombError) as error:
-        raise ValueError(f"cannot read {name}: {error}") from None
-
-
 def _layout_of(folder: Path) -> Layout:
     if (folder / "CelebA-HQ-img").is_dir():
         return "celebamask-hq"
@@ -323,6 +317,8 @@ def _open_plain_folders(folders: Sequence[Path], identity: IdentityRule, identit
         names += [prefix + path.relative_to(folder).as_posix() for path in found]
     if identity == "folder":
         identities: list[str | None] = [name.rpartition("/")[0] or None for name in names]
+    elif identity == "none":
+        identities = [None] * len(names)
     else:
         manifests = [path for folder in folders for path in sorted(folder.rglob("manifest.csv"))]
         identities = _identities_by_file(paths, [identity_csv] if identity_csv else manifests)

@@ -18,7 +18,7 @@ from faceswap_diffusion.masks.regions import REGIONS
 from faceswap_diffusion.photos import load_photo
 from faceswap_diffusion.provenance import read_provenance
 from tests.hub.imitation import HubImitation, list_files
-from tests.tiny import save_with_few_steps, tiny_pipeline
+from tests.tiny import odd_exif, save_with_few_steps, tiny_pipeline
 
 IMAGES = Path(__file__).parents[2] / "examples" / "images"
 SOURCE, TARGET, GROUP = (str(IMAGES / name) for name in ("p001_portrait.jpg", "p010_selfie.jpg", "group.jpg"))
@@ -188,6 +188,18 @@ def test_a_mask_file_says_where(swap, tmp_path: Path):
     assert not changed[mask == 0].any()
 
 
+def test_a_transparent_part_of_a_mask_is_not_repainted(swap, tmp_path: Path):
+    (face,) = cli._quiet_analyzer().analyze(load_photo(TARGET).rgb)
+    left, top, right, bottom = face.bbox.round().astype(int)
+    layer = np.full((768, 640, 4), (255, 255, 255, 0), np.uint8)
+    layer[top:bottom, left : (left + right) // 2, 3] = 255
+    Image.fromarray(layer).save(tmp_path / "layer.png")
+    assert swap(SOURCE, TARGET, "-o", tmp_path / "out.png", "--mask", tmp_path / "layer.png") == 0
+    changed = (load_photo(tmp_path / "out.png").rgb != load_photo(TARGET).rgb).any(-1)
+    assert changed[layer[..., 3] == 255].mean() > 0.5
+    assert not changed[layer[..., 3] == 0].any()
+
+
 def test_the_first_frame_of_an_animation_is_swapped(swap, tmp_path: Path):
     frames = [Image.open(TARGET).resize((320, 384)), Image.new("RGB", (320, 384))]
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
@@ -298,15 +310,55 @@ def test_a_folder_without_permission_is_refused(swap, tmp_path: Path, capsys):
     assert "no permission" in capsys.readouterr().err
 
 
-def test_a_failure_leaves_an_older_output_alone(swap, tmp_path: Path, capsys):
+def test_what_the_format_cannot_hold_is_told_before_the_networks_are_loaded(swap, tmp_path: Path, capsys):
     photo = Image.open(TARGET)
     photo.putalpha(128)
     photo.save(tmp_path / "alpha.png")
+    Image.new("RGB", (16_384, 8)).save(tmp_path / "wide.png")
+    for target, name, message in (
+        ("alpha.png", "out.jpg", "JPEG has no transparency"),
+        ("alpha.png", "out.bmp", "BMP has no transparency"),
+        ("wide.png", "out.webp", "WEBP holds at most 16383 pixels a side"),
+    ):
+        assert swap(SOURCE, tmp_path / target, "-o", tmp_path / name, "--checkpoint", "nobody/nothing") == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert message in error
+    assert cli.main(["faces", str(tmp_path / "wide.png"), "-o", str(tmp_path / "out.webp")]) == 2
+    assert "WEBP holds at most" in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path)) == ["alpha.png", "wide.png"]
+
+
+def test_a_file_that_exists_is_replaced_only_if_asked_for(swap, tmp_path: Path, capsys):
+    output = tmp_path / "out.png"
+    output.write_bytes(b"older")
+    refused = f"faceswap-diffusion: error: {output} exists: choose another name, or pass --overwrite to replace it\n"
+    assert swap("missing.jpg", "missing.jpg", "-o", output) == 2  # the photos are not even looked for
+    assert capsys.readouterr().err == refused
+    assert cli.main(["faces", TARGET, "-o", str(output)]) == 2
+    assert capsys.readouterr().err == refused
+    assert output.read_bytes() == b"older"
+    assert swap(SOURCE, TARGET, "-o", output, "--steps", 1, "--overwrite") == 0
+    assert read_provenance(output) is not None
+    assert cli.main(["faces", TARGET, "-o", str(output), "--overwrite"]) == 0
+    assert read_provenance(output) is None
+
+
+def test_a_failure_leaves_an_older_output_alone(swap, tmp_path: Path, capsys):
+    Image.new("RGB", (64, 64)).save(tmp_path / "wall.png")
     (tmp_path / "out.jpg").write_bytes(b"older")
-    assert swap(SOURCE, tmp_path / "alpha.png", "-o", tmp_path / "out.jpg", "--steps", 1) == 2
-    assert "JPEG has no transparency" in capsys.readouterr().err
+    assert swap(SOURCE, tmp_path / "wall.png", "-o", tmp_path / "out.jpg", "--overwrite") == 2
+    assert "no face found" in capsys.readouterr().err
     assert (tmp_path / "out.jpg").read_bytes() == b"older"
-    assert sorted(os.listdir(tmp_path)) == ["alpha.png", "out.jpg"]
+    assert sorted(os.listdir(tmp_path)) == ["out.jpg", "wall.png"]
+
+
+def test_odd_exif_is_one_warning(swap, tmp_path: Path, caplog, capsys):
+    Image.open(TARGET).save(tmp_path / "odd.jpg", exif=odd_exif())
+    assert swap(SOURCE, tmp_path / "odd.jpg", "-o", tmp_path / "out.png", "--steps", 1) == 0
+    assert [message for message in caplog.messages if "EXIF" in message] == [
+        f"{tmp_path / 'odd.jpg'}: what of its EXIF is damaged is left out"
+    ]
 
 
 def test_an_altered_model_file_is_refused(swap, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch):

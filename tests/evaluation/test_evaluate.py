@@ -1,6 +1,7 @@
 """The command from end to end: tiny networks and real photos, resumed, shared, refused, and read by others."""
 
 import csv
+import importlib.util
 import json
 import re
 import subprocess
@@ -296,6 +297,28 @@ def test_user_errors_are_one_line_and_leave_nothing(options: list[str], message:
     assert captured.err.count("\n") == 1
     assert captured.out == ""
     assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize("module", command.EXTRA_MODULES)
+def test_without_its_extra_it_says_at_once_how_to_install_it(module: str, tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr(cli, "_silence_libraries", lambda: pytest.fail("slow imports came first"))
+    options = ["--pairs", "/nowhere.csv", "-o", str(tmp_path / "report")]
+    told = f"error: evaluate lacks {module}: pip install 'faceswap-diffusion[eval]'\n"
+    assert cli.main(["evaluate", *options]) == 2
+    assert capsys.readouterr().err == f"faceswap-diffusion: {told}"
+    assert command.main(options) == 2
+    assert capsys.readouterr().err == told
+
+
+@pytest.mark.parametrize("name", ["measurement", "speed"])
+def test_it_can_be_imported_where_there_is_no_resource_module(name: str, monkeypatch):
+    """As on Windows."""
+    monkeypatch.setitem(sys.modules, "resource", None)
+    spec = importlib.util.find_spec(f"faceswap_diffusion.evaluation.{name}")
+    assert spec is not None
+    assert spec.loader is not None
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
 @pytest.mark.parametrize("protocol", ["paris=x", "london", "london="])

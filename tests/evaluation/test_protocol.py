@@ -171,6 +171,16 @@ def test_pairs_of_a_csv_file_are_relative_to_it_and_their_sources_are_the_galler
     assert [path.name for path in pairs.reference_pictures()] == ["b.png", "a.png", "c.png"]
 
 
+def test_a_spreadsheets_csv_file_with_a_byte_order_mark_is_read(tmp_path: Path):
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    (tmp_path / "mine.csv").write_bytes(b"\xef\xbb\xbfsource,target\r\na.png,b.png\r\n")
+    (pair,) = protocol.listed_pairs(tmp_path / "mine.csv").pairs
+    assert (pair.source, pair.target) == (tmp_path / "a.png", tmp_path / "b.png")
+    (tmp_path / "manifest.csv").write_bytes(b"\xef\xbb\xbffile,identity\r\na.png,ann\r\n")
+    assert protocol.photos_of_people(tmp_path) == {"ann": [tmp_path / "a.png"]}
+
+
 def test_everything_wrong_with_a_csv_file_is_listed_at_once(tmp_path: Path):
     touch(tmp_path, "a.png", "b.png")
     (tmp_path / "mine.csv").write_text("source,target\na.png,b.png\nx.png,y.png\na.png,b.png\n")

@@ -32,6 +32,23 @@ def test_soft_values_survive_in_every_form(mask):
     assert prepared.flatten().tolist() == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1], abs=1e-6)
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_alpha_multiplies_brightness(mode):
+    grey, alpha = np.array([[255, 255, 255, 0, 102]], np.uint8), np.array([[255, 51, 0, 255, 102]], np.uint8)
+    picture = Image.fromarray(grey)
+    picture = picture.convert("RGB" if mode == "RGBA" else "L")
+    picture.putalpha(Image.fromarray(alpha))
+    assert picture.mode == mode
+    assert prepare_mask(picture, (5, 1)).flatten().tolist() == pytest.approx([1, 0.2, 0, 0, 0.16], abs=1e-6)
+
+
+def test_a_transparent_colour_of_a_palette_is_not_repainted():
+    picture = Image.fromarray(np.array([[0, 1, 2]], np.uint8), mode="P")
+    picture.putpalette([255, 255, 255, 0, 0, 0, 255, 255, 255])
+    picture.info["transparency"] = 0
+    assert prepare_mask(picture, (3, 1)).flatten().tolist() == [0, 0, 1]
+
+
 def test_bool_and_bilevel_masks():
     mask = np.eye(4, dtype=bool)
     assert np.array_equal(prepare_mask(mask, 4)[0], np.eye(4))

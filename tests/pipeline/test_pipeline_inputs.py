@@ -32,6 +32,18 @@ def test_grey_arrays_with_and_without_channel(shape):
     assert torch.equal(image_to_tensor(values.reshape(shape), 1, "mask_image")[0, 0], torch.from_numpy(values))
 
 
+def test_the_alpha_of_a_mask_counts_and_that_of_a_photo_does_not():
+    layer = Image.new("RGBA", (2, 1), (255, 255, 255, 255))
+    layer.putpixel((1, 0), (255, 255, 255, 51))
+    assert image_to_tensor(layer, 1, "mask_image").flatten().tolist() == pytest.approx([1, 0.2])
+    assert torch.equal(image_to_tensor(layer, 3, "image"), torch.ones(1, 3, 1, 2))
+
+
+def test_a_mask_of_16_bits_is_scaled():
+    deep = Image.fromarray(np.array([[0, 128 * 257, 65535]], np.uint16))
+    assert image_to_tensor(deep, 1, "mask_image").flatten().tolist() == pytest.approx([0, 128 / 255, 1])
+
+
 @pytest.mark.parametrize("shape", [(4, 6), (1, 4, 6), (1, 1, 4, 6)])
 def test_grey_tensors_with_and_without_channel(shape):
     values = torch.arange(24).view(4, 6) / 24

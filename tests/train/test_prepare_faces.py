@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 
 from faceswap_diffusion.training.dataset import PreparedFaces
+from tests.tiny import odd_exif
 from tests.train.scripts import load_script
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +54,75 @@ def test_photos_become_faces_and_a_second_run_changes_nothing(example_images, tm
     assert capsys.readouterr().out.strip() == told
     assert written(tmp_path / "faces") == before
     assert [record.name for record in PreparedFaces([tmp_path / "faces"], 64)] == ["p001_portrait.jpg"]
+
+
+def copy_photos(example_images: Path, folder: Path, **people: list[str]) -> Path:
+    for person, names in people.items():
+        (folder / person).mkdir(parents=True)
+        for name in names:
+            shutil.copy(example_images / name, folder / person)
+    return folder
+
+
+def test_a_folder_per_person_is_seen_and_what_was_assumed_is_said(example_images, tmp_path, capsys):
+    people = {"ann": ["p001_portrait.jpg", "p001_park.jpg"], "bob": ["p005_portrait.jpg", "p005_selfie.jpg"]}
+    photos = copy_photos(example_images, tmp_path / "photos", **people)
+    options = ["--resolution", "64", "--num_workers", "1"]
+    script.main([str(photos), *options, "--output_dir", str(tmp_path / "faces")])
+    (told,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("prepare_faces.py"))
+    assert "the 2 folders of the photos are taken for people: in 2 of 2 that were looked into" in told
+    assert "0 of 1 pairs of folders show the same one (--identity none" in told
+    assert PreparedFaces([tmp_path / "faces"], 64).identities == ["ann", "ann", "bob", "bob"]
+    script.main([str(photos), *options, "--identity", "none", "--output_dir", str(tmp_path / "nobody")])
+    assert "prepare_faces.py" not in capsys.readouterr().err
+    assert len({*PreparedFaces([tmp_path / "nobody"], 64).identities}) == 4
+
+
+@pytest.mark.parametrize(
+    "days",
+    [
+        {"monday": ["p001_portrait.jpg", "p005_portrait.jpg"], "sunday": ["p006_portrait.jpg", "p010_selfie.jpg"]},
+        {"monday": ["p001_portrait.jpg", "p001_park.jpg"], "sunday": ["p001_portrait.jpg", "p001_park.jpg"]},
+    ],
+    ids=["several people in a folder", "one person in several folders"],
+)
+def test_folders_of_days_are_not_taken_for_people(example_images, tmp_path, days):
+    photos = script.open_folders([copy_photos(example_images, tmp_path / "photos", **days)])
+    script.recognise_people(photos)
+    assert not any(photos.identities)
+
+
+def test_photos_without_folders_are_not_looked_into(example_images, tmp_path, capsys):
+    photos = copy_photos(example_images, tmp_path / "photos", ann=["p001_portrait.jpg", "p001_park.jpg"])
+    shutil.copy(example_images / "p005_portrait.jpg", photos)
+    script.recognise_people(script.open_folders([photos]))
+    assert capsys.readouterr().err == ""
+
+
+def test_a_photo_with_odd_exif_is_prepared_like_any_other(example_images, tmp_path, capsys, caplog):
+    with Image.open(example_images / "p001_portrait.jpg") as photo:
+        photo.save(tmp_path / "odd.jpg", exif=odd_exif())
+    script.main([str(tmp_path), "--resolution", "64", "--num_workers", "1", "--output_dir", str(tmp_path / "faces")])
+    assert capsys.readouterr().out.strip() == f"1 faces of 1 photos in {tmp_path / 'faces'}"
+    assert caplog.messages == [f"{tmp_path / 'odd.jpg'}: what of its EXIF is damaged is left out"]
+
+
+def test_ctrl_c_is_one_line_and_130(example_images, tmp_path):
+    options = ["--resolution", "64", "--shard_size", "1", "--num_workers", "1", "--output_dir", tmp_path / "faces"]
+    command = [sys.executable, str(SCRIPT), *map(str, [example_images, *options])]
+    running = subprocess.Popen(
+        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's background ignores it
+    )  # fmt: skip
+    while running.poll() is None and not list(tmp_path.glob("faces/*.arrow")):
+        time.sleep(0.01)
+    running.send_signal(signal.SIGINT)
+    out, told = running.communicate(timeout=120)
+    assert running.returncode == 130
+    assert out == ""
+    assert "Traceback" not in told
+    assert told.splitlines()[-1] == "prepare_faces.py: interrupted; the same command goes on from here"
 
 
 def test_settings_come_from_a_file_and_flags_win(example_images, tmp_path):
