@@ -259,8 +259,8 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         taken, made = (self.unet.config[f"{name}_channels"] for name in ("in", "out"))
         if taken != num_channels:
             raise ValueError(
-                f"the UNet takes {taken} channels, but latents, masked latents and mask make {num_channels}: it has to "
-                "be an inpainting UNet of this autoencoder"
+                f"the UNet takes {taken} channels, but latents, masked latents and mask make {num_channels}: it has "
+                "to be an inpainting UNet of this autoencoder"
             )
         if made != latent_channels:
             raise ValueError(

@@ -130,10 +130,10 @@ def tiny_pipeline(seed: int = 0, crop_size: int = CROP_SIZE, **settings: Any) ->
     return pipeline
 
 
-def save_with_few_steps(pipeline: FaceSwapInpaintPipeline, folder: Path) -> None:
+def save_with_few_steps(pipeline: FaceSwapInpaintPipeline, folder: Path, num_inference_steps: int = FEW_STEPS) -> None:
     """Saves a checkpoint, with a few-step version of random layers that divides its default steps."""
     pipeline.save_pretrained(folder)
-    make_student(pipeline, "lora", 2, pipeline.config["default_num_inference_steps"], FEW_STEPS)
+    make_student(pipeline, "lora", 2, pipeline.config["default_num_inference_steps"], num_inference_steps)
     torch.manual_seed(0)
     for name, layer in pipeline.unet.named_parameters():
         if "lora_B" in name:  # 0 at first, so that nothing changes
