@@ -129,7 +129,10 @@ def choose_variant(folders: Mapping[str, set[str | None]], variant: str | None) 
     there = sorted({name for found in folders.values() for name in found if name is not None})
     if variant is not None:
         if variant not in there:
-            raise ValueError(f"no weights of variant {variant!r}: there are {', '.join(there) or 'only plain ones'}")
+            raise ValueError(
+                f"You are trying to load the model files of the `variant={variant}`, but there are "
+                f"{', '.join(there) or 'only plain ones'}"
+            )
         return variant
     lacking = [found for found in folders.values() if found and None not in found]
     if not lacking:

@@ -190,7 +190,7 @@ class HubPipeline(DiffusionPipeline):
             raise ValueError(f"no pipeline with safetensors at {name}: {error}") from error
         if "conditioner" in networks and kwargs.get("device_map") not in (None, "balanced"):
             networks["conditioner"].to(kwargs["device_map"])
-        cls._mend_components({**networks, **kwargs}, cls.load_config(folder))
+        cls._mend_networks(networks, cls.load_config(folder))
         try:
             pipeline = super().from_pretrained(folder, dtype=dtype, **networks, **kwargs)
         except OSError as error:
@@ -200,8 +200,8 @@ class HubPipeline(DiffusionPipeline):
         return pipeline
 
     @classmethod
-    def _mend_components(cls, components: dict[str, Any], config: Any) -> None:
-        """Brings what older checkpoints say otherwise in line; a pipeline with such checkpoints has its own."""
+    def _mend_networks(cls, networks: dict[str, Any], config: Any) -> None:
+        """Brings what networks of older checkpoints say otherwise in line; a pipeline with such has its own."""
 
     def save_pretrained(
         self,

@@ -51,6 +51,9 @@ FORMER_DEFAULTS = {
 }  # fmt: skip
 """What checkpoints mean that were saved before there was such a setting."""
 
+CARRIED_SETTINGS = "face_swap_settings"
+"""Attribute of a UNet that is or was part of a pipeline: its settings."""
+
 LEAST_HOLE = 0.3  # share of a latent's pixels that are uncovered from which on it has nothing to start from
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
@@ -119,9 +122,9 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
     It works on aligned crops and knows no detector; `FaceSwapper` goes from photo to photo. See [`DiffusionPipeline`]
     for the methods that all pipelines share.
 
-    The settings belong to the weights, which do not tell them, so that all but `crop_size` and `identity_size` have to
-    be given: `from_pretrained` reads them from the checkpoint, and those of another pipeline are its `settings`, as in
-    `FaceSwapInpaintPipeline(**pipe.components, **pipe.settings)`.
+    The settings below belong to the weights. `from_pretrained` reads them from the checkpoint, and from then on the
+    UNet carries them: `FaceSwapInpaintPipeline(**pipe.components)` has those of `pipe`. With a UNet of other origin
+    all but `crop_size` and `identity_size` have to be given; without them a pipeline can be made, but not called.
 
     Args:
         vae ([`AutoencoderKL`]): Encodes the masked target and decodes the result.
@@ -151,7 +154,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         default_guidance_scale (`float`): Guidance if a call names none.
 
     Raises:
-        ValueError: If a setting is missing or unknown, or components do not fit each other.
+        ValueError: If a setting is unknown, or components do not fit each other.
     """
 
     model_cpu_offload_seq = "image_encoder->conditioner->unet->vae"
@@ -202,19 +205,24 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
             conditioner=conditioner,
             scheduler=scheduler,
         )
+        given = {
+            "channel_order": channel_order,
+            "masked_latents": masked_latents,
+            "crop_size": crop_size,
+            "shown_regions": shown_regions,
+            "landmark_scale": landmark_scale,
+            "hidden_fill": hidden_fill,
+            "geometry_share": geometry_share,
+            "identity_size": identity_size,
+            "mask_identity": mask_identity,
+            "default_num_inference_steps": default_num_inference_steps,
+            "default_strength": default_strength,
+            "default_guidance_scale": default_guidance_scale,
+        }
+        carried = dict(getattr(unet, CARRIED_SETTINGS, {}))
+        carried["crop_size"] = self.usual_crop_size() or carried.get("crop_size")
         self.register_to_config(
-            channel_order=channel_order,
-            masked_latents=masked_latents,
-            crop_size=self.usual_crop_size() if crop_size is None else crop_size,
-            shown_regions=shown_regions,
-            landmark_scale=landmark_scale,
-            hidden_fill=hidden_fill,
-            geometry_share=geometry_share,
-            identity_size=identity_size,
-            mask_identity=mask_identity,
-            default_num_inference_steps=default_num_inference_steps,
-            default_strength=default_strength,
-            default_guidance_scale=default_guidance_scale,
+            **{name: carried.get(name) if value is None else value for name, value in given.items()}
         )
         self.check_settings()
         self.check_components()
@@ -222,25 +230,33 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the config says beside the components: all that the constructor needs besides `components`."""
+        """What the config says beside the components: what the constructor takes besides `components`."""
         return {name: self.config[name] for name in (*FORMER_DEFAULTS, "identity_size")}
+
+    def register_to_config(self, **kwargs: Any) -> None:
+        """Changes the config, and what the UNet carries of it to other pipelines; see diffusers' `ConfigMixin`."""
+        super().register_to_config(**kwargs)
+        if "identity_size" in self.config:  # the last of the constructor's
+            setattr(self.unet, CARRIED_SETTINGS, self.settings)
 
     def usual_crop_size(self) -> int | None:
         """Side in pixels of the crops that UNet and autoencoder are made for; `None` if the UNet does not say."""
         size = self.unet.config["sample_size"]
         return size * self.vae_scale_factor if isinstance(size, int) else None
 
-    def check_settings(self) -> None:
-        """Refuses a config with settings that are missing, unknown or not for these components."""
+    def check_complete(self) -> None:
+        """Refuses to work with settings that are missing: with wrong ones a pipeline would paint noise."""
         if missing := [name for name in FORMER_DEFAULTS if self.config[name] is None]:
             raise ValueError(
-                f"{', '.join(missing)} not given, and components do not say what their weights are made for: pass the "
-                "settings of their checkpoint, as in FaceSwapInpaintPipeline(**pipe.components, **pipe.settings), or "
-                "load it by from_pretrained"
+                f"{', '.join(missing)} not given, and this UNet does not say what it was trained with: pass the "
+                "settings of its checkpoint to the constructor, or load the pipeline by from_pretrained"
             )
+
+    def check_settings(self) -> None:
+        """Refuses a config with settings that are unknown or not for these components."""
         choices = {"channel_order": CHANNEL_ORDERS, "masked_latents": MASKED_LATENTS, "hidden_fill": HIDDEN_FILLS}
         for name, known in choices.items():
-            if self.config[name] not in known:
+            if self.config[name] not in (None, *known):
                 raise ValueError(f"{name} is {self.config[name]!r}, but has to be one of {known}")
         crop_size, usual = self.config["crop_size"], self.usual_crop_size()
         if usual is not None and crop_size != usual:
@@ -249,7 +265,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
                 f"({self.unet.config['sample_size']} latents of {self.vae_scale_factor}): leave it out, or pass the "
                 "components of one checkpoint; another size for one call is its height and width"
             )
-        if crop_size % self.vae_scale_factor:
+        if crop_size is not None and crop_size % self.vae_scale_factor:
             raise ValueError(f"crop_size is {crop_size}: use a multiple of {self.vae_scale_factor}")
 
     def check_components(self) -> None:
@@ -305,9 +321,9 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         return super().extract_init_dict(config_dict, **kwargs)
 
     @classmethod
-    def _mend_components(cls, components: dict[str, Any], config: Any) -> None:
+    def _mend_networks(cls, networks: dict[str, Any], config: Any) -> None:
         """Has the UNet say the size that the checkpoint says: in older ones trained at another size they differ."""
-        unet, vae = components.get("unet"), components.get("vae")
+        unet, vae = networks.get("unet"), networks.get("vae")
         if unet is not None and vae is not None and isinstance(unet.config["sample_size"], int):
             num_halvings = len(vae.config["block_out_channels"]) - 1
             crop_size = config.get("crop_size", FORMER_DEFAULTS["crop_size"])
@@ -970,6 +986,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         """
         if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
+        self.check_complete()
         height, width = self._setting(height, "crop_size"), self._setting(width, "crop_size")
         num_inference_steps = self.count_steps(num_inference_steps, timesteps, sigmas)
         guidance_scale = self._setting(guidance_scale, "default_guidance_scale")

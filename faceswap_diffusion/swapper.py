@@ -167,6 +167,7 @@ class FaceSwapper:
         name: str = "own",
         parser: FaceParser | BiSeNet | None = None,
     ):
+        pipeline.check_complete()
         self.pipeline = pipeline
         self.analyzer = analyzer or MeshFaceAnalyzer()
         self.name = name

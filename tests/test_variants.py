@@ -59,7 +59,7 @@ def test_the_only_variant_loads_by_itself_and_by_its_name(halves, loader):
 def test_plain_weights_come_first_and_the_variant_if_it_is_asked_for(both, loader):
     assert is_from(LOADERS[loader](both), 2, torch.float32)
     assert is_from(LOADERS[loader](both, variant="fp16"), 1, torch.float16)
-    with pytest.raises(ValueError, match="no weights of variant 'bf16': there are fp16") as error:
+    with pytest.raises(ValueError, match="the `variant=bf16`, but there are fp16") as error:
         LOADERS[loader](both, variant="bf16")
     assert "\n" not in str(error.value)
 
@@ -101,7 +101,7 @@ def test_which_variant_is_chosen():
     assert choose_variant({"unet": {"fp16", "bf16"}, "vae": {"bf16"}}, None) == "bf16"
     with pytest.raises(ValueError, match="the weights are of the variants bf16, fp16: choose one by variant"):
         choose_variant({"unet": {"fp16", "bf16"}}, None)
-    with pytest.raises(ValueError, match="no weights of variant 'fp16': there are only plain ones"):
+    with pytest.raises(ValueError, match="the `variant=fp16`, but there are only plain ones"):
         choose_variant({"unet": {None}}, "fp16")
 
 

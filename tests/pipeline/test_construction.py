@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import shutil
 
 import pytest
 import torch
@@ -11,6 +10,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from faceswap_diffusion.checkpoint_folders import EMBEDDED_CHECKPOINT
 from faceswap_diffusion.conditioning.conditioner import FaceConditioner
 from faceswap_diffusion.pipeline_faceswap_inpaint import FORMER_DEFAULTS, FaceSwapInpaintPipeline
+from faceswap_diffusion.swapper import FaceSwapper
 from tests.tiny import (
     CROP_SIZE,
     TINY_SETTINGS,
@@ -29,23 +29,36 @@ OTHER_SETTINGS = {
 }  # fmt: skip
 
 
-def test_components_alone_are_refused_and_with_settings_they_paint_the_same():
+def test_components_of_a_pipeline_paint_the_same_in_another():
     pipe = tiny_pipeline(**OTHER_SETTINGS)
     expected = pipe(**tiny_inputs()).images
-    with pytest.raises(ValueError, match=r"channel_order, masked_latents.* not given, .*\*\*pipe\.settings") as error:
-        FaceSwapInpaintPipeline(**pipe.components)
-    assert "\n" not in str(error.value)
-    other = FaceSwapInpaintPipeline(**pipe.components, **pipe.settings)
-    assert other.settings == pipe.settings
-    assert torch.equal(other(**tiny_inputs()).images, expected)
-    assert torch.equal(FaceSwapInpaintPipeline.from_pipe(pipe)(**tiny_inputs()).images, expected)
+    others = {
+        "components": FaceSwapInpaintPipeline(**pipe.components),
+        "settings, too": FaceSwapInpaintPipeline(**pipe.components, **pipe.settings),
+        "from_pipe": FaceSwapInpaintPipeline.from_pipe(pipe),
+    }
+    for way, other in others.items():
+        assert other.settings == pipe.settings, way
+        assert torch.equal(other(**tiny_inputs()).images, expected), way
+    assert FaceSwapInpaintPipeline(**pipe.components, default_num_inference_steps=7).settings == {
+        **pipe.settings, "default_num_inference_steps": 7
+    }  # fmt: skip
+
+
+def test_settings_that_are_changed_later_go_along():
+    pipe = tiny_pipeline()
+    pipe.register_to_config(hidden_fill="reference")
+    assert FaceSwapInpaintPipeline(**pipe.components).config["hidden_fill"] == "reference"
 
 
 @pytest.mark.parametrize("missing", TINY_SETTINGS)
-def test_every_setting_that_weights_do_not_tell_has_to_be_given(missing):
+def test_with_a_unet_of_other_origin_every_setting_has_to_be_given(missing):
     settings = {name: value for name, value in TINY_SETTINGS.items() if name != missing}
-    with pytest.raises(ValueError, match=f"^{missing} not given"):
-        FaceSwapInpaintPipeline(**tiny_components(), **settings)
+    pipe = FaceSwapInpaintPipeline(**tiny_components(), **settings)
+    for use in (lambda: pipe(**tiny_inputs()), lambda: FaceSwapper(pipe)):
+        with pytest.raises(ValueError, match=f"^{missing} not given, and this UNet does not say") as error:
+            use()
+        assert "\n" not in str(error.value)
 
 
 def test_settings_are_all_that_the_constructor_takes_besides_components():
@@ -60,8 +73,9 @@ def test_the_size_of_crops_is_that_of_unet_and_autoencoder():
         FaceSwapInpaintPipeline(**tiny_components(), **TINY_SETTINGS, crop_size=512)
     pipe = tiny_pipeline()
     pipe.unet.register_to_config(sample_size=None)
+    unsaid = FaceSwapInpaintPipeline(**pipe.components, **TINY_SETTINGS)
     with pytest.raises(ValueError, match="crop_size not given"):
-        FaceSwapInpaintPipeline(**pipe.components, **TINY_SETTINGS)
+        unsaid(**tiny_inputs())
     with pytest.raises(ValueError, match="crop_size is 33: use a multiple of 2"):
         FaceSwapInpaintPipeline(**pipe.components, **TINY_SETTINGS, crop_size=33)
     assert FaceSwapInpaintPipeline(**pipe.components, **TINY_SETTINGS, crop_size=48).config["crop_size"] == 48
@@ -147,5 +161,4 @@ def test_parts_loaded_one_by_one_need_the_settings_as_well(tmp_path):
         "conditioner": FaceConditioner.from_pretrained(tmp_path / "conditioner"),
     }
     with pytest.raises(ValueError, match="not given"):
-        FaceSwapInpaintPipeline(**parts)
-    shutil.rmtree(tmp_path)
+        FaceSwapInpaintPipeline(**parts)(**tiny_inputs())
