@@ -365,10 +365,11 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
             return self._setting(num_inference_steps, "default_num_inference_steps")
         if timesteps is not None and sigmas is not None:
             raise ValueError("`timesteps` and `sigmas` both say which steps to take: pass one of them")
-        name, steps = ("sigmas", sigmas) if timesteps is None else ("timesteps", timesteps)
+        name = "sigmas" if timesteps is None else "timesteps"
         if name not in inspect.signature(self.scheduler.set_timesteps).parameters:
             raise ValueError(f"`{name}` cannot be chosen with {type(self.scheduler).__name__}: leave it out")
-        return len(steps)
+        chosen, _ = retrieve_timesteps(self.scheduler, timesteps=timesteps, sigmas=sigmas)
+        return -(-len(chosen) // self.scheduler.order)  # one of second order visits its timesteps twice
 
     def check_inputs(
         self,
@@ -942,7 +943,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
             num_inference_steps (`int`, *optional*): Denoising steps; the config's default if left out.
             timesteps (`list[int]`, *optional*): Timesteps of the whole way from noise to picture, the noisiest first,
                 in place of `num_inference_steps`, for schedulers that take them.
-            sigmas (`list[float]`, *optional*): The same as noise levels.
+            sigmas (`list[float]`, *optional*): The same as noise levels, down to the last that the scheduler wants.
             guidance_scale (`float`, *optional*): Guidance is on above 1; the config's default if left out.
             num_images_per_prompt (`int`): Results for each face, next to each other in the output.
             eta (`float`): DDIM's η in [0, 1]; left to the schedulers that take it.

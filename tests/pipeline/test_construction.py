@@ -71,14 +71,15 @@ def test_the_size_of_crops_is_that_of_unet_and_autoencoder():
     assert tiny_pipeline(crop_size=64).config["crop_size"] == 64
     with pytest.raises(ValueError, match="crop_size is 512, but UNet and autoencoder are made for crops of 32 pixels"):
         FaceSwapInpaintPipeline(**tiny_components(), **TINY_SETTINGS, crop_size=512)
-    pipe = tiny_pipeline()
-    pipe.unet.register_to_config(sample_size=None)
-    unsaid = FaceSwapInpaintPipeline(**pipe.components, **TINY_SETTINGS)
+    components = tiny_components()
+    components["unet"].register_to_config(sample_size=None)
+    unsaid = FaceSwapInpaintPipeline(**components, **TINY_SETTINGS)
     with pytest.raises(ValueError, match="crop_size not given"):
         unsaid(**tiny_inputs())
     with pytest.raises(ValueError, match="crop_size is 33: use a multiple of 2"):
-        FaceSwapInpaintPipeline(**pipe.components, **TINY_SETTINGS, crop_size=33)
-    assert FaceSwapInpaintPipeline(**pipe.components, **TINY_SETTINGS, crop_size=48).config["crop_size"] == 48
+        FaceSwapInpaintPipeline(**components, **TINY_SETTINGS, crop_size=33)
+    said = FaceSwapInpaintPipeline(**components, **TINY_SETTINGS, crop_size=48)
+    assert FaceSwapInpaintPipeline(**said.components).config["crop_size"] == 48
 
 
 @pytest.mark.parametrize(

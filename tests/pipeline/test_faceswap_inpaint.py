@@ -714,9 +714,13 @@ class TestChosenSteps:
         pipe = self.with_scheduler(EulerDiscreteScheduler)
         assert self.visited(pipe, timesteps=[900, 500, 100]) == [900, 500, 100]
         assert self.visited(pipe, timesteps=[900, 500, 100], num_inference_steps=7) == [900, 500, 100]
-        sigmas = [10.0, 2.0, 0.5, 0.1]
-        assert len(self.visited(pipe, sigmas=sigmas)) == 4
-        assert pipe.scheduler.sigmas.tolist() == pytest.approx([*sigmas, 0.0])
+
+    def test_noise_levels_may_be_given_instead(self):
+        pipe = self.with_scheduler(EulerDiscreteScheduler)
+        sigmas = [10.0, 2.0, 0.5, 0.0]  # this scheduler wants the end as well
+        assert self.visited(pipe, sigmas=sigmas) == sorted(pipe.scheduler.timesteps.tolist(), reverse=True)
+        assert pipe.num_timesteps == 3
+        assert pipe.scheduler.sigmas.tolist()[:4] == pytest.approx(sigmas)
 
     def test_those_of_the_scheduler_give_the_same_picture(self):
         pipe = self.with_scheduler(DPMSolverMultistepScheduler)
