@@ -227,6 +227,8 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         self.check_settings()
         self.check_components()
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
+        if not hasattr(unet, CARRIED_SETTINGS) and not self.missing_settings():
+            setattr(unet, CARRIED_SETTINGS, self.settings)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -236,7 +238,8 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
     def register_to_config(self, **kwargs: Any) -> None:
         """Changes the config, and what the UNet carries of it to other pipelines; see diffusers' `ConfigMixin`."""
         super().register_to_config(**kwargs)
-        if "identity_size" in self.config:  # the last of the constructor's
+        is_built = hasattr(self, "image_processor")
+        if is_built and not kwargs.keys().isdisjoint(self.settings):
             setattr(self.unet, CARRIED_SETTINGS, self.settings)
 
     def usual_crop_size(self) -> int | None:
@@ -244,9 +247,13 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         size = self.unet.config["sample_size"]
         return size * self.vae_scale_factor if isinstance(size, int) else None
 
+    def missing_settings(self) -> list[str]:
+        """Names of the settings that are not known."""
+        return [name for name in FORMER_DEFAULTS if self.config[name] is None]
+
     def check_complete(self) -> None:
         """Refuses to work with settings that are missing: with wrong ones a pipeline would paint noise."""
-        if missing := [name for name in FORMER_DEFAULTS if self.config[name] is None]:
+        if missing := self.missing_settings():
             raise ValueError(
                 f"{', '.join(missing)} not given, and this UNet does not say what it was trained with: pass the "
                 "settings of its checkpoint to the constructor, or load the pipeline by from_pretrained"

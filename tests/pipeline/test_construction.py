@@ -43,6 +43,9 @@ def test_components_of_a_pipeline_paint_the_same_in_another():
     assert FaceSwapInpaintPipeline(**pipe.components, default_num_inference_steps=7).settings == {
         **pipe.settings, "default_num_inference_steps": 7
     }  # fmt: skip
+    with pytest.raises(ValueError, match="hidden_fill is 'blue'"):
+        FaceSwapInpaintPipeline(**pipe.components, hidden_fill="blue")
+    assert FaceSwapInpaintPipeline(**pipe.components).settings == pipe.settings  # as if nothing had been
 
 
 def test_settings_that_are_changed_later_go_along():
