@@ -375,8 +375,9 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         name = "sigmas" if timesteps is None else "timesteps"
         if name not in inspect.signature(self.scheduler.set_timesteps).parameters:
             raise ValueError(f"`{name}` cannot be chosen with {type(self.scheduler).__name__}: leave it out")
-        chosen, _ = retrieve_timesteps(self.scheduler, timesteps=timesteps, sigmas=sigmas)
-        return -(-len(chosen) // self.scheduler.order)  # one of second order visits its timesteps twice
+        retrieve_timesteps(self.scheduler, timesteps=timesteps, sigmas=sigmas)
+        num_visited, order = len(self.scheduler.timesteps), self.scheduler.order
+        return -(-num_visited // order)  # a scheduler of second order visits all timesteps but one twice
 
     def check_inputs(
         self,
@@ -1058,7 +1059,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
 
         # 4. Timesteps and the UNet's inputs
         holes = self.find_holes(batch["mask_image"], batch.get("reference_mask_image"), strength, device)
-        timesteps, num_inference_steps, num_waiting = self.get_timesteps(
+        visited, num_inference_steps, num_waiting = self.get_timesteps(
             num_inference_steps, strength, device, holes is not None, timesteps, sigmas
         )
         noise = self.prepare_noise(batch_size, height, width, dtype, device, generator, latents)
@@ -1073,9 +1074,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
             batch.get("reference_mask_image"),
         )
         tensors = {
-            "latents": self.prepare_latents(
-                noise, masked_image_latents, timesteps, strength if holes is None else 1.0
-            ),
+            "latents": self.prepare_latents(noise, masked_image_latents, visited, strength if holes is None else 1.0),
             "condition_embeds": batch["condition_embeds"].to(device, dtype),
             "mask_latents": mask_latents,
             "masked_image_latents": masked_image_latents,
@@ -1085,10 +1084,10 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         extra_step_kwargs = self.prepare_extra_step_kwargs(generator, eta)
 
         # 5. Denoising loop
-        num_warmup_steps = len(timesteps) - num_inference_steps * self.scheduler.order
-        self._num_timesteps = len(timesteps)
+        num_warmup_steps = len(visited) - num_inference_steps * self.scheduler.order
+        self._num_timesteps = len(visited)
         with self.progress_bar(total=num_inference_steps) as progress_bar:  # pyright: ignore[reportCallIssue]
-            for i, t in enumerate(timesteps):
+            for i, t in enumerate(visited):
                 if self.interrupt:
                     continue
                 if holes is not None and i <= num_waiting:
@@ -1102,7 +1101,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
                     changed = callback_on_step_end(self, i, t, callback_kwargs) or {}
                     tensors.update({name: changed[name] for name in self._callback_tensor_inputs if name in changed})
 
-                if i == len(timesteps) - 1 or ((i + 1) > num_warmup_steps and (i + 1) % self.scheduler.order == 0):
+                if i == len(visited) - 1 or ((i + 1) > num_warmup_steps and (i + 1) % self.scheduler.order == 0):
                     progress_bar.update()
 
         # 6. Decode

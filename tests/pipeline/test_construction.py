@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -117,7 +118,7 @@ def test_old_checkpoints_without_settings_mean_what_they_meant(tmp_path):
     pipe = FaceSwapInpaintPipeline.from_pretrained(tmp_path)
     assert pipe.settings == {**FORMER_DEFAULTS, "crop_size": CROP_SIZE, "identity_size": None}
     assert "hidden_regions" not in pipe.config
-    settings = {"num_inference_steps": 2}
+    settings: dict[str, Any] = {"num_inference_steps": 2}
     assert torch.equal(pipe(**tiny_inputs(), **settings).images, tiny_pipeline()(**tiny_inputs(), **settings).images)
 
 
