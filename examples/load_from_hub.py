@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 
 from faceswap_diffusion import FaceSwapInpaintPipeline, FaceSwapper
-from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT
 
 IMAGES = Path(__file__).parent / "images"
 OUTPUTS = Path("outputs")
@@ -21,7 +20,7 @@ OUTPUTS.mkdir(exist_ok=True)
 checkpoint = sys.argv[1] if len(sys.argv) > 1 else None
 if checkpoint is None:
     checkpoint = str(OUTPUTS / "checkpoint")
-    pipe = FaceSwapInpaintPipeline.from_pretrained(EMBEDDED_CHECKPOINT, dtype=torch.float16)
+    pipe = FaceSwapInpaintPipeline.from_pretrained(dtype=torch.float16)
     pipe.save_pretrained(checkpoint)  # pipe.push_to_hub("OWNER/NAME") uploads the same files
 
 swapper = FaceSwapper.from_pretrained(checkpoint)

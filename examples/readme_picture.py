@@ -7,8 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from faceswap_diffusion import FaceSwapper
-from faceswap_diffusion.provenance import save_image
+from faceswap_diffusion import FaceSwapper, save_image
 
 IMAGES = Path(__file__).parent / "images"
 OUTPUTS = Path("outputs")

@@ -9,16 +9,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from diffusers.models.modeling_utils import ModelMixin as ModelMixin
 
+    from .compositing import paste_back as paste_back
     from .conditioning.conditioner import FaceConditioner as FaceConditioner
     from .faces.analyzer import Face as Face
     from .faces.analyzer import FaceAnalyzer as FaceAnalyzer
     from .faces.analyzer import MeshFaceAnalyzer as MeshFaceAnalyzer
     from .faces.insightface_analyzer import InsightFaceAnalyzer as InsightFaceAnalyzer
     from .faces.selection import NoFaceFoundError as NoFaceFoundError
+    from .faces.selection import select_face as select_face
     from .masks.parsing import FaceParser as FaceParser
+    from .masks.regions import feather as feather
+    from .masks.regions import repaint_mask as repaint_mask
     from .model_files import ModelFileError as ModelFileError
+    from .photos import load_photo as load_photo
     from .pipeline_faceswap_inpaint import FaceSwapInpaintPipeline as FaceSwapInpaintPipeline
     from .pipeline_output import FaceSwapPipelineOutput as FaceSwapPipelineOutput
+    from .provenance import read_provenance as read_provenance
+    from .provenance import save_image as save_image
     from .swapper import FaceSwapper as FaceSwapper
     from .swapper import SwapResult as SwapResult
 
@@ -39,6 +46,13 @@ _HOMES = {
     "ModelMixin": "diffusers.models.modeling_utils",
     "NoFaceFoundError": "faceswap_diffusion.faces.selection",
     "SwapResult": "faceswap_diffusion.swapper",
+    "feather": "faceswap_diffusion.masks.regions",
+    "load_photo": "faceswap_diffusion.photos",
+    "paste_back": "faceswap_diffusion.compositing",
+    "read_provenance": "faceswap_diffusion.provenance",
+    "repaint_mask": "faceswap_diffusion.masks.regions",
+    "save_image": "faceswap_diffusion.provenance",
+    "select_face": "faceswap_diffusion.faces.selection",
 }
 
 __all__ = [*_HOMES, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]

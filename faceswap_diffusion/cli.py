@@ -141,9 +141,8 @@ def _add_swap_arguments(swap: argparse.ArgumentParser) -> None:
     add("--no-color-match", action="store_true", help="leave the colours as the network made them")
     add("--no-skin-texture", action="store_true", help="leave the skin as smooth as the network made it")
     add("--checkpoint", metavar="PATH_OR_ID", help="folder or Hub id of a checkpoint (default: the package's)")
-    add(
-        "--few-steps", action="store_true", help="take the checkpoint's few-step version: two steps unless told others"
-    )
+    add("--variant", metavar="NAME", help="of the checkpoint's weights, as fp16 (default: plain, or the only one)")
+    add("--few-steps", action="store_true", help="take the checkpoint's few-step version")
     add("--device", help="cpu, cuda, cuda:1, mps (default: the fastest there is)")
     add("--dtype", help="float32, float16 or bfloat16 (default: float16 on cuda, else float32)")
     swap.set_defaults(run=run_swap)
@@ -204,6 +203,7 @@ def run_swap(args: argparse.Namespace) -> int:
         dtype=args.dtype,
         analyzer=_quiet_analyzer(),
         few_steps=args.few_steps,
+        variant=args.variant,
     )
     swapper.pipeline.set_progress_bar_config(disable=None, desc="swapping", file=sys.stderr)
     start_seconds = time.perf_counter() - started

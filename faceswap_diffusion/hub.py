@@ -16,12 +16,25 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils import logging
 from huggingface_hub import create_repo, upload_folder
 
-from faceswap_diffusion.conditioning.conditioner import FaceConditioner
+from faceswap_diffusion.checkpoint_folders import (
+    EMBEDDED_CHECKPOINT,
+    checkpoint_folder,
+    folder_variant,
+    load_networks,
+    read_components,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 logger = logging.get_logger(__name__)
+
+HUB_ARGUMENTS = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder")
+LEFT_TO_DIFFUSERS = (
+    "device_map", "quantization_config", "max_memory", "offload_folder", "offload_state_dict", "low_cpu_mem_usage",
+    "use_flashpack", "disable_mmap",
+)  # fmt: skip
+"""Arguments of `from_pretrained` that diffusers follows for networks which it loads itself, and for no others."""
 
 CARD_TAGS = ("face-swap", "inpainting")
 
@@ -130,60 +143,65 @@ def push_folder(
     return commit.commit_url
 
 
+def _pop_dtype(arguments: dict[str, Any]) -> torch.dtype | dict[str, torch.dtype]:
+    """Takes the precision out of the arguments of `from_pretrained`, float32 if there is none."""
+    old_name = arguments.pop("torch_dtype", None)
+    dtype = arguments.pop("dtype", None)
+    return (old_name if dtype is None else dtype) or torch.float32
+
+
+def _loaded_here(folder: Path, arguments: dict[str, Any]) -> list[str]:
+    """Which components are not for diffusers to load: those that its own options do not concern."""
+    names = [name for name in read_components(folder) if name not in arguments]
+    is_placed = any(arguments.get(name) is not None for name in LEFT_TO_DIFFUSERS)
+    return [name for name in names if name == "conditioner" or not is_placed]
+
+
 class HubPipeline(DiffusionPipeline):
     """A pipeline with a `FaceConditioner`, saved and loaded as safetensors, from a Hub id without a trust flag."""
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> "Self":
-        """Loads a pipeline from a folder or a Hub id, from safetensors alone.
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike | None = None, **kwargs: Any) -> "Self":
+        """Loads a pipeline from a folder or a Hub id, from safetensors alone, and every weight from the checkpoint.
 
-        Loading `FaceConditioner` here, by name, is what makes a trust flag unnecessary: diffusers would import it
-        from a file in the repository.
+        Loading the networks here, by name, is what makes a trust flag unnecessary: diffusers would import
+        `FaceConditioner` from a file in the repository.
 
         Args:
-            pretrained_model_name_or_path (`str` or `os.PathLike`): Folder or Hub id.
-            kwargs: As for [`DiffusionPipeline.from_pretrained`].
+            pretrained_model_name_or_path (`str` or `os.PathLike`, *optional*): Folder or Hub id; the small checkpoint
+                inside the package if left out.
+            kwargs: As for [`DiffusionPipeline.from_pretrained`], and `subfolder`. Without `dtype` all networks are
+                in float32; without `variant` they come from plain files, or where there are none from the only
+                variant.
 
         Raises:
-            ValueError: If weights are missing, or there are only pickled ones.
+            ValueError: If weights are missing, are too many or do not fit, or there are only pickled ones.
         """
         if kwargs.setdefault("use_safetensors", True) is not True:
             raise ValueError("use_safetensors has to be True: pickled weights are not read")
-        folder = pretrained_model_name_or_path
+        name = str(pretrained_model_name_or_path or EMBEDDED_CHECKPOINT)
+        dtype = _pop_dtype(kwargs)
+        hub = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
         try:
-            if not os.path.isdir(folder):
-                folder = cls.download(folder, **kwargs)
-            index: Any = cls.load_config(folder)
-            if "conditioner" not in kwargs and index.get("conditioner", [None])[0] is not None:
-                kwargs["conditioner"] = cls._load_conditioner(folder, **kwargs)
-            pipeline = super().from_pretrained(folder, **kwargs)
+            folder = checkpoint_folder(name, variant=kwargs.get("variant"), **hub)
+            kwargs["variant"] = folder_variant(folder, kwargs.get("variant"))
+            networks = load_networks(folder, _loaded_here(folder, kwargs), dtype, kwargs["variant"])
+        except ValueError as error:
+            raise ValueError(f"no pipeline with safetensors at {name}: {error}") from error
+        if "conditioner" in networks and kwargs.get("device_map") not in (None, "balanced"):
+            networks["conditioner"].to(kwargs["device_map"])
+        cls._mend_networks(networks, cls.load_config(folder))
+        try:
+            pipeline = super().from_pretrained(folder, dtype=dtype, **networks, **kwargs)
         except OSError as error:
             reason = " ".join(str(error).split())
-            raise ValueError(f"no pipeline with safetensors at {pretrained_model_name_or_path}: {reason}") from error
-        pipeline.register_to_config(_name_or_path=str(pretrained_model_name_or_path))
+            raise ValueError(f"no pipeline with safetensors at {name}: {reason}") from error
+        pipeline.register_to_config(_name_or_path=name)
         return pipeline
 
-    @staticmethod
-    def _load_conditioner(
-        folder: str | os.PathLike,
-        dtype: torch.dtype | dict[str, torch.dtype] | None = None,
-        torch_dtype: torch.dtype | dict[str, torch.dtype] | None = None,
-        variant: str | None = None,
-        device_map: str | None = None,
-        **kwargs: Any,
-    ) -> FaceConditioner:
-        dtype = dtype if dtype is not None else torch_dtype
-        if isinstance(dtype, dict):
-            dtype = dtype.get("conditioner", dtype.get("default", torch.float32))
-        subfolder = os.path.join(folder, "conditioner")
-        has_variant = any(f".{variant}." in name for name in os.listdir(subfolder))
-        return FaceConditioner.from_pretrained(
-            subfolder,
-            dtype=dtype,
-            variant=variant if has_variant else None,
-            device_map=None if device_map == "balanced" else device_map,
-            use_safetensors=True,
-        )
+    @classmethod
+    def _mend_networks(cls, networks: dict[str, Any], config: Any) -> None:
+        """Brings what networks of older checkpoints say otherwise in line; a pipeline with such has its own."""
 
     def save_pretrained(
         self,
@@ -199,14 +217,26 @@ class HubPipeline(DiffusionPipeline):
             safe_serialization (`bool`): Has to be `True`; anything else is warned of.
             push_to_hub (`bool`): Not taken: call `push_to_hub`.
             kwargs: `variant` and `max_shard_size`, as for [`DiffusionPipeline.save_pretrained`].
+
+        Raises:
+            ValueError: If a network holds a LoRA, with which its folder would fit no class.
         """
         if push_to_hub:
             raise ValueError("save_pretrained does not upload: call push_to_hub(repo_id)")
+        self._refuse_adapters()
         if not safe_serialization:
             logger.warning("safe_serialization=False is not followed: weights are saved as safetensors only.")
         super().save_pretrained(save_directory, **kwargs)
         remove_origins(save_directory)
         write_hub_files(save_directory)
+
+    def _refuse_adapters(self) -> None:
+        adapted = [name for name, part in self.components.items() if getattr(part, "peft_config", None)]
+        if adapted:
+            raise ValueError(
+                f"the {adapted[0]} holds a LoRA, with which its folder could not be loaded: call unload_lora_weights "
+                "first to save the checkpoint without it, or fuse_lora and unload_lora_weights to save both in one"
+            )
 
     def push_to_hub(self, repo_id: str, variant: str | None = None, **kwargs: Any) -> str:
         """Saves the pipeline and uploads it, so that `from_pretrained(repo_id)` needs no trust flag.
@@ -218,6 +248,9 @@ class HubPipeline(DiffusionPipeline):
 
         Returns:
             `str`: URL of the commit.
+
+        Raises:
+            ValueError: If a network holds a LoRA, see `save_pretrained`.
         """
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, variant=variant)

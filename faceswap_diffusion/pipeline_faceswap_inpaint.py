@@ -13,6 +13,7 @@ from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import retrieve_timesteps
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import logging
 from diffusers.utils.torch_utils import randn_tensor
@@ -43,6 +44,16 @@ EMBEDS_OF_PICTURES = {
     "source_clip_embeds": "source_image",
     "target_clip_embeds": "image",
 }
+FORMER_DEFAULTS = {
+    "channel_order": "latents,masked_image_latents,keep_mask", "masked_latents": "sample", "crop_size": 512,
+    "shown_regions": "face", "landmark_scale": 1.0, "hidden_fill": "grey", "geometry_share": 0.0,
+    "mask_identity": False, "default_num_inference_steps": 50, "default_strength": 1.0, "default_guidance_scale": 3.5,
+}  # fmt: skip
+"""What checkpoints mean that were saved before there was such a setting."""
+
+CARRIED_SETTINGS = "face_swap_settings"
+"""Attribute of a UNet that is or was part of a pipeline: its settings."""
+
 LEAST_HOLE = 0.3  # share of a latent's pixels that are uncovered from which on it has nothing to start from
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
@@ -111,6 +122,10 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
     It works on aligned crops and knows no detector; `FaceSwapper` goes from photo to photo. See [`DiffusionPipeline`]
     for the methods that all pipelines share.
 
+    The settings below belong to the weights. `from_pretrained` reads them from the checkpoint, and from then on the
+    UNet carries them: `FaceSwapInpaintPipeline(**pipe.components)` has those of `pipe`. With a UNet of other origin
+    all but `crop_size` and `identity_size` have to be given; without them a pipeline can be made, but not called.
+
     Args:
         vae ([`AutoencoderKL`]): Encodes the masked target and decodes the result.
         unet ([`UNet2DConditionModel`]): Inpainting UNet: two times the latent channels, and the mask.
@@ -122,10 +137,9 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         scheduler ([`SchedulerMixin`]): DDIM or any other of diffusers' schedulers for such a UNet.
         channel_order (`str`): What the UNet's input channels are, one of `CHANNEL_ORDERS`.
         masked_latents (`str`): `"sample"` or `"mode"` of the autoencoder's posterior for the masked target.
-        crop_size (`int`): Side length in pixels of the crops the weights are made for, the default height and width.
-        hidden_regions (`str`): Region of the target to repaint, as `masks` names them; for `FaceSwapper`.
+        crop_size (`int`, *optional*): Side length in pixels of the crops the weights are made for, the default height
+            and width; what UNet and autoencoder are made for if left out.
         shown_regions (`str`): Region of the source to show; for `FaceSwapper`.
-        landmark_set (`str`): Which landmarks are meant; for `FaceSwapper`.
         landmark_scale (`float`): Factor on landmarks in pixels of a `crop_size` crop before the conditioner gets them.
         identity_size (`int`, *optional*): Side length of the identity network's view of the source; `crop_size` if
             left out.
@@ -138,6 +152,9 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         default_num_inference_steps (`int`): Steps if a call names none.
         default_strength (`float`): Strength of calls with a reference that name none, in (0, 1].
         default_guidance_scale (`float`): Guidance if a call names none.
+
+    Raises:
+        ValueError: If a setting is unknown, or components do not fit each other.
     """
 
     model_cpu_offload_seq = "image_encoder->conditioner->unet->vae"
@@ -165,39 +182,21 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         feature_extractor: CLIPImageProcessorPil | None,
         conditioner: FaceConditioner | None,
         scheduler: SchedulerMixin,
-        channel_order: str = "latents,masked_image_latents,keep_mask",
-        masked_latents: str = "sample",
-        crop_size: int = 512,
-        hidden_regions: str = "face",
-        shown_regions: str = "face",
-        landmark_set: str = "dlib68",
-        landmark_scale: float = 1.0,
-        hidden_fill: str = "grey",
-        geometry_share: float = 0.0,
+        channel_order: str | None = None,
+        masked_latents: str | None = None,
+        crop_size: int | None = None,
+        shown_regions: str | None = None,
+        landmark_scale: float | None = None,
+        hidden_fill: str | None = None,
+        geometry_share: float | None = None,
         identity_size: int | None = None,
-        mask_identity: bool = False,
-        default_num_inference_steps: int = 50,
-        default_strength: float = 1.0,
-        default_guidance_scale: float = 3.5,
+        mask_identity: bool | None = None,
+        default_num_inference_steps: int | None = None,
+        default_strength: float | None = None,
+        default_guidance_scale: float | None = None,
     ):
         super().__init__()
-        if channel_order not in CHANNEL_ORDERS:
-            raise ValueError(f"channel_order is {channel_order!r}, but has to be one of {CHANNEL_ORDERS}")
-        if masked_latents not in MASKED_LATENTS:
-            raise ValueError(f"masked_latents is {masked_latents!r}, but has to be one of {MASKED_LATENTS}")
-        if hidden_fill not in HIDDEN_FILLS:
-            raise ValueError(f"hidden_fill is {hidden_fill!r}, but has to be one of {HIDDEN_FILLS}")
-        if geometry_share and conditioner is not None and not conditioner.config["identity_geometry"]:
-            raise ValueError(
-                f"geometry_share is {geometry_share}, but the conditioner knows no geometry: set geometry_share to 0, "
-                "or train a conditioner with identity_geometry"
-            )
-        num_channels = 2 * vae.config["latent_channels"] + 1
-        if unet.config["in_channels"] != num_channels:
-            raise ValueError(
-                f"the UNet takes {unet.config['in_channels']} channels, but latents, masked latents and mask make "
-                f"{num_channels}: it has to be an inpainting UNet of this autoencoder"
-            )
+        self.vae_scale_factor = 2 ** (len(vae.config["block_out_channels"]) - 1)
         self.register_modules(
             vae=vae,
             unet=unet,
@@ -206,32 +205,136 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
             conditioner=conditioner,
             scheduler=scheduler,
         )
+        given = {
+            "channel_order": channel_order,
+            "masked_latents": masked_latents,
+            "crop_size": crop_size,
+            "shown_regions": shown_regions,
+            "landmark_scale": landmark_scale,
+            "hidden_fill": hidden_fill,
+            "geometry_share": geometry_share,
+            "identity_size": identity_size,
+            "mask_identity": mask_identity,
+            "default_num_inference_steps": default_num_inference_steps,
+            "default_strength": default_strength,
+            "default_guidance_scale": default_guidance_scale,
+        }
+        carried = dict(getattr(unet, CARRIED_SETTINGS, {}))
+        carried["crop_size"] = self.usual_crop_size() or carried.get("crop_size")
         self.register_to_config(
-            channel_order=channel_order,
-            masked_latents=masked_latents,
-            crop_size=crop_size,
-            hidden_regions=hidden_regions,
-            shown_regions=shown_regions,
-            landmark_set=landmark_set,
-            landmark_scale=landmark_scale,
-            hidden_fill=hidden_fill,
-            geometry_share=geometry_share,
-            identity_size=identity_size,
-            mask_identity=mask_identity,
-            default_num_inference_steps=default_num_inference_steps,
-            default_strength=default_strength,
-            default_guidance_scale=default_guidance_scale,
+            **{name: carried.get(name) if value is None else value for name, value in given.items()}
         )
-        self.vae_scale_factor = 2 ** (len(vae.config["block_out_channels"]) - 1)
+        self.check_settings()
+        self.check_components()
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
+        if not hasattr(unet, CARRIED_SETTINGS) and not self.missing_settings():
+            setattr(unet, CARRIED_SETTINGS, self.settings)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the config says beside the components: what the constructor takes besides `components`."""
+        return {name: self.config[name] for name in (*FORMER_DEFAULTS, "identity_size")}
+
+    def register_to_config(self, **kwargs: Any) -> None:
+        """Changes the config, and what the UNet carries of it to other pipelines; see diffusers' `ConfigMixin`."""
+        super().register_to_config(**kwargs)
+        is_built = hasattr(self, "image_processor")
+        if is_built and not kwargs.keys().isdisjoint(self.settings):
+            setattr(self.unet, CARRIED_SETTINGS, self.settings)
+
+    def usual_crop_size(self) -> int | None:
+        """Side in pixels of the crops that UNet and autoencoder are made for; `None` if the UNet does not say."""
+        size = self.unet.config["sample_size"]
+        return size * self.vae_scale_factor if isinstance(size, int) else None
+
+    def missing_settings(self) -> list[str]:
+        """Names of the settings that are not known."""
+        return [name for name in FORMER_DEFAULTS if self.config[name] is None]
+
+    def check_complete(self) -> None:
+        """Refuses to work with settings that are missing: with wrong ones a pipeline would paint noise."""
+        if missing := self.missing_settings():
+            raise ValueError(
+                f"{', '.join(missing)} not given, and this UNet does not say what it was trained with: pass the "
+                "settings of its checkpoint to the constructor, or load the pipeline by from_pretrained"
+            )
+
+    def check_settings(self) -> None:
+        """Refuses a config with settings that are unknown or not for these components."""
+        choices = {"channel_order": CHANNEL_ORDERS, "masked_latents": MASKED_LATENTS, "hidden_fill": HIDDEN_FILLS}
+        for name, known in choices.items():
+            if self.config[name] not in (None, *known):
+                raise ValueError(f"{name} is {self.config[name]!r}, but has to be one of {known}")
+        crop_size, usual = self.config["crop_size"], self.usual_crop_size()
+        if usual is not None and crop_size != usual:
+            raise ValueError(
+                f"crop_size is {crop_size}, but UNet and autoencoder are made for crops of {usual} pixels "
+                f"({self.unet.config['sample_size']} latents of {self.vae_scale_factor}): leave it out, or pass the "
+                "components of one checkpoint; another size for one call is its height and width"
+            )
+        if crop_size is not None and crop_size % self.vae_scale_factor:
+            raise ValueError(f"crop_size is {crop_size}: use a multiple of {self.vae_scale_factor}")
+
+    def check_components(self) -> None:
+        """Refuses components that do not fit each other."""
+        latent_channels = self.vae.config["latent_channels"]
+        num_channels = 2 * latent_channels + 1
+        taken, made = (self.unet.config[f"{name}_channels"] for name in ("in", "out"))
+        if taken != num_channels:
+            raise ValueError(
+                f"the UNet takes {taken} channels, but latents, masked latents and mask make {num_channels}: it has "
+                "to be an inpainting UNet of this autoencoder"
+            )
+        if made != latent_channels:
+            raise ValueError(
+                f"the UNet makes {made} channels, but the autoencoder's latents have {latent_channels}: it has to be "
+                "an inpainting UNet of this autoencoder"
+            )
+        if self.conditioner is not None:
+            self.check_conditioner(self.conditioner.config)
+
+    def check_conditioner(self, config: Any) -> None:
+        """Refuses a conditioner (its config) that does not fit the UNet, the image encoder or the settings."""
+        width = self.unet.config["cross_attention_dim"]
+        if config["cross_attention_dim"] != width:
+            raise ValueError(
+                f"the conditioner makes tokens {config['cross_attention_dim']} wide, but the UNet takes {width}: pass "
+                "the components of one checkpoint"
+            )
+        width = None if self.image_encoder is None else self.image_encoder.config.projection_dim
+        if width is not None and config["clip_embed_dim"] != width:
+            raise ValueError(
+                f"the conditioner takes image embeddings {config['clip_embed_dim']} wide, but the image encoder's are "
+                f"{width}: pass the components of one checkpoint"
+            )
+        if self.config["geometry_share"] and not config["identity_geometry"]:
+            raise ValueError(
+                f"geometry_share is {self.config['geometry_share']}, but the conditioner knows no geometry: set "
+                "geometry_share to 0, or train a conditioner with identity_geometry"
+            )
 
     @classmethod
     def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Reads a saved config; older ones have the bool `draw_landmarks` in place of `hidden_fill`."""
-        config_dict = dict(config_dict)
+        """Reads a saved config.
+
+        Older ones lack settings, have the bool `draw_landmarks` in place of `hidden_fill`, and two settings that no
+        swap ever followed.
+        """
+        config_dict = {**FORMER_DEFAULTS, **config_dict}
         if "draw_landmarks" in config_dict:
             config_dict["hidden_fill"] = "landmarks" if config_dict.pop("draw_landmarks") else "grey"
+        for name in ("hidden_regions", "landmark_set"):
+            config_dict.pop(name, None)
         return super().extract_init_dict(config_dict, **kwargs)
+
+    @classmethod
+    def _mend_networks(cls, networks: dict[str, Any], config: Any) -> None:
+        """Has the UNet say the size that the checkpoint says: in older ones trained at another size they differ."""
+        unet, vae = networks.get("unet"), networks.get("vae")
+        if unet is not None and vae is not None and isinstance(unet.config["sample_size"], int):
+            num_halvings = len(vae.config["block_out_channels"]) - 1
+            crop_size = config.get("crop_size", FORMER_DEFAULTS["crop_size"])
+            unet.register_to_config(sample_size=crop_size // 2**num_halvings)
 
     @property
     def guidance_scale(self) -> float:
@@ -256,6 +359,25 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
     def _setting(self, value: Setting | None, name: str) -> Setting:
         """What the caller said, or else what the config says."""
         return self.config[name] if value is None else value
+
+    def count_steps(
+        self, num_inference_steps: int | None, timesteps: list[int] | None, sigmas: list[float] | None
+    ) -> int:
+        """How many steps the whole way from noise to picture has; see `__call__` for the arguments.
+
+        Raises:
+            ValueError: If timesteps and noise levels are given, or the scheduler does not take what is given.
+        """
+        if timesteps is None and sigmas is None:
+            return self._setting(num_inference_steps, "default_num_inference_steps")
+        if timesteps is not None and sigmas is not None:
+            raise ValueError("`timesteps` and `sigmas` both say which steps to take: pass one of them")
+        name = "sigmas" if timesteps is None else "timesteps"
+        if name not in inspect.signature(self.scheduler.set_timesteps).parameters:
+            raise ValueError(f"`{name}` cannot be chosen with {type(self.scheduler).__name__}: leave it out")
+        retrieve_timesteps(self.scheduler, timesteps=timesteps, sigmas=sigmas)
+        num_visited, order = len(self.scheduler.timesteps), self.scheduler.order
+        return -(-num_visited // order)  # a scheduler of second order visits all timesteps but one twice
 
     def check_inputs(
         self,
@@ -545,7 +667,13 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         )
 
     def get_timesteps(
-        self, num_inference_steps: int, strength: float, device: torch.device, has_holes: bool = False
+        self,
+        num_inference_steps: int,
+        strength: float,
+        device: torch.device,
+        has_holes: bool = False,
+        timesteps: list[int] | None = None,
+        sigmas: list[float] | None = None,
     ) -> tuple[torch.Tensor, int, int]:
         """Sets the scheduler's timesteps and leaves those that `strength` asks for, the last ones.
 
@@ -554,12 +682,14 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
             strength (`float`): In (0, 1], which part of it what the reference covers goes.
             device (`torch.device`): Of the timesteps.
             has_holes (`bool`): Whether there are holes, which go the whole way.
+            timesteps (`list[int]`, *optional*): See `__call__`.
+            sigmas (`list[float]`, *optional*): See `__call__`.
 
         Returns:
             `tuple[torch.Tensor, int, int]`: The timesteps, how many denoising steps they make, and how many of the
                 timesteps pass before what is covered starts.
         """
-        self.scheduler.set_timesteps(num_inference_steps, device=device)
+        retrieve_timesteps(self.scheduler, num_inference_steps, device, timesteps, sigmas)
         num_skipped = num_inference_steps - int(num_inference_steps * strength)
         begin_index = num_skipped * self.scheduler.order
         if has_holes:
@@ -771,6 +901,8 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         width: int | None = None,
         strength: float | None = None,
         num_inference_steps: int | None = None,
+        timesteps: list[int] | None = None,
+        sigmas: list[float] | None = None,
         guidance_scale: float | None = None,
         num_images_per_prompt: int = 1,
         eta: float = 0.0,
@@ -781,7 +913,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         output_type: str = "pil",
         return_dict: bool = True,
         cross_attention_kwargs: dict[str, Any] | None = None,
-        callback_on_step_end: Callable[..., dict] | PipelineCallback | MultiPipelineCallbacks | None = None,
+        callback_on_step_end: Callable[..., dict | None] | PipelineCallback | MultiPipelineCallbacks | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> Any:  # a union would make every caller tell them apart
         r"""Repaints faces.
@@ -817,6 +949,9 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
                 reference; what the reference does not cover goes the whole way from noise. If left out, the config's
                 default with a reference, 1 without.
             num_inference_steps (`int`, *optional*): Denoising steps; the config's default if left out.
+            timesteps (`list[int]`, *optional*): Timesteps of the whole way from noise to picture, the noisiest first,
+                in place of `num_inference_steps`, for schedulers that take them.
+            sigmas (`list[float]`, *optional*): The same as noise levels, down to the last that the scheduler wants.
             guidance_scale (`float`, *optional*): Guidance is on above 1; the config's default if left out.
             num_images_per_prompt (`int`): Results for each face, next to each other in the output.
             eta (`float`): DDIM's η in [0, 1]; left to the schedulers that take it.
@@ -833,7 +968,8 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
             cross_attention_kwargs (`dict[str, Any]`, *optional*): Passed to the attention processors; `scale` is that
                 of LoRA layers.
             callback_on_step_end (`Callable`, *optional*): Called with the pipeline, the number of the step, the
-                timestep and a dictionary of tensors after each step; returns that dictionary.
+                timestep and a dictionary of tensors after each step. What it returns of `_callback_tensor_inputs` is
+                taken from then on; other keys count for nothing, as does `None`.
             callback_on_step_end_tensor_inputs (`Sequence[str]`): What the dictionary holds, of
                 `_callback_tensor_inputs`.
 
@@ -859,8 +995,9 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         """
         if isinstance(callback_on_step_end, PipelineCallback | MultiPipelineCallbacks):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
+        self.check_complete()
         height, width = self._setting(height, "crop_size"), self._setting(width, "crop_size")
-        num_inference_steps = self._setting(num_inference_steps, "default_num_inference_steps")
+        num_inference_steps = self.count_steps(num_inference_steps, timesteps, sigmas)
         guidance_scale = self._setting(guidance_scale, "default_guidance_scale")
         if strength is None:
             shows_reference = self.shows_reference(reference_image, masked_image_latents)
@@ -922,8 +1059,8 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
 
         # 4. Timesteps and the UNet's inputs
         holes = self.find_holes(batch["mask_image"], batch.get("reference_mask_image"), strength, device)
-        timesteps, num_inference_steps, num_waiting = self.get_timesteps(
-            num_inference_steps, strength, device, holes is not None
+        visited, num_inference_steps, num_waiting = self.get_timesteps(
+            num_inference_steps, strength, device, holes is not None, timesteps, sigmas
         )
         noise = self.prepare_noise(batch_size, height, width, dtype, device, generator, latents)
         mask_latents, masked_image_latents = self.prepare_mask_latents(
@@ -937,9 +1074,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
             batch.get("reference_mask_image"),
         )
         tensors = {
-            "latents": self.prepare_latents(
-                noise, masked_image_latents, timesteps, strength if holes is None else 1.0
-            ),
+            "latents": self.prepare_latents(noise, masked_image_latents, visited, strength if holes is None else 1.0),
             "condition_embeds": batch["condition_embeds"].to(device, dtype),
             "mask_latents": mask_latents,
             "masked_image_latents": masked_image_latents,
@@ -949,10 +1084,10 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         extra_step_kwargs = self.prepare_extra_step_kwargs(generator, eta)
 
         # 5. Denoising loop
-        num_warmup_steps = len(timesteps) - num_inference_steps * self.scheduler.order
-        self._num_timesteps = len(timesteps)
+        num_warmup_steps = len(visited) - num_inference_steps * self.scheduler.order
+        self._num_timesteps = len(visited)
         with self.progress_bar(total=num_inference_steps) as progress_bar:  # pyright: ignore[reportCallIssue]
-            for i, t in enumerate(timesteps):
+            for i, t in enumerate(visited):
                 if self.interrupt:
                     continue
                 if holes is not None and i <= num_waiting:
@@ -963,9 +1098,10 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
 
                 if callback_on_step_end is not None:
                     callback_kwargs = {name: tensors.get(name) for name in callback_on_step_end_tensor_inputs}
-                    tensors.update(callback_on_step_end(self, i, t, callback_kwargs))
+                    changed = callback_on_step_end(self, i, t, callback_kwargs) or {}
+                    tensors.update({name: changed[name] for name in self._callback_tensor_inputs if name in changed})
 
-                if i == len(timesteps) - 1 or ((i + 1) > num_warmup_steps and (i + 1) % self.scheduler.order == 0):
+                if i == len(visited) - 1 or ((i + 1) > num_warmup_steps and (i + 1) % self.scheduler.order == 0):
                     progress_bar.update()
 
         # 6. Decode

@@ -15,14 +15,8 @@ from diffusers.utils import logging
 from PIL import Image
 from torch.nn.functional import cosine_similarity, normalize
 
-from faceswap_diffusion.checkpoint_files import (
-    EMBEDDED_CHECKPOINT,
-    FEW_STEPS_FOLDER,
-    checkpoint_folder,
-    load_few_steps,
-    load_parser,
-    load_pipeline,
-)
+from faceswap_diffusion.checkpoint_files import FEW_STEPS_FOLDER, load_few_steps, load_parser, load_pipeline
+from faceswap_diffusion.checkpoint_folders import EMBEDDED_CHECKPOINT, checkpoint_folder
 from faceswap_diffusion.compositing import (
     ShownReference,
     add_detail,
@@ -56,7 +50,6 @@ from faceswap_diffusion.provenance import save_image
 
 logger = logging.get_logger(__name__)
 
-SAME_PERSON = 0.363  # cosine above which SFace's authors call two faces one person (OpenCV zoo)
 FACES_PER_BATCH = 4  # bounds the memory that a group photo takes
 FEATHER = 0.015  # standard deviation of the seam, as a share of the crop's side
 FINEST_CROP = 1024  # side in pixels: what a photo has beyond it is lost
@@ -180,6 +173,7 @@ class FaceSwapper:
         name: str = "own",
         parser: FaceParser | BiSeNet | None = None,
     ):
+        pipeline.check_complete()
         self.pipeline = pipeline
         self.analyzer = analyzer or MeshFaceAnalyzer()
         self.name = name
@@ -193,6 +187,12 @@ class FaceSwapper:
         dtype: str | torch.dtype | None = None,
         analyzer: FaceAnalyzer | None = None,
         few_steps: bool = False,
+        variant: str | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        subfolder: str | None = None,
+        cache_dir: str | PathLike | None = None,
+        local_files_only: bool = False,
     ) -> "FaceSwapper":
         """Loads a swapper.
 
@@ -203,21 +203,38 @@ class FaceSwapper:
             dtype (`str | torch.dtype`, *optional*): "float32", "float16" or "bfloat16"; float16 on CUDA and float32
                 elsewhere if left out.
             analyzer ([`FaceAnalyzer`], *optional*): Finds the faces; [`MeshFaceAnalyzer`] if left out.
-            few_steps (`bool`): Whether to take the checkpoint's few-step version, which swaps in two steps.
+            few_steps (`bool`): Whether to take the checkpoint's few-step version, which swaps in as many steps as
+                its config says.
+            variant (`str`, *optional*): Of the weights, as `"fp16"`; if left out, the plain files, or where there are
+                none the only variant.
+            revision (`str`, *optional*): Branch, tag or commit of the Hub repository, of which no more than one
+                variant is fetched.
+            token (`str | bool`, *optional*): For repositories that are not public; the stored one if left out.
+            subfolder (`str`, *optional*): Where in the folder or repository the checkpoint is.
+            cache_dir (`str | PathLike`, *optional*): Where fetched files are kept; the Hub's own cache if left out.
+            local_files_only (`bool`): Whether to take what is in the cache, and ask no server.
 
         Raises:
             ValueError: If the checkpoint is unknown, incomplete, holds keys too many or pickled files, or lacks the
-                few-step version that was asked for, or if there is no such device.
+                variant or the few-step version that was asked for, or if there is no such device.
         """
         resolved = resolve_device(device)
-        folder = checkpoint_folder(checkpoint)
-        pipeline = load_pipeline(folder, resolve_dtype(dtype, resolved))
+        folder = checkpoint_folder(
+            checkpoint,
+            variant=variant,
+            subfolder=subfolder,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+        )
+        pipeline = load_pipeline(folder, resolve_dtype(dtype, resolved), variant)
         checkpoint = Path(checkpoint or EMBEDDED_CHECKPOINT)
         name = checkpoint.name if checkpoint.is_dir() else str(checkpoint)
         if few_steps:
             load_few_steps(pipeline, folder / FEW_STEPS_FOLDER)
             name = f"{name}/{FEW_STEPS_FOLDER}"
-        return cls(pipeline.to(resolved), analyzer, name, load_parser(folder))
+        return cls(pipeline.to(resolved), analyzer, name, load_parser(folder, variant))
 
     @torch.no_grad()
     def swap(
@@ -236,7 +253,7 @@ class FaceSwapper:
         skin_texture: bool = True,
         seed: int = 0,
         mask_image: MaskLike | PhotoLike | None = None,
-        callback_on_step_end: Callable[..., dict[str, Any]] | None = None,
+        callback_on_step_end: Callable[..., dict[str, Any] | None] | None = None,
     ) -> SwapResult:
         """Puts the face of a source into a target photo.
 
@@ -360,7 +377,16 @@ class FaceSwapper:
         shown = select_face(self.analyzer.analyze(reference.rgb), where=reference.name)
         crops = [self.align(photo.rgb, face).pixels for face in faces] + [self.align(reference.rgb, shown).pixels]
         *embeddings, wanted = self.pipeline.encode_identity(crops).float().cpu().numpy()
-        return [nearest_face(np.stack(embeddings), wanted, SAME_PERSON)]
+        return [nearest_face(np.stack(embeddings), wanted, -1 if self.same_person is None else self.same_person)]
+
+    @property
+    def same_person(self) -> float | None:
+        """Least cosine of two faces of one person for the checkpoint's recogniser; `None` if it is not known.
+
+        Where it is not known, `target_face` as a photo means the face that is most like it, however little, and there
+        are no warnings of photos that show somebody else.
+        """
+        return self.pipeline.conditioner.identity_encoder.same_person
 
     def align(self, rgb: np.ndarray, face: Face) -> AlignedFace:
         """Cuts a face out of a photo (H, W, 3) uint8 RGB, and parses it."""
@@ -423,7 +449,8 @@ class FaceSwapper:
             for photo, face in zip(photos, found, strict=True)
         ]
         names = [photo.name for photo in photos]
-        _warn_of_others(names, looks)
+        if self.same_person is not None:
+            _warn_of_others(names, looks, self.same_person)
         person = average_person(looks)
         _warn_of_little_shown(names, person)
         return person
@@ -732,14 +759,14 @@ def _shares_shown(people: Sequence[Person]) -> list[float] | None:
     return [round(texture.shown, 3) for texture in textures] if len(textures) == len(people) else None
 
 
-def _warn_of_others(names: Sequence[str], looks: Sequence[Person]) -> None:
-    """Warns of photos of a source in which somebody else seems to be than in the first."""
+def _warn_of_others(names: Sequence[str], looks: Sequence[Person], same_person: float) -> None:
+    """Warns of photos of a source in which somebody else seems to be than in the first, by the recogniser's cosine."""
     first = looks[0].identity_embeds.float()
     for name, look in zip(names[1:], looks[1:], strict=True):
         cosine = cosine_similarity(first, look.identity_embeds.float()).item()
-        if cosine < SAME_PERSON:
+        if cosine < same_person:
             logger.warning(
-                f"{name} does not look like the person in {names[0]} (cosine {cosine:.2f}, below {SAME_PERSON}): the "
+                f"{name} does not look like the person in {names[0]} (cosine {cosine:.2f}, below {same_person}): the "
                 "photos of a source are averaged; leave out those of others"
             )
 
@@ -754,9 +781,19 @@ def _warn_of_little_shown(names: Sequence[str], person: Person) -> None:
 
 
 def _check_steps(pipeline: FaceSwapInpaintPipeline, num_inference_steps: int) -> None:
-    """A few-step student takes no more steps than its teacher's way has."""
-    limit = pipeline.scheduler.config.get("original_inference_steps")
-    if limit is not None and num_inference_steps > limit:
+    """A few-step student takes no more steps than its teacher's way has, and is best with those it is made for."""
+    limit, usual = (
+        pipeline.scheduler.config.get("original_inference_steps"),
+        pipeline.config["default_num_inference_steps"],
+    )
+    if limit is None:
+        return
+    if usual < num_inference_steps <= limit:
+        logger.warning(
+            f"{num_inference_steps} denoising steps are more than the {usual} that this few-step version is made for: "
+            "lower num_inference_steps, or take the checkpoint itself"
+        )
+    if num_inference_steps > limit:
         raise ValueError(
             f"got {num_inference_steps} denoising steps, and a few-step version takes {limit} at most: lower "
             "num_inference_steps, or take the checkpoint itself"

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 
 # From low to high. A unit is a module or a subpackage; units of one layer know nothing of each other.
 LAYERS = (
-    {"console", "devices", "exif", "model_files"},
+    {"checkpoint_folders", "console", "devices", "exif", "model_files"},
     {"photos"},
     {"faces"},
     {"masks"},

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hatchling.builders.wheel import WheelBuilder
 
-from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT
+from faceswap_diffusion.checkpoint_folders import EMBEDDED_CHECKPOINT
 from faceswap_diffusion.model_files import MODEL_FILES
 
 ROOT = Path(__file__).parents[1]

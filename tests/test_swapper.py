@@ -2,7 +2,9 @@
 
 import io
 import json
+import logging
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from diffusers.schedulers.scheduling_lcm import LCMScheduler
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 
+from faceswap_diffusion.conditioning.identity import SFace
 from faceswap_diffusion.evaluation.metrics import sharpness
 from faceswap_diffusion.faces.alignment import crop, uncrop
 from faceswap_diffusion.faces.analyzer import Face, FaceAnalyzer
@@ -23,8 +26,8 @@ from faceswap_diffusion.masks.regions import feather, region_mask, repaint_mask
 from faceswap_diffusion.photos import load_photo
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.provenance import read_provenance
-from faceswap_diffusion.swapper import SAME_PERSON, AlignedFace, FaceSwapper, average_person, within_photo
-from tests.tiny import save_with_few_steps, tiny_components, tiny_conditioner, tiny_pipeline
+from faceswap_diffusion.swapper import AlignedFace, FaceSwapper, average_person, within_photo
+from tests.tiny import TINY_SETTINGS, save_with_few_steps, tiny_components, tiny_conditioner, tiny_pipeline
 
 IMAGES = Path(__file__).parents[1] / "examples" / "images"
 WOMAN, MAN, SELFIE, GROUP = (
@@ -106,8 +109,8 @@ class TestLentShape:
 
     @staticmethod
     def swapper(share: float) -> FaceSwapper:
-        components = {**tiny_components(), "conditioner": tiny_conditioner(identity_geometry=True)}
-        return FaceSwapper(FaceSwapInpaintPipeline(**components, crop_size=64, geometry_share=share))
+        components = {**tiny_components(crop_size=64), "conditioner": tiny_conditioner(identity_geometry=True)}
+        return FaceSwapper(FaceSwapInpaintPipeline(**components, **{**TINY_SETTINGS, "geometry_share": share}))
 
     @staticmethod
     def aligned(swapper: FaceSwapper, path: Path) -> AlignedFace:
@@ -299,6 +302,23 @@ class TestFewSteps:
         with pytest.raises(ValueError, match="got 6 denoising steps, and a few-step version takes 5 at most"):
             few.swap(WOMAN, SELFIE, num_inference_steps=6)
 
+    def test_its_steps_are_what_it_was_made_for_and_more_are_warned_of(self, tmp_path: Path, caplog, monkeypatch):
+        monkeypatch.setattr(logging.getLogger("faceswap_diffusion"), "propagate", True)
+        folder = tmp_path / "tiny"
+        save_with_few_steps(tiny_pipeline(crop_size=64, default_num_inference_steps=5), folder, num_inference_steps=4)
+        swapper = FaceSwapper.from_pretrained(folder, device="cpu", few_steps=True)
+        assert swapper.swap(WOMAN, SELFIE).provenance["num_inference_steps"] == 4
+        assert "denoising steps are more than" not in caplog.text
+        swapper.swap(WOMAN, SELFIE, num_inference_steps=5)
+        assert "5 denoising steps are more than the 4 that this few-step version is made for" in caplog.text
+
+    def test_older_ones_have_no_config_and_take_two_steps(self, distilled: Path, tmp_path: Path):
+        folder = Path(shutil.copytree(distilled, tmp_path / "old"))
+        (folder / "few_steps" / "config.json").unlink()
+        pipeline = FaceSwapper.from_pretrained(folder, device="cpu", few_steps=True).pipeline
+        names = ("default_num_inference_steps", "default_guidance_scale", "default_strength")
+        assert [pipeline.config[name] for name in names] == [2, 1.0, 1.0]
+
     def test_a_checkpoint_without_one_says_so(self, tmp_path: Path):
         tiny_pipeline().save_pretrained(tmp_path / "tiny")
         with pytest.raises(ValueError, match=r"tiny has no few-step version \(no folder few_steps\)"):
@@ -313,6 +333,12 @@ def test_a_face_is_found_by_a_photo_of_the_person():
     assert swapper.choose_faces(photo, faces, Image.open(IMAGES / "p001_park.jpg")) == [WOMAN_IN_GROUP]
     with pytest.raises(NoFaceFoundError, match="no face is like the reference face"):
         swapper.choose_faces(photo, faces, MAN)
+    network = swapper.pipeline.conditioner.identity_encoder
+    network.same_person = 0.99  # the threshold is the recogniser's
+    with pytest.raises(NoFaceFoundError, match=r"at least 0\.99 is wanted"):
+        swapper.choose_faces(photo, faces, Image.open(IMAGES / "p001_park.jpg"))
+    network.same_person = None  # nobody knows: the nearest is meant
+    assert swapper.choose_faces(photo, faces, MAN)[0] in range(len(faces))
     with pytest.raises(ValueError, match="target_face is 'biggest': give 'largest', 'all', an index"):
         swapper.swap(WOMAN, GROUP, target_face="biggest")
 
@@ -637,7 +663,7 @@ class TestWarnings:
         (told,) = caplog.messages
         looks = [swapper.encode_person([load_photo(path)]).identity_embeds[0] for path in (WOMAN, MAN)]
         cosine = float(looks[0] @ looks[1])
-        assert cosine < SAME_PERSON
+        assert cosine < SFace.same_person
         assert told.startswith(f"{MAN} does not look like the person in {WOMAN} (cosine {cosine:.2f}, below 0.363): ")
         assert person.identity_embeds.norm().item() == pytest.approx(1, abs=1e-5)
 

@@ -20,6 +20,11 @@ from faceswap_diffusion.training.distillation import make_student
 CROP_SIZE = 32
 CROSS_ATTENTION_DIM = 16
 CLIP_DIM = 12
+TINY_SETTINGS: dict[str, Any] = {
+    "channel_order": "latents,masked_image_latents,keep_mask", "masked_latents": "sample", "shown_regions": "face",
+    "landmark_scale": 1.0, "hidden_fill": "grey", "geometry_share": 0.0, "mask_identity": False,
+    "default_num_inference_steps": 2, "default_strength": 1.0, "default_guidance_scale": 3.5,
+}  # fmt: skip
 
 
 def tiny_vae(seed: int = 0, latent_channels: int = 4, num_halvings: int = 1) -> AutoencoderKL:
@@ -50,10 +55,10 @@ def small_vae(seed: int = 0) -> AutoencoderKL:
     ).eval()
 
 
-def tiny_unet(seed: int = 0, latent_channels: int = 4) -> UNet2DConditionModel:
+def tiny_unet(seed: int = 0, latent_channels: int = 4, crop_size: int = CROP_SIZE) -> UNet2DConditionModel:
     torch.manual_seed(seed)
     return UNet2DConditionModel(
-        sample_size=CROP_SIZE // 2,
+        sample_size=crop_size // 2,
         in_channels=2 * latent_channels + 1,
         out_channels=latent_channels,
         block_out_channels=(8, 16),
@@ -106,11 +111,11 @@ def tiny_scheduler() -> DDIMScheduler:
     )
 
 
-def tiny_components(seed: int = 0) -> dict[str, Any]:
+def tiny_components(seed: int = 0, crop_size: int = CROP_SIZE) -> dict[str, Any]:
     """All six components of a pipeline."""
     return {
         "vae": tiny_vae(seed),
-        "unet": tiny_unet(seed),
+        "unet": tiny_unet(seed, crop_size=crop_size),
         "image_encoder": tiny_image_encoder(seed),
         "feature_extractor": tiny_feature_extractor(),
         "conditioner": tiny_conditioner(seed),
@@ -118,19 +123,17 @@ def tiny_components(seed: int = 0) -> dict[str, Any]:
     }
 
 
-def tiny_pipeline(seed: int = 0, **config: Any) -> FaceSwapInpaintPipeline:
+def tiny_pipeline(seed: int = 0, crop_size: int = CROP_SIZE, **settings: Any) -> FaceSwapInpaintPipeline:
     """A pipeline of tiny components, for crops of `CROP_SIZE` pixels, 2 steps unless told otherwise."""
-    pipeline = FaceSwapInpaintPipeline(
-        **tiny_components(seed), **{"crop_size": CROP_SIZE, "default_num_inference_steps": 2, **config}
-    )
+    pipeline = FaceSwapInpaintPipeline(**tiny_components(seed, crop_size), **{**TINY_SETTINGS, **settings})
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-def save_with_few_steps(pipeline: FaceSwapInpaintPipeline, folder: Path) -> None:
+def save_with_few_steps(pipeline: FaceSwapInpaintPipeline, folder: Path, num_inference_steps: int = FEW_STEPS) -> None:
     """Saves a checkpoint, with a few-step version of random layers that divides its default steps."""
     pipeline.save_pretrained(folder)
-    make_student(pipeline, "lora", 2, pipeline.config["default_num_inference_steps"], FEW_STEPS)
+    make_student(pipeline, "lora", 2, pipeline.config["default_num_inference_steps"], num_inference_steps)
     torch.manual_seed(0)
     for name, layer in pipeline.unet.named_parameters():
         if "lora_B" in name:  # 0 at first, so that nothing changes

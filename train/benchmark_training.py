@@ -34,7 +34,8 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch.utils.data import DataLoader
 
-from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT, load_pipeline
+from faceswap_diffusion.checkpoint_files import load_pipeline
+from faceswap_diffusion.checkpoint_folders import EMBEDDED_CHECKPOINT
 from faceswap_diffusion.conversion.reface import PUBLISHED, build_empty_pipeline, build_random_pipeline
 from faceswap_diffusion.evaluation.speed import peak_memory
 from faceswap_diffusion.faces.surface import face_surface

@@ -21,7 +21,8 @@ from accelerate import Accelerator
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import ClosedUnitInterval, PositiveFloat, PositiveInt
 
-from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT, FEW_STEPS, fuse_lora
+from faceswap_diffusion.checkpoint_files import FEW_STEPS, fuse_lora
+from faceswap_diffusion.checkpoint_folders import EMBEDDED_CHECKPOINT
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.training.arguments import (
     SAMPLE_ARGUMENTS,
@@ -61,6 +62,7 @@ def distillation_parser() -> ArgumentParser:
         default=str(EMBEDDED_CHECKPOINT),
         help="checkpoint to distil: folder or Hub id; the package's if left out",
     )
+    model.add_argument("--variant", type=str, help="of its weights, as fp16; plain files, or else the only variant")
     model.add_argument(
         "--output_type", type=Literal[OUTPUT_TYPES], default="lora", help="what is trained: additions, or the UNet"
     )
@@ -120,7 +122,7 @@ def take_over(args: Namespace, pipeline: FaceSwapInpaintPipeline) -> None:
 def build_run(args: Namespace, accelerator: Accelerator) -> Run:
     roles = Roles.from_shares(args.cross_share, 0)
     batch_size = check_roles(args, accelerator, roles)
-    pipeline = load_whole_pipeline(args.pretrained_model_name_or_path)
+    pipeline = load_whole_pipeline(args.pretrained_model_name_or_path, args.variant)
     take_over(args, pipeline)
     faces = PreparedFaces(args.train_data_dir, pipeline.config["crop_size"])
     samples = draw_samples(args, pipeline, faces, roles, batch_size)
@@ -147,7 +149,7 @@ def save_weights(args: Namespace, pipeline: FaceSwapInpaintPipeline) -> None:
 def finish(args: Namespace, run: Run) -> None:
     folder = args.output_dir / "pipeline"
     if args.output_type == "lora":
-        pipeline = load_whole_pipeline(args.pretrained_model_name_or_path)
+        pipeline = load_whole_pipeline(args.pretrained_model_name_or_path, args.variant)
         fuse_lora(pipeline, args.output_dir / "lora")
         set_student_defaults(pipeline, args.num_ddim_timesteps, args.num_inference_steps)
         save_pipeline(pipeline, folder, args.pretrained_model_name_or_path)

@@ -113,8 +113,9 @@ PUBLISHED = Architecture(
     },
     pipeline={
         "channel_order": "latents,masked_image_latents,keep_mask", "masked_latents": "sample", "crop_size": 512,
-        "hidden_regions": "face", "shown_regions": "face", "landmark_set": "dlib68", "landmark_scale": 1.0,
-        "identity_size": 224, "mask_identity": True, "default_num_inference_steps": 50, "default_guidance_scale": 3.5,
+        "shown_regions": "face", "landmark_scale": 1.0, "hidden_fill": "grey", "geometry_share": 0.0,
+        "identity_size": 224, "mask_identity": True, "default_num_inference_steps": 50, "default_strength": 1.0,
+        "default_guidance_scale": 3.5,
     },
 )  # fmt: skip
 """The checkpoint that REFace's authors published: Stable Diffusion 1.4, CLIP ViT-L/14, IR-SE50, 512 px."""

@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from faceswap_diffusion.checkpoint_files import checkpoint_folder
+from faceswap_diffusion.checkpoint_folders import checkpoint_folder, choose_variant, variant_of, variants_of
 from faceswap_diffusion.conversion.compvis import compvis_shape
 from faceswap_diffusion.conversion.output import check_output, written
 from faceswap_diffusion.conversion.reface import (
@@ -20,6 +20,7 @@ from faceswap_diffusion.conversion.reface import (
     reface_keys,
 )
 from faceswap_diffusion.conversion.weights import ConversionReport, shapes_of
+from faceswap_diffusion.pipeline_faceswap_inpaint import FORMER_DEFAULTS
 
 FIXED_IN_REFACE = {
     "conditioner": (
@@ -83,7 +84,7 @@ def read_architecture(folder: Path) -> Architecture:
         pipeline = _settings(folder / "model_index.json")
     except OSError as error:
         raise ValueError(f"checkpoint {folder} lacks {error.filename}") from error
-    settings = {name: value for name, value in pipeline.items() if name in PUBLISHED.pipeline}
+    settings = {name: pipeline.get(name, FORMER_DEFAULTS.get(name)) for name in PUBLISHED.pipeline}
     encoder = {name: value for name, value in networks.pop("image_encoder").items() if name in PUBLISHED.image_encoder}
     return Architecture(**networks, image_encoder=encoder, pipeline=settings)
 
@@ -118,6 +119,8 @@ def _read_part(folder: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, to
         ValueError: If they cannot be read, or are not those of the network.
     """
     files = sorted(folder.glob("*.safetensors"))
+    variant = choose_variant({folder.name: variants_of(files, folder)}, None)
+    files = [file for file in files if variant_of(file) == variant]
     try:
         weights = {name: weight for file in files for name, weight in load_file(file).items()}
     except (OSError, SafetensorError) as error:

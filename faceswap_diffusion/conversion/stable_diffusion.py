@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.clip.modeling_clip import CLIPVisionModelWithProjection
 
-from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT
+from faceswap_diffusion.checkpoint_folders import EMBEDDED_CHECKPOINT, choose_variant, variants_of
 from faceswap_diffusion.conditioning.conditioner import FaceConditioner
 from faceswap_diffusion.conversion.compvis import compvis_shape, unet_keys, vae_keys
 from faceswap_diffusion.conversion.output import check_output, written
@@ -134,8 +134,9 @@ def _load_folder(folder: Path) -> tuple[UNet2DConditionModel, AutoencoderKL, Con
     networks: dict[str, Any] = {}
     for part, network_class in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL)):
         try:
+            variant = choose_variant({part: variants_of((folder / part).iterdir(), folder / part)}, None)
             networks[part] = network_class.from_pretrained(
-                folder / part, dtype=torch.float32, use_safetensors=True, local_files_only=True
+                folder / part, dtype=torch.float32, variant=variant, use_safetensors=True, local_files_only=True
             )
         except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             raise ValueError(

@@ -29,7 +29,8 @@ import diffusers.utils.logging
 import torch
 import transformers.utils.logging
 
-from faceswap_diffusion.checkpoint_files import checkpoint_folder, load_pipeline
+from faceswap_diffusion.checkpoint_files import load_pipeline
+from faceswap_diffusion.checkpoint_folders import checkpoint_folder
 from faceswap_diffusion.conversion.reface import PUBLISHED, build_random_pipeline
 from faceswap_diffusion.devices import DTYPES, available_cores, resolve_device, resolve_dtype
 from faceswap_diffusion.doctor import installed_versions

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT
+from faceswap_diffusion.checkpoint_folders import EMBEDDED_CHECKPOINT
 from faceswap_diffusion.pipeline_faceswap_inpaint import HIDDEN_FILLS
 from faceswap_diffusion.training.batches import SampleSettings
 from faceswap_diffusion.training.data.references import ReferenceFaults
@@ -142,6 +142,7 @@ def add_model_arguments(parser: ArgumentParser) -> Any:
         default=str(EMBEDDED_CHECKPOINT),
         help="checkpoint to go on from: folder or Hub id; the package's if left out",
     )
+    group.add_argument("--variant", type=str, help="of its weights, as fp16; plain files, or else the only variant")
     group.add_argument("--new_vae", type=Path, help="exchange the checkpoint's autoencoder for this finished one")
     group.add_argument(
         "--crop_size",

@@ -7,22 +7,24 @@ import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
+from diffusers.schedulers.scheduling_lcm import LCMScheduler
 from peft import get_peft_model_state_dict
 
-from faceswap_diffusion.checkpoint_files import PARSER_FOLDER, load_pipeline
+from faceswap_diffusion.checkpoint_files import PARSER_FOLDER, load_pipeline, write_few_steps_config
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 
 
-def load_whole_pipeline(checkpoint: str) -> FaceSwapInpaintPipeline:
+def load_whole_pipeline(checkpoint: str, variant: str | None = None) -> FaceSwapInpaintPipeline:
     """Loads a checkpoint to train, in float32 on the CPU.
 
     Args:
         checkpoint (`str`): Folder or Hub id.
+        variant (`str`, *optional*): Of the weights, as `"fp16"`; see `checkpoint_folders.choose_variant`.
 
     Raises:
         ValueError: If it cannot be loaded, or lacks parts that training needs.
     """
-    pipeline = load_pipeline(checkpoint)
+    pipeline = load_pipeline(checkpoint, variant=variant)
     if pipeline.image_encoder is None or pipeline.conditioner is None:
         raise ValueError(
             f"checkpoint {checkpoint} lacks an image encoder or a conditioner: training needs a whole checkpoint, as "
@@ -49,6 +51,8 @@ def save_pipeline(pipeline: FaceSwapInpaintPipeline, folder: Path, base: str) ->
 def save_lora(pipeline: FaceSwapInpaintPipeline, folder: Path) -> None:
     """Writes a UNet's additions of low rank by themselves, as `load_lora_weights` takes them, and their scheduler.
 
+    Those of a few-step student get the settings of its swaps as well.
+
     Args:
         pipeline (`FaceSwapInpaintPipeline`): Whose UNet has an adapter.
         folder (`Path`): Where to; replaced if it is there.
@@ -58,6 +62,8 @@ def save_lora(pipeline: FaceSwapInpaintPipeline, folder: Path) -> None:
     with replaced_folder(folder) as unfinished:
         FaceSwapInpaintPipeline.save_lora_weights(unfinished, unet_lora_layers=layers)
         pipeline.scheduler.save_pretrained(unfinished / "scheduler")
+        if isinstance(pipeline.scheduler, LCMScheduler):
+            write_few_steps_config(pipeline, unfinished)
 
 
 @contextmanager

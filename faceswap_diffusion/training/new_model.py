@@ -101,9 +101,16 @@ def build_pipeline(
             beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, steps_offset=1, clip_sample=False,
             set_alpha_to_one=False, prediction_type=prediction_type, timestep_spacing="trailing",
         ),
+        channel_order="latents,masked_image_latents,keep_mask",
+        masked_latents="sample",
         crop_size=faces.resolution,
+        shown_regions="face",
+        landmark_scale=1.0,
+        hidden_fill="grey",
         geometry_share=0.5,
+        mask_identity=False,
         default_num_inference_steps=5,
+        default_strength=1.0,
         default_guidance_scale=1.0,
     )  # fmt: skip
 
@@ -119,9 +126,9 @@ def exchange_autoencoder(pipeline: FaceSwapInpaintPipeline, vae: AutoencoderKL) 
         ValueError: If its latents have fewer channels than the UNet knows.
     """
     widen_unet(pipeline.unet, vae.config["latent_channels"], pipeline.config["channel_order"])
-    components = {**pipeline.components, "vae": vae}
-    settings = {name: value for name, value in pipeline.config.items() if name[0] != "_" and name not in components}
-    return FaceSwapInpaintPipeline(**components, **settings)
+    num_halvings = len(vae.config["block_out_channels"]) - 1
+    pipeline.unet.register_to_config(sample_size=pipeline.config["crop_size"] // 2**num_halvings)
+    return FaceSwapInpaintPipeline(**{**pipeline.components, "vae": vae}, **pipeline.settings)
 
 
 @torch.no_grad()
@@ -136,6 +143,7 @@ def resize_checkpoint(pipeline: FaceSwapInpaintPipeline, crop_size: int) -> None
     """
     factor = crop_size / pipeline.config["crop_size"]
     pipeline.register_to_config(crop_size=crop_size, landmark_scale=pipeline.config["landmark_scale"] / factor)
+    pipeline.unet.register_to_config(sample_size=crop_size // pipeline.vae_scale_factor)
     if pipeline.conditioner.config["identity_geometry"]:
         coefficients = pipeline.conditioner.geometry_coefficients
         coefficients *= factor

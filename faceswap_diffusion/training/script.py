@@ -34,7 +34,7 @@ def settings_of(kind: type, args: Namespace, prefix: str = "", **more: Any) -> A
 
 def load_checkpoint(args: Namespace) -> FaceSwapInpaintPipeline:
     """The checkpoint to go on from, in float32, with what `arguments.add_model_arguments` changes of it."""
-    return change_checkpoint(args, load_whole_pipeline(args.pretrained_model_name_or_path))
+    return change_checkpoint(args, load_whole_pipeline(args.pretrained_model_name_or_path, args.variant))
 
 
 def change_checkpoint(args: Namespace, pipeline: FaceSwapInpaintPipeline) -> FaceSwapInpaintPipeline:

@@ -23,6 +23,7 @@ from faceswap_diffusion.training.dataset import FaceRecord
 IN_PLACE = np.eye(2, 3)
 """A validation face is a photo of nothing but its crop."""
 
+REGION = "face"
 MAX_SIDE = 256
 """Pixels of a face in the picture."""
 
@@ -67,11 +68,10 @@ def validate(
     """
     sources = next_person([face.identity for face in faces])
     swapper = FaceSwapper(pipeline)
-    region = pipeline.config["hidden_regions"]
     with evaluating(part for part in pipeline.components.values() if isinstance(part, nn.Module)):
         aligned = [align(swapper, face, label_names) for face in faces]
-        people = [average_person([swapper.encode_face(face.pixels, face, region)]) for face in aligned]
-        masks = [repaint_mask(face.labels, face.landmarks, region, face.label_names) for face in aligned]
+        people = [average_person([swapper.encode_face(face.pixels, face, REGION)]) for face in aligned]
+        masks = [repaint_mask(face.labels, face.landmarks, REGION, face.label_names) for face in aligned]
         chosen = [people[source] for source in sources]
         references = [swapper.draw_reference(face, person) for face, person in zip(aligned, chosen, strict=True)]
         crops = swapper.repaint(aligned, masks, chosen, references, seed, num_inference_steps=num_inference_steps)

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from faceswap_diffusion.conditioning.identity import SFace, dequantize_blocks
+from faceswap_diffusion.conditioning.identity import IDENTITY_NETWORKS, IRSE50, SFace, dequantize_blocks
 from faceswap_diffusion.faces.alignment import crop, ffhq_matrix
 from faceswap_diffusion.faces.analyzer import MeshFaceAnalyzer
 
@@ -61,3 +61,9 @@ def test_sface_has_its_buffers_in_the_same_order_in_every_process():
     """DDP sends buffers of the first process to the others by their order; another one would mix up their weights."""
     layers = [name.rpartition("_")[0] for name, _ in SFace().named_buffers()]
     assert list(dict.fromkeys(layers)) == sorted(set(layers))
+
+
+def test_thresholds_of_one_person_belong_to_the_recogniser():
+    assert SFace.same_person == 0.363
+    assert IRSE50.same_person == pytest.approx(1 - 1.54 / 2)  # of a squared distance between unit vectors
+    assert all(hasattr(network, "same_person") for network in IDENTITY_NETWORKS.values())

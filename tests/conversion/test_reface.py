@@ -93,7 +93,6 @@ def test_the_folder_is_whole_and_says_how_it_is_used(folder: Path):
         "masked_latents": "sample",
         "identity_size": 224,
         "mask_identity": True,
-        "landmark_set": "dlib68",
         "landmark_scale": 1.0,
         "default_num_inference_steps": 50,
         "default_guidance_scale": 3.5,

@@ -7,23 +7,31 @@ from faceswap_diffusion.conditioning.conditioner import FaceConditioner
 from faceswap_diffusion.conditioning.landmark_drawing import draw_landmarks
 from faceswap_diffusion.evaluation.ablation import CONDITIONS, mean_condition, recorded_conditions, removed_condition
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
-from tests.tiny import tiny_components, tiny_landmarks
+from tests.tiny import CLIP_DIM, CROP_SIZE, CROSS_ATTENTION_DIM, TINY_SETTINGS, tiny_components, tiny_landmarks
 
 
 @pytest.fixture(scope="module")
 def conditioner() -> FaceConditioner:
     torch.manual_seed(0)
-    return FaceConditioner("sface", clip_embed_dim=6, cross_attention_dim=8, mapper_layers=0).eval()
+    return FaceConditioner(
+        "sface", clip_embed_dim=CLIP_DIM, cross_attention_dim=CROSS_ATTENTION_DIM, mapper_layers=0
+    ).eval()
 
 
 def conditions(seed: int, batch_size: int = 2) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    shapes = {"identity_embeds": (128,), "source_clip_embeds": (6,), "target_clip_embeds": (6,), "landmarks": (68, 2)}
+    shapes = {
+        "identity_embeds": (128,),
+        "source_clip_embeds": (CLIP_DIM,),
+        "target_clip_embeds": (CLIP_DIM,),
+        "landmarks": (68, 2),
+    }
     return {name: torch.randn(batch_size, *shape, generator=generator) for name, shape in shapes.items()}
 
 
-def tiny_pipeline_of(conditioner: FaceConditioner, **config) -> FaceSwapInpaintPipeline:
-    return FaceSwapInpaintPipeline(**{**tiny_components(), "conditioner": conditioner}, **config)
+def tiny_pipeline_of(conditioner: FaceConditioner, crop_size: int = CROP_SIZE, **config) -> FaceSwapInpaintPipeline:
+    components = {**tiny_components(crop_size=crop_size), "conditioner": conditioner}
+    return FaceSwapInpaintPipeline(**components, **{**TINY_SETTINGS, **config})
 
 
 def test_recorded_rows_are_what_was_handed_in_by_name_or_by_position(conditioner: FaceConditioner):

@@ -64,6 +64,27 @@ save_file(results, sys.argv[1])
 """
 
 
+VARIANTS = """
+import sys
+import torch
+from faceswap_diffusion import FaceSwapInpaintPipeline, FaceSwapper
+from safetensors.torch import save_file
+from tests.tiny import tiny_inputs
+
+def swap(pipe):
+    pipe.set_progress_bar_config(disable=True)
+    return pipe(**tiny_inputs()).images
+
+place = {"subfolder": "inner", "revision": "next", "token": "hf_imitation", "cache_dir": sys.argv[1] + ".cache"}
+swapper = FaceSwapper.from_pretrained("owner/halves", device="cpu", variant="fp16", **place)
+results = {"swapper": swap(swapper.pipeline)}
+again = FaceSwapper.from_pretrained("owner/halves", device="cpu", local_files_only=True, **place)
+results["local"] = swap(again.pipeline)
+results["pipeline"] = swap(FaceSwapInpaintPipeline.from_pretrained("owner/halves", variant="fp16", **place))
+save_file(results, sys.argv[1])
+"""
+
+
 def run(script: str, result: Path, **environment: str) -> dict[str, torch.Tensor]:
     """Runs a script in a process of its own, since the Hub's address is read once, at import."""
     offline = dict.fromkeys(("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN"), "")
@@ -124,3 +145,19 @@ def test_without_the_hub_the_cache_serves(online, home, expected):
     without = run(OFFLINE, home / "offline.safetensors", HF_HUB_OFFLINE="1", HF_ENDPOINT=nowhere, HF_HOME=str(home))
     assert torch.equal(without["offline"], expected)
     assert torch.equal(without["refused"], expected)
+
+
+def test_of_a_repository_only_the_wanted_variant_of_the_wanted_place_is_fetched(hub, home, tmp_path):
+    half = tiny_pipeline(seed=1).to(torch.float16)
+    half.save_pretrained(tmp_path / "inner", variant="fp16")
+    tiny_pipeline(seed=2).save_pretrained(tmp_path / "inner")
+    hub.repositories["owner/halves"] = {"README.md": b"main"}
+    hub.repositories["owner/halves@next"] = {**list_files(tmp_path), "outer/unet/w.safetensors": b"0"}
+    results = run(VARIANTS, home / "halves.safetensors", HF_ENDPOINT=hub.url, HF_HOME=str(home / "unused"))
+    expected = half.to(torch.float32)(**tiny_inputs()).images
+    assert all(torch.equal(result, expected) for result in results.values())
+    weights = [name for name in hub.requests if "halves" in name and name.endswith(".safetensors")]
+    fetched = {name.rpartition("/resolve/")[2].partition("/")[2] for name in weights}
+    files = {"image_encoder": "model", **dict.fromkeys(("vae", "unet", "conditioner"), "diffusion_pytorch_model")}
+    assert fetched == {f"inner/{part}/{file}.fp16.safetensors" for part, file in files.items()}
+    assert not list((home / "unused").rglob("*.safetensors"))

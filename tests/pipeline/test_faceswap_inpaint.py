@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from accelerate.hooks import ModelHook, add_hook_to_module
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from PIL import Image
@@ -19,6 +21,7 @@ from faceswap_diffusion.pipeline_inputs import fill_hidden, resize
 from faceswap_diffusion.pipeline_output import FaceSwapPipelineOutput
 from tests.tiny import (
     CROSS_ATTENTION_DIM,
+    TINY_SETTINGS,
     tiny_components,
     tiny_inputs,
     tiny_landmarks,
@@ -340,8 +343,8 @@ class TestStrength:
 
 def test_an_autoencoder_may_have_other_channels_and_another_factor():
     components = {**tiny_components(), "vae": tiny_vae(latent_channels=8, num_halvings=3)}
-    components["unet"] = tiny_unet(latent_channels=8)
-    pipe = FaceSwapInpaintPipeline(**components, crop_size=32, hidden_fill="reference")
+    components["unet"] = tiny_unet(latent_channels=8, crop_size=8)  # 4 latents of 8 pixels
+    pipe = FaceSwapInpaintPipeline(**components, **{**TINY_SETTINGS, "hidden_fill": "reference"})
     inputs = {**tiny_inputs(), "reference_image": tiny_picture(5), "num_inference_steps": 4}
     for strength in (1.0, 0.5):
         assert pipe(**inputs, strength=strength).images.shape == (1, 3, 32, 32)
@@ -648,6 +651,94 @@ class TestCallback:
         pipe(**tiny_inputs(), callback_on_step_end=callback, num_inference_steps=5)
         assert steps == [0, 1]
 
+    def test_what_it_returns_besides_known_tensors_counts_for_nothing(self, pipe):
+        expected = pipe(**tiny_inputs()).images
+        answers = {
+            "nothing": lambda tensors: None,
+            "an empty dictionary": lambda tensors: {},
+            "what it got": lambda tensors: tensors,
+            "more than that": lambda tensors: {**tensors, "prompt_embeds": torch.ones(1), "note": "seen"},
+        }
+        for answer, changed in answers.items():
+            callback = lambda pipeline, step, timestep, tensors, changed=changed: changed(tensors)  # noqa: E731
+            assert torch.equal(pipe(**tiny_inputs(), callback_on_step_end=callback).images, expected), answer
+
+    def test_a_known_tensor_is_taken_though_it_was_not_asked_for(self, pipe):
+        def callback(pipeline, step, timestep, tensors):
+            return {"masked_image_latents": torch.zeros(1, 4, 16, 16), "unknown": 1}
+
+        changed = pipe(**tiny_inputs(), callback_on_step_end=callback, num_inference_steps=3).images
+        assert largest_difference(changed, pipe(**tiny_inputs(), num_inference_steps=3).images) > 1e-4
+
+    def test_without_guidance_its_context_may_be_asked_for_and_returned(self):
+        bare, seen = tiny_pipeline(), []
+        context = torch.zeros(1, 1, CROSS_ATTENTION_DIM)
+        bare.conditioner = None
+
+        def callback(pipeline, step, timestep, tensors):
+            seen.append(tensors["negative_condition_embeds"])
+            return tensors
+
+        bare(
+            tiny_picture(1),
+            condition_embeds=context,
+            guidance_scale=1.0,
+            callback_on_step_end=callback,
+            callback_on_step_end_tensor_inputs=bare._callback_tensor_inputs,
+        )
+        assert seen == [None, None]
+
+
+class TestChosenSteps:
+    """`timesteps` and `sigmas`, as Diffusers' pipelines take them."""
+
+    @staticmethod
+    def with_scheduler(kind):
+        components = tiny_components()
+        components["scheduler"] = kind.from_config(components["scheduler"].config)
+        pipe = FaceSwapInpaintPipeline(**components, **{**TINY_SETTINGS, "hidden_fill": "reference"})
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+    @staticmethod
+    def visited(pipe, **arguments) -> list[float]:
+        seen = []
+
+        def callback(pipeline, step, timestep, tensors):
+            seen.append(float(timestep))
+
+        pipe(**tiny_inputs(), callback_on_step_end=callback, **arguments)
+        return seen
+
+    def test_they_are_visited_in_place_of_the_scheduler_s_own(self):
+        pipe = self.with_scheduler(EulerDiscreteScheduler)
+        assert self.visited(pipe, timesteps=[900, 500, 100]) == [900, 500, 100]
+        assert self.visited(pipe, timesteps=[900, 500, 100], num_inference_steps=7) == [900, 500, 100]
+
+    def test_noise_levels_may_be_given_instead(self):
+        pipe = self.with_scheduler(EulerDiscreteScheduler)
+        sigmas = [10.0, 2.0, 0.5, 0.0]  # this scheduler wants the end as well
+        assert self.visited(pipe, sigmas=sigmas) == sorted(pipe.scheduler.timesteps.tolist(), reverse=True)
+        assert pipe.num_timesteps == 3
+        assert pipe.scheduler.sigmas.tolist()[:4] == pytest.approx(sigmas)
+
+    def test_those_of_the_scheduler_give_the_same_picture(self):
+        pipe = self.with_scheduler(DPMSolverMultistepScheduler)
+        expected = pipe(**tiny_inputs(), num_inference_steps=4).images
+        timesteps = pipe.scheduler.timesteps.tolist()
+        assert torch.equal(pipe(**tiny_inputs(), timesteps=timesteps).images, expected)
+
+    def test_below_strength_1_the_last_of_them_are_taken(self):
+        pipe = self.with_scheduler(EulerDiscreteScheduler)
+        reference = {"reference_image": tiny_picture(5), "strength": 0.5}
+        assert self.visited(pipe, timesteps=[900, 700, 400, 100], **reference) == [400, 100]
+
+    def test_what_a_scheduler_does_not_take_is_refused(self, pipe):
+        with pytest.raises(ValueError, match="`timesteps` cannot be chosen with DDIMScheduler: leave it out"):
+            pipe(**tiny_inputs(), timesteps=[900, 100])
+        with pytest.raises(ValueError, match="`timesteps` and `sigmas` both say which steps to take"):
+            pipe(**tiny_inputs(), timesteps=[900, 100], sigmas=[1.0, 0.5])
+
 
 class TestSchedulers:
     @pytest.mark.parametrize("name", [scheduler.name for scheduler in KarrasDiffusionSchedulers])
@@ -657,7 +748,7 @@ class TestSchedulers:
             pytest.importorskip("torchsde")
         components = tiny_components()
         components["scheduler"] = getattr(diffusers, name).from_config(components["scheduler"].config)
-        pipe = FaceSwapInpaintPipeline(**components, crop_size=32, hidden_fill="reference")
+        pipe = FaceSwapInpaintPipeline(**components, **{**TINY_SETTINGS, "hidden_fill": "reference"})
         pipe.set_progress_bar_config(disable=True)
         settings = {**tiny_inputs(), "output_type": "latent", "num_inference_steps": 4}
         reference = {"reference_image": tiny_picture(5), "strength": 0.5}
@@ -672,7 +763,7 @@ class TestSchedulers:
         assert pipe.prepare_extra_step_kwargs(None, 1.0) == {"generator": None, "eta": 1.0}
         components = tiny_components()
         components["scheduler"] = UniPCMultistepScheduler.from_config(components["scheduler"].config)
-        assert FaceSwapInpaintPipeline(**components).prepare_extra_step_kwargs(None, 1.0) == {}
+        assert FaceSwapInpaintPipeline(**components, **TINY_SETTINGS).prepare_extra_step_kwargs(None, 1.0) == {}
 
 
 class TestIdentity:
@@ -731,6 +822,36 @@ class TestLandmarks:
 
 
 class TestOptionalComponents:
+    def test_saved_without_them_it_does_with_their_embeddings_what_it_did_with_them(self, pipe, tmp_path):
+        """Diffusers' `test_save_load_optional_components`, with what the optional parts would have made."""
+        inputs = tiny_inputs()
+        expected = pipe(**inputs).images
+        pictures = [inputs.pop(name) for name in ("source_image", "source_mask_image")]
+        context = pipe.encode_condition(inputs["image"], *pictures, inputs.pop("landmarks"))
+        bare = tiny_pipeline()
+        for name in bare._optional_components:
+            setattr(bare, name, None)
+        bare.save_pretrained(tmp_path)
+        loaded = FaceSwapInpaintPipeline.from_pretrained(tmp_path)
+        assert all(getattr(loaded, name) is None for name in loaded._optional_components)
+        embeds = {"condition_embeds": context, "negative_condition_embeds": pipe.conditioner.unconditional(1)}
+        result = loaded(**{**inputs, "generator": generators(0)[0]}, **embeds).images
+        assert torch.equal(result, expected)
+
+    @pytest.mark.parametrize("missing", ["image_encoder", "feature_extractor"])
+    def test_without_an_image_encoder_its_embeddings_are_passed(self, pipe, tmp_path, missing):
+        inputs = tiny_inputs()
+        expected = pipe(**inputs).images
+        embeds = {
+            "source_clip_embeds": pipe.encode_clip(inputs["source_image"], inputs["source_mask_image"]),
+            "target_clip_embeds": pipe.encode_clip(inputs["image"]),
+        }
+        bare = tiny_pipeline()
+        setattr(bare, missing, None)
+        bare.save_pretrained(tmp_path)
+        loaded = FaceSwapInpaintPipeline.from_pretrained(tmp_path)
+        assert torch.equal(loaded(**{**inputs, "generator": generators(0)[0]}, **embeds).images, expected)
+
     def test_a_ready_context_needs_neither_encoder_nor_conditioner(self, pipe):
         bare = tiny_pipeline()
         for name in ("image_encoder", "feature_extractor", "conditioner"):
@@ -794,7 +915,7 @@ class TestErrors:
         components["unet"] = tiny_unet()
         components["unet"].register_to_config(in_channels=4)
         with pytest.raises(ValueError, match="the UNet takes 4 channels, but latents, masked latents and mask make 9"):
-            FaceSwapInpaintPipeline(**components)
+            FaceSwapInpaintPipeline(**components, **TINY_SETTINGS)
 
     def test_an_unknown_kind_of_masked_latents_is_refused(self):
         with pytest.raises(ValueError, match="masked_latents is 'mean', but has to be one of"):

@@ -61,3 +61,42 @@ def test_layers_of_a_text_encoder_are_left_out_with_a_warning(lora_folder, caplo
     logger.propagate = False
     assert pipe.get_active_adapters() == ["default_0"]
     assert "text encoder are left out" in caplog.text
+
+
+def test_with_a_lora_loaded_nothing_is_saved_or_uploaded(lora_folder, tmp_path):
+    pipe = tiny_pipeline()
+    pipe.load_lora_weights(lora_folder)
+    for save in (lambda: pipe.save_pretrained(tmp_path / "saved"), lambda: pipe.push_to_hub("owner/name")):
+        with pytest.raises(
+            ValueError, match=r"the unet holds a LoRA.*call unload_lora_weights first.*or fuse_lora"
+        ) as error:
+            save()
+        assert "\n" not in str(error.value)
+    assert not (tmp_path / "saved").exists()
+    pipe.fuse_lora()
+    with pytest.raises(ValueError, match="the unet holds a LoRA"):
+        pipe.save_pretrained(tmp_path / "saved")
+
+
+@pytest.mark.parametrize("is_fused", [False, True])
+def test_as_advised_it_is_saved_without_or_with_the_lora(lora_folder, tmp_path, is_fused):
+    pipe = tiny_pipeline()
+    plain = run(pipe)
+    pipe.load_lora_weights(lora_folder)
+    with_lora = run(pipe)
+    if is_fused:
+        pipe.fuse_lora()
+    pipe.unload_lora_weights()
+    pipe.save_pretrained(tmp_path / "saved")
+    loaded = FaceSwapInpaintPipeline.from_pretrained(tmp_path / "saved")
+    assert torch.allclose(run(loaded), with_lora if is_fused else plain, atol=1e-4)
+    assert (with_lora - plain).abs().max() > 1e-3
+
+
+def test_a_folder_that_was_saved_with_one_is_refused_with_advice(lora_folder, tmp_path):
+    pipe = tiny_pipeline()
+    pipe.save_pretrained(tmp_path / "saved")
+    pipe.load_lora_weights(lora_folder)
+    pipe.unet.save_pretrained(tmp_path / "saved" / "unet")  # as Diffusers does it
+    with pytest.raises(ValueError, match=r"do not fit UNet2DConditionModel: \d+ missing keys.*unload_lora_weights"):
+        FaceSwapInpaintPipeline.from_pretrained(tmp_path / "saved")

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from PIL import Image
 
-from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT
+from faceswap_diffusion.checkpoint_folders import EMBEDDED_CHECKPOINT
 from faceswap_diffusion.training.dataset import PreparedFaces
 from faceswap_diffusion.training.reconstruction import load_crops, reconstruct
 from tests.tiny import CROP_SIZE
