@@ -10,7 +10,6 @@ from faceswap_diffusion.conditioning.identity import SFace
 from faceswap_diffusion.faces.alignment import crop, ffhq_matrix
 from faceswap_diffusion.faces.analyzer import MeshFaceAnalyzer
 from faceswap_diffusion.faces.selection import NoFaceFoundError, select_face
-from faceswap_diffusion.swapper import SAME_PERSON
 from faceswap_diffusion.training.photo_sources import PhotoSource
 
 NUM_FOLDERS = 8
@@ -99,4 +98,5 @@ class _Recogniser:
 def _are_alike(first: torch.Tensor | None, second: torch.Tensor | None) -> bool | None:
     if first is None or second is None:
         return None
-    return bool(torch.cosine_similarity(first, second) >= SAME_PERSON)
+    assert SFace.same_person is not None
+    return bool(torch.cosine_similarity(first, second) >= SFace.same_person)
