@@ -152,7 +152,7 @@ def _sample(texture: FaceTexture, x: np.ndarray, y: np.ndarray) -> tuple[np.ndar
     weighted = np.concatenate([texture.pixels * weights, weights], axis=2)
     drawn = cv2.remap(weighted, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     sharp = cv2.remap(texture.pixels, x, y, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE)
-    whole = cv2.erode((texture.confidence > 0).astype(np.float32), np.ones((7, 7)))
+    whole = cv2.erode((texture.confidence > 0).astype(np.float32), np.ones((9, 9)))
     away_from_holes = cv2.remap(whole, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)[..., None] > 0
     return np.where(away_from_holes, sharp, drawn[..., :3] / drawn[..., 3:]), drawn[..., 3] - HOLE_WEIGHT
 

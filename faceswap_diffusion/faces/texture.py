@@ -29,6 +29,9 @@ LEAST_CONFIDENCE = 0.05
 BORDER = 0.012
 """Of the mesh's height: what is nearer to something that is not the face may hold some of its colour."""
 
+REACH = 11
+"""Pixels, side to side, that interpolation between pixels sees, and some more."""
+
 HOLE_WEIGHT = np.float32(1e-4)
 """How much the colour of a hole counts: less than any that covers something, but there is one everywhere."""
 
@@ -110,6 +113,8 @@ def extract_texture(
     Returns:
         [`FaceTexture`]: With holes where the photo does not show the face.
     """
+    if visible is not None:
+        image = _without_hidden(image, visible)
     image, visible, landmarks, depth = _cut_out(image, visible, landmarks, depth, size)
     height = np.ptp(landmarks[:, 1])
     surface, raster = face_surface(), texture_raster(size)
@@ -122,7 +127,7 @@ def extract_texture(
     texels = interpolate(raster.seen, raster.points, surface.triangles, per_point)
     x, y = np.ascontiguousarray(texels[..., 0]), np.ascontiguousarray(texels[..., 1])
     pixels = cv2.remap(image, x, y, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
-    border = 2 * (round(BORDER * height) + 1) + 1  # a pixel more, as far as cubic interpolation reaches
+    border = 2 * (round(BORDER * height) + 1) + 1
     visible = cv2.erode(visible, np.ones((border, border)), borderType=cv2.BORDER_REPLICATE)
     confidence = np.clip(texels[..., 3], 0, 1) * (raster.seen != NOTHING)
     confidence *= cv2.remap(visible, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
@@ -269,6 +274,16 @@ def _cut_out(
     shown = np.clip(crop(shown, matrix, pixels, cv2.BORDER_CONSTANT), 0, 1)
     image = crop(image, matrix, pixels, cv2.BORDER_REPLICATE)
     return image, shown, transform_points(landmarks, matrix), depth * scale
+
+
+def _without_hidden(image: np.ndarray, visible: np.ndarray) -> np.ndarray:
+    """A photo in which what is not visible has the colour of what is beside it: interpolation would mix it in."""
+    shown = (visible > 0.5).astype(np.float32)
+    if shown.all():
+        return image
+    around = cv2.blur(shown, (REACH, REACH))[..., None]
+    beside = cv2.blur(image * shown[..., None], (REACH, REACH)) / np.maximum(around, 1e-6)
+    return np.where((shown[..., None] > 0) | (around < 1e-6), image, beside).astype(image.dtype)
 
 
 def _nearest_depth(shape: tuple[int, ...], points: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -29,7 +29,9 @@ def test_a_line_of_the_table_is_the_mean_of_the_seeds_and_how_far_they_lie_apart
 
 
 def test_what_the_recipe_of_the_ablation_leaves_out_is_part_of_the_recipe():
-    recipe = yaml.safe_load((TRAIN / "recipes" / "small.yaml").read_text())
+    recipe = {}
+    for name in ("small_samples.yaml", "small.yaml"):
+        recipe |= yaml.safe_load((TRAIN / "recipes" / name).read_text())
     for ingredient, settings in yaml.safe_load((TRAIN / "ablation.yaml").read_text())["without"].items():
         for name, value in settings.items():
             assert recipe[name] != value, ingredient

@@ -170,7 +170,7 @@ def fails(capsys, script, arguments: list[str]) -> str:
 
 def test_what_was_begun_otherwise_is_refused(cache, latents, capsys):
     message = fails(capsys, caching, cache(latents, "--reference_cycled", 1))
-    assert "was begun with reference_cycled 0.5, now it is 1" in message
+    assert "was begun with reference_cycled 0.3, now it is 1" in message
     assert "was begun with num_samples 10, now it is 11" in fails(capsys, caching, cache(latents, "--num_samples", 11))
 
 

@@ -23,7 +23,7 @@ def test_every_fault_has_a_line_in_which_it_is_alone():
     kinds = measuring.kinds_of(ReferenceFaults(toned=9.0))
     assert list(kinds) == ["training", "no faults", *(f"{name} alone" for name in asdict(ReferenceFaults()))]
     assert kinds["toned alone"] == ReferenceFaults(
-        cycled=0, misaligned=0, shaded=0, toned=9.0, blurred=0, holed=0, bare=0, toothless=0
+        cycled=0, misaligned=0, shaded=0, toned=9.0, blurred=0, holed=0, bare=0, toothless=0, occluded=0
     )
     assert not any(asdict(kinds["no faults"]).values())
 
