@@ -1,0 +1,115 @@
+"""Faces with something drawn in front of them, and what of them it hides: what the occlusion network learns from."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from faceswap_diffusion.masks.occlusion import face_planes, near_face
+from faceswap_diffusion.training.data.occluder_kinds import Scene, any_colour, draw_any
+
+MARGIN = 1.25
+"""Side of the stored crops over that of a sample, so that a moved sample is as sharp as the network's input."""
+
+
+@dataclass(frozen=True, eq=False)
+class KnownFace:
+    """A face of which it is known, at least in part, what is in front of it.
+
+    Args:
+        pixels (`np.ndarray`): (S, S, 3) uint8 RGB, FFHQ-aligned.
+        landmarks (`np.ndarray`): (478, 2), x, y in pixels.
+        covered (`np.ndarray`): (S, S) float32 in [0, 1].
+        known (`np.ndarray`): (S, S) float32 in [0, 1], where `covered` is to be believed.
+    """
+
+    pixels: np.ndarray
+    landmarks: np.ndarray
+    covered: np.ndarray
+    known: np.ndarray
+
+
+def cover(face: KnownFace, other: np.ndarray, count: int, rng: np.random.Generator) -> KnownFace:
+    """Draws `count` things in front of a face; `other` is somebody else's crop, see [`Scene`]."""
+    pixels, covered, known = change_light(face.pixels, face.landmarks, rng), face.covered, face.known
+    for _ in range(count):
+        occluder = draw_any(Scene(pixels, face.landmarks, other), rng)
+        pixels = occluder.over(pixels)
+        covered = 1 - (1 - occluder.covered) * (1 - covered)
+        known = np.maximum(known, occluder.covered > 0.5)
+    return KnownFace(pixels, face.landmarks, covered, known.astype(np.float32))
+
+
+def change_light(pixels: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Casts shadows and lights, and paints lids, lips and cheeks on some faces: none of it is in front of them."""
+    size, values = len(pixels), pixels.astype(np.float32)
+    if rng.random() < 0.35:
+        points = rng.uniform(-0.2, 1.2, (rng.integers(3, 6), 2)) * size
+        shape = _blurred(cv2.convexHull(points.astype(np.float32))[:, 0], size, rng.uniform(0.003, 0.12))
+        values *= 1 + shape * (rng.uniform(0.2, 0.8) if rng.random() < 0.7 else rng.uniform(1.1, 1.7)) - shape
+    if rng.random() < 0.15:
+        middle, reach = landmarks[rng.integers(468)], rng.uniform(0.02, 0.12) * size
+        shape = _blurred(middle + rng.normal(0, reach, (6, 2)), size, 0.01) * rng.uniform(0.1, 0.5)
+        values += shape * (any_colour(rng) - values)
+    return np.clip(values, 0, 255).astype(np.uint8)
+
+
+def _blurred(points: np.ndarray, size: int, sigma: float) -> np.ndarray:
+    shape = np.zeros((size, size, 1), np.float32)
+    cv2.fillPoly(shape, [np.round(points).astype(np.int32)], 1.0)
+    return cv2.GaussianBlur(shape, (0, 0), sigma * size)[..., None]
+
+
+def move(face: KnownFace, size: int, rng: np.random.Generator) -> KnownFace:
+    """Turns, scales, shifts and mirrors a face a little, and brings it to `size`."""
+    scale = size / len(face.pixels) * rng.uniform(0.88, 1.15)
+    angle = rng.normal(0, 0.08)
+    linear = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear[:, 0] *= rng.choice([-1, 1])
+    middle = (len(face.pixels) - 1) / 2
+    shift = (size - 1) / 2 + rng.normal(0, 0.02 * size, 2) - linear @ [middle, middle]
+    matrix = np.column_stack([linear, shift])
+    planes = [
+        cv2.warpAffine(plane, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+        for plane in (face.pixels, face.covered, face.known)
+    ]
+    return KnownFace(planes[0], face.landmarks @ linear.T + shift, planes[1], planes[2])
+
+
+def photograph(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Changes exposure, contrast, colours and sharpness of a crop (S, S, 3) uint8 RGB, as cameras and files do."""
+    values = pixels.astype(np.float32) / 255
+    values = values ** np.exp(rng.normal(0, 0.35)) * np.exp(rng.normal(0, 0.12, 3)).astype(np.float32)
+    grey = values.mean(axis=2, keepdims=True)
+    values = grey + (0 if rng.random() < 0.08 else rng.uniform(0.5, 1.5)) * (values - grey)
+    values = values.mean() + (values - values.mean()) * np.exp(rng.normal(0, 0.2)) + rng.normal(0, 0.04)
+    if rng.random() < 0.3:
+        values = cv2.GaussianBlur(values, (0, 0), rng.uniform(0.3, 1.4))
+    values = values + rng.uniform(0, 0.04) * rng.standard_normal(values.shape, np.float32)
+    result = (np.clip(values, 0, 1) * 255).astype(np.uint8)
+    if rng.random() < 0.3:
+        _, packed = cv2.imencode(".jpg", result, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 90))])
+        result = cv2.imdecode(packed, cv2.IMREAD_COLOR)
+    return result
+
+
+def make_sample(
+    face: KnownFace, other: np.ndarray, size: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Makes one sample of a face.
+
+    Args:
+        face ([`KnownFace`]): Of any size.
+        other (`np.ndarray`): Somebody else's crop, as large.
+        size (`int`): Side of the sample in pixels.
+        rng (`np.random.Generator`): What is random.
+
+    Returns:
+        `tuple[np.ndarray, ...]`: Pixels (size, size, 3) uint8 RGB, planes (3, size, size), what is covered
+        (size, size), and the weight of each pixel (size, size), all float32.
+    """
+    count = int(rng.choice(3, p=(0.25, 0.6, 0.15)))
+    moved = move(cover(face, other, count, rng), size, rng)
+    jitter = rng.normal(0, 0.006 * size, 2) + rng.normal(0, 0.002 * size, moved.landmarks.shape)
+    planes = face_planes(moved.landmarks + jitter, size)
+    return photograph(moved.pixels, rng), planes, moved.covered, moved.known * near_face(planes[0])
