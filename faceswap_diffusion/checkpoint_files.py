@@ -13,6 +13,7 @@ from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 
 from faceswap_diffusion.masks.bisenet import BiSeNet
+from faceswap_diffusion.masks.occlusion import OcclusionNetwork, load_occlusion_network
 from faceswap_diffusion.masks.parsing import FaceParser, load_face_parser
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 
@@ -133,6 +134,27 @@ def load_parser(checkpoint: str | Path | None = None) -> FaceParser | BiSeNet:
     """
     folder = checkpoint_folder(checkpoint) / PARSER_FOLDER
     return _load_weights(folder, BiSeNet, torch.float32).eval() if folder.is_dir() else load_face_parser()
+
+
+def load_occlusion(which: str | Path = "auto") -> OcclusionNetwork | None:
+    """Loads the network that finds things in front of faces.
+
+    Args:
+        which (`str | Path`): "auto" for the package's, "off" for none, or the folder of another.
+
+    Returns:
+        [`OcclusionNetwork`], *optional*: In float32, on the CPU.
+
+    Raises:
+        ValueError: If there is no such folder, or its keys are not those of the network.
+    """
+    if which == "auto":
+        return load_occlusion_network()
+    if which == "off":
+        return None
+    if not Path(which).is_dir():
+        raise ValueError(f"occlusion is {str(which)!r}: give 'auto', 'off', or the folder of a network")
+    return _load_weights(Path(which), OcclusionNetwork, torch.float32).eval()
 
 
 def _refuse_pickles(folder: Path) -> None:

@@ -138,6 +138,9 @@ def _add_swap_arguments(swap: argparse.ArgumentParser) -> None:
     add(
         "--few-steps", action="store_true", help="take the checkpoint's few-step version: two steps unless told others"
     )
+    add("--occlusion", default="auto", metavar="WHICH",
+        help="things in front of faces stay there, and are not taken from sources: auto, off, or the folder of a "
+        "network that finds them (default: auto)")  # fmt: skip
     add("--device", help="cpu, cuda, cuda:1, mps (default: the fastest there is)")
     add("--dtype", help="float32, float16 or bfloat16 (default: float16 on cuda, else float32)")
     swap.set_defaults(run=run_swap)
@@ -197,6 +200,7 @@ def run_swap(args: argparse.Namespace) -> int:
         dtype=args.dtype,
         analyzer=_quiet_analyzer(),
         few_steps=args.few_steps,
+        occlusion=args.occlusion,
     )
     swapper.pipeline.set_progress_bar_config(disable=None, desc="swapping", file=sys.stderr)
     start_seconds = time.perf_counter() - started

@@ -23,13 +23,17 @@ from tqdm.auto import tqdm
 from faceswap_diffusion.masks.occlusion import OcclusionNetwork, near_face, network_input
 from faceswap_diffusion.masks.parsing import LABELS, load_face_parser
 from faceswap_diffusion.masks.regions import region_mask_from_landmarks
-from faceswap_diffusion.training.data.occluder_kinds import KINDS, UNSEEN_KINDS, Scene
-from faceswap_diffusion.training.data.occlusion_samples import MARGIN, KnownFace, make_sample
-from faceswap_diffusion.training.dataset import PreparedFaces, resize_landmarks
+from faceswap_diffusion.training.data.occluder_drawing import Scene
+from faceswap_diffusion.training.data.occluder_kinds import KINDS, UNSEEN_KINDS
+from faceswap_diffusion.training.data.occlusion_samples import KnownFace, make_samples
+from faceswap_diffusion.training.dataset import PreparedFaces, read_description, resize_landmarks
 from faceswap_diffusion.training.randomness import generator_for
 from faceswap_diffusion.training.states import TrainingParts, load_state, save_state
 
 STAYING = ("seed", "resolution", "max_train_steps", "learning_rate", "pseudo_share")
+STORED_SIZE = 160
+"""Side of the crops that things are drawn on: their faces are a little larger than in the network's window."""
+
 NOT_FACE = ("background", "hair", "other")
 SURE = (0.08, 0.9)
 """Probabilities below and above which a teacher is believed."""
@@ -41,9 +45,10 @@ def parse_args() -> argparse.Namespace:
     add("--train_data_dir", type=Path, required=True, help="folder of prepared faces")
     add("--clear_faces", type=Path, required=True, help="file with the names of faces that nothing covers")
     add("--output_dir", type=Path, required=True, help="receives the states and the finished occlusion/")
+    add("--initial_network", type=Path, help="folder of a network to begin with (default: the face parser)")
     add("--teacher", type=Path, help="folder of an earlier network, to label the other faces")
     add("--pseudo_share", type=float, default=0.25, help="share of samples with a face that the teacher labelled")
-    add("--resolution", type=int, default=128, help="side in pixels at which the network looks")
+    add("--resolution", type=int, default=96, help="side in pixels of the window that the network looks at")
     add("--train_batch_size", type=int, default=16)
     add("--max_train_steps", type=int, default=4000)
     add("--learning_rate", type=float, default=2e-3)
@@ -55,7 +60,8 @@ def parse_args() -> argparse.Namespace:
 
 def load_faces(folder: Path, size: int) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
     """Reads names, pixels (N, size, size, 3) and labels (N, size, size) uint8, and landmarks (N, 478, 2)."""
-    faces = PreparedFaces([folder], 256)
+    stored = read_description(folder)["resolution"]
+    faces = PreparedFaces([folder], stored)
     names: list[str] = []
     pixels = np.empty((len(faces), size, size, 3), np.uint8)
     labels = np.empty((len(faces), size, size), np.uint8)
@@ -64,12 +70,13 @@ def load_faces(folder: Path, size: int) -> tuple[list[str], np.ndarray, np.ndarr
         names.append(face.name)
         pixels[row] = cv2.resize(face.pixels.permute(1, 2, 0).numpy(), (size, size), interpolation=cv2.INTER_AREA)
         labels[row] = cv2.resize(face.labels, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
-    return names, pixels, labels, resize_landmarks(faces.column("landmarks"), 256, size)
+    return names, pixels, labels, resize_landmarks(faces.column("landmarks"), stored, size)
 
 
 def clear_face(pixels: np.ndarray, labels: np.ndarray, landmarks: np.ndarray) -> KnownFace:
-    """A face that nothing covers: of what the parser takes for hair or other things, and of the outside, nothing is said."""
-    not_face = cv2.dilate(np.isin(labels, [LABELS.index(name) for name in NOT_FACE]).astype(np.uint8), np.ones((5, 5)))
+    """A face that nothing covers: of the outside, and of what the parser takes for no face, nothing is said."""
+    not_face = np.isin(labels, [LABELS.index(name) for name in NOT_FACE])
+    not_face = cv2.dilate(not_face.astype(np.uint8), np.ones((5, 5)))
     known = region_mask_from_landmarks(landmarks, len(pixels)) * (1 - not_face)
     return KnownFace(pixels, landmarks, np.zeros(labels.shape, np.float32), known.astype(np.float32))
 
@@ -82,8 +89,13 @@ def taught_face(pixels: np.ndarray, landmarks: np.ndarray, teacher: OcclusionNet
     return KnownFace(pixels, landmarks, (found > 0.5).astype(np.float32), known.astype(np.float32))
 
 
-def new_network(resolution: int) -> OcclusionNetwork:
-    """A network that begins with what the face parser has learnt; the planes of landmarks count for nothing yet."""
+def new_network(resolution: int, initial_network: Path | None = None) -> OcclusionNetwork:
+    """A network that goes on from another, or begins with what the face parser has learnt.
+
+    Then the planes of landmarks count for nothing yet.
+    """
+    if initial_network is not None:
+        return OcclusionNetwork.from_pretrained(initial_network)
     network, parser = OcclusionNetwork(sample_size=resolution), load_face_parser()
     learnt = parser.state_dict()
     stem = network.state_dict()["stem.1.0.weight"].zero_()
@@ -131,17 +143,17 @@ def make_batch(
 ) -> list[torch.Tensor]:
     """Draws `count` samples: the network's input, what is covered and the weights."""
     samples = []
-    for _ in range(count):
+    while len(samples) < count:
         pool = taught if taught and rng.random() < share else clear
         face, other = pool[rng.integers(len(pool))], clear[rng.integers(len(clear))]
-        samples.append(make_sample(face, other.pixels, size, rng))
-    pixels, planes, covered, weights = (np.stack(arrays) for arrays in zip(*samples, strict=True))
+        samples += make_samples(face, other.pixels, size, rng)
+    pixels, planes, covered, weights = (np.stack(arrays) for arrays in zip(*samples[:count], strict=True))
     return [network_input(pixels, planes), torch.from_numpy(covered), torch.from_numpy(weights)]
 
 
 def load_known_faces(args: argparse.Namespace) -> tuple[list[KnownFace], list[KnownFace], list[KnownFace]]:
     """Clear faces to learn from, clear faces that are held out, and the others as far as a teacher knows them."""
-    names, pixels, labels, landmarks = load_faces(args.train_data_dir, round(MARGIN * args.resolution))
+    names, pixels, labels, landmarks = load_faces(args.train_data_dir, STORED_SIZE)
     listed = set(args.clear_faces.read_text().splitlines())
     rows = [row for row, name in enumerate(names) if name in listed]
     if not rows:
@@ -164,7 +176,7 @@ def main() -> None:
     shown, held_out, taught = load_known_faces(args)
     rank, num_processes = accelerator.process_index, accelerator.num_processes
 
-    network = new_network(args.resolution) if args.teacher is None else OcclusionNetwork.from_pretrained(args.teacher)
+    network = new_network(args.resolution, args.initial_network)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters(), lr=args.learning_rate, weight_decay=1e-2)
     model, optimizer = accelerator.prepare(network, optimizer)
@@ -192,7 +204,7 @@ def main() -> None:
         if step % args.checkpointing_steps == 0 or step == args.max_train_steps:
             save_state(accelerator, args.output_dir / "states", step, parts, total_limit=1)
             network.eval()
-            scores = measure(network, held_out[:16] if step < args.max_train_steps else held_out)
+            scores = measure(network, held_out[:8] if step < args.max_train_steps else held_out)
             network.train()
             table = ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
             accelerator.print(f"step {step}: loss {loss.item():.4f}, held-out IoU {table}", flush=True)

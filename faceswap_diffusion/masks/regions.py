@@ -73,6 +73,21 @@ def region_mask(labels: np.ndarray, region: str, label_names: Sequence[str] = LA
     return np.isin(labels, wanted).astype(np.float32)
 
 
+def worn_mask(labels: np.ndarray, region: str, label_names: Sequence[str] = LABELS) -> np.ndarray:
+    """What of a region lies in front of the face: hair, glasses, earrings, as far as the region holds them.
+
+    Args:
+        labels (`np.ndarray`): (H, W) uint8, indices into `label_names`.
+        region (`str`): A key of `REGIONS`.
+        label_names (`Sequence[str]`): What the labels mean: those of our parser if left out.
+
+    Returns:
+        `np.ndarray`: (H, W) float32, 1 inside.
+    """
+    worn = (REGIONS["hair"] | REGIONS["accessories"]) & REGIONS[region]
+    return np.isin(labels, [index for index, name in enumerate(label_names) if name in worn]).astype(np.float32)
+
+
 def region_mask_from_landmarks(landmarks: np.ndarray, size: int, region: str = "face") -> np.ndarray:
     """Draws a region from landmarks alone.
 

@@ -1,162 +1,40 @@
 """Drawn things in front of faces, with what they hide: glasses, hands, hair, masks, and what people hold.
 
-In the manner of NatOcc and RandOcc (Voo et al. 2022), but for the objects, which are drawn here, not cut out of photos.
+In the manner of NatOcc and RandOcc (Voo et al. 2022), but that all objects are drawn, and none is cut out of a photo.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from faceswap_diffusion.faces.mesh_topology import EYES_478, FACE_OVAL_478
+from faceswap_diffusion.training.data.occluder_drawing import (
+    FINE,
+    Layers,
+    Scene,
+    any_colour,
+    any_surface,
+    coarsely,
+    finely,
+    finish,
+    rounded,
+)
 from faceswap_diffusion.training.data.occluders import Occluder, draw_occluder, random_surface
 
-FINE = 3
-"""Outlines are drawn at this multiple of the crop's side, so that their edges are smooth."""
-
-FACE_HEIGHT = 18.0  # cm from the mesh's top to the chin
 EYE_WIDTH = 3.0  # cm between the corners
 FOREHEAD = FACE_OVAL_478[-9:] + FACE_OVAL_478[:9]
 JAW_BELOW_MASK = FACE_OVAL_478[9:28]
 CHEEKS = (50, 280)
-
-HAIR_COLOURS = ((18, 15, 14), (45, 30, 22), (90, 60, 40), (150, 110, 70), (205, 175, 125), (160, 155, 150), (110, 45, 20))
-FRAME_COLOURS = ((15, 15, 17), (15, 15, 17), (40, 25, 18), (85, 50, 30), (170, 140, 80), (170, 170, 175), (110, 20, 30))
+HAIR_COLOURS = (
+    *((18, 15, 14), (45, 30, 22), (90, 60, 40), (150, 110, 70)),
+    *((205, 175, 125), (160, 155, 150), (110, 45, 20)),
+)
+FRAME_COLOURS = (
+    *((15, 15, 17), (15, 15, 17), (40, 25, 18), (85, 50, 30)),
+    *((170, 140, 80), (170, 170, 175), (110, 20, 30)),
+)
 MASK_COLOURS = ((235, 238, 240), (150, 190, 215), (25, 25, 28), (120, 160, 150), (220, 180, 190))
-
-
-@dataclass(frozen=True, eq=False)
-class Scene:
-    """The face that something is drawn in front of.
-
-    Args:
-        pixels (`np.ndarray`): (S, S, 3) uint8 RGB, an aligned crop.
-        landmarks (`np.ndarray`): (478, 2), its mesh.
-        other (`np.ndarray`): (S, S, 3) uint8 RGB, an aligned crop of somebody else: a source of skin and textures.
-    """
-
-    pixels: np.ndarray
-    landmarks: np.ndarray
-    other: np.ndarray
-
-    @property
-    def size(self) -> int:
-        """Side of the crop in pixels."""
-        return len(self.pixels)
-
-    @property
-    def cm(self) -> float:
-        """A centimetre in pixels."""
-        return float(np.linalg.norm(self.landmarks[152] - self.landmarks[10])) / FACE_HEIGHT
-
-    @property
-    def axes(self) -> np.ndarray:
-        """(2, 2): from eye to eye, and down, each of a centimetre."""
-        right = self.landmarks[263] - self.landmarks[33]
-        down = self.landmarks[152] - self.landmarks[10]
-        return np.stack([right / np.linalg.norm(right), down / np.linalg.norm(down)]) * self.cm
-
-    def place(self, points: np.ndarray, where: np.ndarray, angle: float = 0.0) -> np.ndarray:
-        """Points (N, 2) in centimetres, turned and moved to a point of the crop, in pixels."""
-        cos, sin = np.cos(angle), np.sin(angle)
-        return where + np.asarray(points) @ np.array([[cos, sin], [-sin, cos]]) @ self.axes
-
-    def fill(self, *outlines: np.ndarray) -> np.ndarray:
-        """Filled polygons as (S, S) float32 in [0, 1]."""
-        return _drawn(self.size, outlines, 0, lambda canvas, shapes: cv2.fillPoly(canvas, shapes, 255))
-
-    def stroke(self, lines: Sequence[np.ndarray], width: float, closed: bool = False) -> np.ndarray:
-        """Lines of a width in centimetres, with round ends, as (S, S) float32 in [0, 1]."""
-        thickness = max(1, round(width * self.cm * FINE))
-        margin = thickness // (2 * FINE) + 1
-        return _drawn(
-            self.size, lines, margin, lambda canvas, shapes: cv2.polylines(canvas, shapes, closed, 255, thickness)
-        )
-
-
-def _drawn(size: int, shapes: Sequence[np.ndarray], margin: int, draw: Callable) -> np.ndarray:
-    """Draws shapes finely where they are, and brings them to the crop's pixels."""
-    result, points = np.zeros((size, size), np.float32), np.concatenate(list(shapes))
-    left, top = np.clip(np.floor(points.min(axis=0)).astype(int) - margin, 0, size)
-    right, bottom = np.clip(np.ceil(points.max(axis=0)).astype(int) + margin + 1, 0, size)
-    if left < right and top < bottom:
-        canvas = np.zeros(((bottom - top) * FINE, (right - left) * FINE), np.uint8)
-        draw(canvas, [_finely(shape - [left, top]) for shape in shapes])
-        area = cv2.resize(canvas, (right - left, bottom - top), interpolation=cv2.INTER_AREA)
-        result[top:bottom, left:right] = area.astype(np.float32) / 255
-    return result
-
-
-def _finely(points: np.ndarray) -> np.ndarray:
-    return np.round((np.asarray(points) + 0.5) * FINE - 0.5).astype(np.int32)
-
-
-def _coarsely(canvas: np.ndarray, size: int) -> np.ndarray:
-    return cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-
-
-class Layers:
-    """Parts of a thing, laid one over the other."""
-
-    def __init__(self, size: int):
-        self.pixels = np.zeros((size, size, 3), np.float32)
-        self.alpha = np.zeros((size, size), np.float32)
-
-    def add(self, alpha: np.ndarray, pixels: np.ndarray | Sequence[float]) -> None:
-        """Lays a part (S, S) in [0, 1] with its RGB colours over the rest."""
-        left, top, width, height = cv2.boundingRect((alpha > 0).astype(np.uint8))
-        part = np.s_[top : top + height, left : left + width]
-        colours = np.asarray(pixels, np.float32)
-        colours = colours[part] if colours.ndim == 3 else colours
-        alpha, below = alpha[part].astype(np.float32), self.alpha[part]
-        share = np.where(below > 0, alpha, alpha > 0)[..., None].astype(np.float32)
-        self.pixels[part] += share * (colours - self.pixels[part])
-        self.alpha[part] = alpha + (1 - alpha) * below
-
-
-def finish(
-    scene: Scene, layers: Layers, rng: np.random.Generator, covered: np.ndarray | None = None, distance: float = 0.6
-) -> Occluder:
-    """Gives a thing the picture's light and sharpness, and a soft shadow.
-
-    Args:
-        scene ([`Scene`]): What it stands in front of.
-        layers ([`Layers`]): The thing.
-        rng (`np.random.Generator`): What is random.
-        covered (`np.ndarray`, *optional*): (S, S), what it hides; its alpha if left out.
-        distance (`float`): How far in front of the face it is, in centimetres: the shadow's offset.
-    """
-    sigma = rng.uniform(0.15, 0.8) * scene.size / 160
-    pixels, alpha = (cv2.GaussianBlur(plane, (0, 0), sigma) for plane in (layers.pixels, layers.alpha))
-    covered = alpha if covered is None else cv2.GaussianBlur(covered, (0, 0), sigma)
-    exposure = (scene.pixels[scene.size // 4 : -scene.size // 4].mean() / 120) ** rng.uniform(0.2, 1.0)
-    ramp = np.linspace(-1, 1, scene.size, dtype=np.float32) * rng.uniform(-0.25, 0.25)
-    light = exposure * rng.uniform(0.8, 1.2) * (1 + ramp[None, :, None])
-    pixels = pixels * light + rng.uniform(0, 4) * rng.standard_normal(pixels.shape, np.float32)
-    offset = rng.normal(0, 0.7, 2) * distance * scene.cm + [0, 0.5 * distance * scene.cm]
-    moved = cv2.warpAffine(covered, np.float32([[1, 0, offset[0]], [0, 1, offset[1]]]), covered.shape[::-1])
-    shadow = cv2.GaussianBlur(moved, (0, 0), max(0.3, distance * scene.cm * rng.uniform(0.2, 0.8)))
-    return Occluder(np.clip(pixels, 0, 255).astype(np.float32), alpha, covered, shadow * rng.uniform(0, 0.55))
-
-
-def rounded(alpha: np.ndarray, radius: float, dark: float = 0.5) -> np.ndarray:
-    """Brightness (S, S, 1) of a round body: darker towards its edge."""
-    depth = cv2.distanceTransform((alpha > 0.4).astype(np.uint8), cv2.DIST_L2, 3)
-    inward = 1 - np.minimum(depth / np.float32(max(radius, 1e-3)), 1)
-    return (1 - np.float32(1 - dark) * (1 - np.sqrt(1 - inward**2)))[..., None]
-
-
-def any_colour(rng: np.random.Generator) -> np.ndarray:
-    """A colour (3,), often dull, sometimes gaudy."""
-    return np.clip(rng.uniform(10, 245) + rng.normal(0, rng.choice([8, 60]), 3), 0, 255)
-
-
-def any_surface(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """Colours (S, S, 3) float32: plain, or a piece of another picture."""
-    if rng.random() < 0.5:
-        return random_surface(scene.other, rng)
-    return np.broadcast_to(any_colour(rng).astype(np.float32), scene.pixels.shape)
 
 
 def _lens(scene: Scene, side: int, half_width: float, half_height: float, form: dict[str, float]) -> np.ndarray:
@@ -166,7 +44,9 @@ def _lens(scene: Scene, side: int, half_width: float, half_height: float, form: 
     turned = np.clip(np.linalg.norm(inwards) / (EYE_WIDTH * scene.cm), 0.25, 1.1)
     inwards = inwards / np.linalg.norm(inwards) * scene.cm * turned
     angles = np.linspace(0, 2 * np.pi, 48, endpoint=False)
-    across, down = (np.sign(wave) * np.abs(wave) ** (2 / form["squareness"]) for wave in (np.cos(angles), np.sin(angles)))
+    across, down = (
+        np.sign(wave) * np.abs(wave) ** (2 / form["squareness"]) for wave in (np.cos(angles), np.sin(angles))
+    )
     across *= 1 - form["taper"] * down
     down = down - form["lift"] * np.clip(across, 0, 1) * (down < 0) + form["drop"] * np.clip(down, 0, 1) ** 2
     centre = eye.mean(axis=0) + form["below"] * scene.axes[1] - form["outwards"] * inwards
@@ -181,7 +61,7 @@ def _spectacles(scene: Scene, rng: np.random.Generator) -> tuple[list[np.ndarray
     }  # fmt: skip
     half_width, ratio = rng.uniform(2.1, 3.4), rng.uniform(0.5, 1.0)
     lenses = [_lens(scene, side, half_width, half_width * ratio, form) for side in (0, 1)]
-    width = rng.choice([rng.uniform(0.07, 0.16), rng.uniform(0.18, 0.38), rng.uniform(0.4, 0.75)], p=[0.45, 0.35, 0.2])
+    width = rng.choice([rng.uniform(0.1, 0.18), rng.uniform(0.18, 0.38), rng.uniform(0.4, 0.75)], p=[0.45, 0.35, 0.2])
     rim = rng.choice(["full", "half", "none"], p=[0.72, 0.2, 0.08])
     frame = np.zeros(scene.pixels.shape[:2], np.float32)
     if rim == "full":
@@ -294,8 +174,14 @@ def _add_finger(
     for joint in points[1:3]:
         add([joint - 0.35 * across, joint + 0.35 * across], 0.12, skin * rng.uniform(0.6, 0.9))
     if rng.random() < 0.5:
-        nail = any_colour(rng) if rng.random() < 0.25 else np.array([1.08, 1.02, 1.02]) * skin * rng.uniform(0.95, 1.15)
-        add([points[-1] - 0.3 * direction, points[-1] + 0.25 * direction], 0.55 * width, np.clip(nail + 0 * skin, 0, 255))
+        nail = (
+            any_colour(rng) if rng.random() < 0.25 else np.array([1.08, 1.02, 1.02]) * skin * rng.uniform(0.95, 1.15)
+        )
+        add(
+            [points[-1] - 0.3 * direction, points[-1] + 0.25 * direction],
+            0.55 * width,
+            np.clip(nail + 0 * skin, 0, 255),
+        )
 
 
 def draw_hair(scene: Scene, rng: np.random.Generator) -> Occluder:
@@ -305,7 +191,10 @@ def draw_hair(scene: Scene, rng: np.random.Generator) -> Occluder:
     length = {"fringe": rng.uniform(3, 8), "lock": rng.uniform(6, 20), "strays": rng.uniform(5, 18)}[kind]
     edge = scene.landmarks[list(FOREHEAD)]
     middle = scene.landmarks[168]
-    first, breadth = rng.uniform(0, 14), {"fringe": rng.uniform(4, 16), "lock": rng.uniform(0.5, 2.5), "strays": 12}[kind]
+    first, breadth = (
+        rng.uniform(0, 14),
+        {"fringe": rng.uniform(4, 16), "lock": rng.uniform(0.5, 2.5), "strays": 12}[kind],
+    )
     colour = np.array(HAIR_COLOURS[rng.integers(len(HAIR_COLOURS))]) if rng.random() < 0.85 else any_colour(rng)
     drift, curve, width = rng.normal(0, 2), rng.normal(0, 1.5), rng.uniform(0.05, 0.22)
     colours = np.zeros((scene.size * FINE,) * 2 + (3,), np.uint8)
@@ -318,13 +207,13 @@ def draw_hair(scene: Scene, rng: np.random.Generator) -> Occluder:
         tip = root + np.array([drift + rng.normal(0, 0.5), fall]) @ scene.axes
         bow = (root + tip) / 2 + np.array([curve + rng.normal(0, 0.3), 0]) @ scene.axes
         way = np.linspace(0, 1, 9)[:, None]
-        line = [_finely((1 - way) ** 2 * root + 2 * way * (1 - way) * bow + way**2 * tip)]
+        line = [finely((1 - way) ** 2 * root + 2 * way * (1 - way) * bow + way**2 * tip)]
         thickness = max(1, round(width * rng.uniform(0.7, 1.4) * scene.cm * FINE))
         shade = np.clip(colour * rng.uniform(0.55, 1.5) + rng.uniform(0, 12), 0, 255).tolist()
         cv2.polylines(colours, line, False, shade, thickness)
         cv2.polylines(alpha, line, False, 255, thickness)
     layers = Layers(scene.size)
-    mask = _coarsely(alpha, scene.size)
+    mask = coarsely(alpha, scene.size)
     premultiplied = cv2.resize(colours, (scene.size,) * 2, interpolation=cv2.INTER_AREA).astype(np.float32)
     layers.add(mask * rng.uniform(0.85, 1), premultiplied / np.maximum(mask, 0.05)[..., None])
     return finish(scene, layers, rng, distance=0.4)
@@ -336,7 +225,9 @@ def _ellipse(width: float, height: float) -> np.ndarray:
 
 
 def _box(width: float, height: float, narrowing: float = 0.0) -> np.ndarray:
-    return np.array([[-width, -height], [width, -height], [width * (1 - narrowing), height], [-width * (1 - narrowing), height]])
+    return np.array(
+        [[-width, -height], [width, -height], [width * (1 - narrowing), height], [-width * (1 - narrowing), height]]
+    )
 
 
 def draw_microphone(scene: Scene, rng: np.random.Generator) -> Occluder:
@@ -347,7 +238,9 @@ def draw_microphone(scene: Scene, rng: np.random.Generator) -> Occluder:
     layers.add(stick, any_colour(rng) * 0.5 * rounded(stick, scene.cm))
     ball = scene.fill(scene.place(_ellipse(radius, radius * rng.uniform(1, 1.4)), where, angle))
     mesh = 1 + rng.normal(0, rng.uniform(0, 0.35), (*ball.shape, 1))
-    layers.add(ball, np.clip(any_colour(rng) * rng.uniform(0.3, 0.9) * mesh * rounded(ball, radius * scene.cm), 0, 255))
+    layers.add(
+        ball, np.clip(any_colour(rng) * rng.uniform(0.3, 0.9) * mesh * rounded(ball, radius * scene.cm), 0, 255)
+    )
     return finish(scene, layers, rng, distance=1.5)
 
 
@@ -355,7 +248,9 @@ def draw_cup(scene: Scene, rng: np.random.Generator) -> Occluder:
     """A cup, mug, glass or bottle at the mouth."""
     half, tall = rng.uniform(1.5, 4.5), rng.uniform(3, 7)
     angle = rng.normal(0, 0.4)
-    where = scene.place([(0, tall * rng.uniform(0.6, 1.0))], scene.landmarks[13] + rng.normal(0, 1, 2) @ scene.axes, angle)[0]
+    where = scene.place(
+        [(0, tall * rng.uniform(0.6, 1.0))], scene.landmarks[13] + rng.normal(0, 1, 2) @ scene.axes, angle
+    )[0]
     layers, body = Layers(scene.size), scene.fill(scene.place(_box(half, tall, rng.uniform(0, 0.3)), where, angle))
     if rng.random() < 0.4:
         handle = scene.place(_ellipse(1.8, 2.5) + [half * rng.choice([-1, 1]), 0], where, angle)
@@ -370,7 +265,9 @@ def draw_device(scene: Scene, rng: np.random.Generator) -> Occluder:
     """A phone, a card or a camera before an eye or a cheek."""
     where = scene.landmarks[rng.integers(468)] + rng.normal(0, 3, 2) @ scene.axes
     angle, layers = rng.normal(0, 0.8), Layers(scene.size)
-    half, tall = (rng.uniform(3, 4), rng.uniform(6, 8)) if rng.random() < 0.6 else (rng.uniform(4, 8), rng.uniform(3, 5))
+    half, tall = (
+        (rng.uniform(3, 4), rng.uniform(6, 8)) if rng.random() < 0.6 else (rng.uniform(4, 8), rng.uniform(3, 5))
+    )
     body = scene.fill(scene.place(_box(half, tall), where, angle))
     layers.add(body, any_surface(scene, rng) * rng.uniform(0.3, 1.0))
     if rng.random() < 0.6:
@@ -384,7 +281,11 @@ def draw_device(scene: Scene, rng: np.random.Generator) -> Occluder:
 def draw_bar(scene: Scene, rng: np.random.Generator) -> Occluder:
     """Something long and plain: a stick, a cable, a censor's bar."""
     where = scene.landmarks[rng.integers(468)]
-    tilt, layers, width = rng.uniform(0, np.pi), Layers(scene.size), rng.choice([rng.uniform(0.2, 1), rng.uniform(1, 6)])
+    tilt, layers, width = (
+        rng.uniform(0, np.pi),
+        Layers(scene.size),
+        rng.choice([rng.uniform(0.2, 1), rng.uniform(1, 6)]),
+    )
     ends = np.array([[-rng.uniform(2, 20), rng.normal(0, 1)], [0, rng.normal(0, 0.5)], [rng.uniform(2, 20), 0]])
     bar = scene.stroke([scene.place(ends, where, tilt)], width)
     layers.add(bar, any_surface(scene, rng) * rounded(bar, width * scene.cm / 2, rng.uniform(0.4, 1.0)))
@@ -409,11 +310,8 @@ def draw_medical_mask(scene: Scene, rng: np.random.Generator) -> Occluder:
     colour = np.array(MASK_COLOURS[rng.integers(len(MASK_COLOURS))], np.float32)
     surface = random_surface(scene.other, rng) if rng.random() < 0.3 else colour
     layers.add(mask, surface * rounded(mask, rng.uniform(2, 6) * scene.cm, rng.uniform(0.5, 0.9)))
-    folds = [
-        np.stack([side[0] + (side[1] - side[0]) * share for side in ((scene.landmarks[132], scene.landmarks[361]),) for share in (0, 0.5, 1)])
-        + height * scene.axes[1]
-        for height in rng.uniform(-2, 2, rng.integers(0, 4))
-    ]  # fmt: skip
+    cheeks = np.linspace(scene.landmarks[132], scene.landmarks[361], 3)
+    folds = [cheeks + height * scene.axes[1] for height in rng.uniform(-2, 2, rng.integers(0, 4))]
     if folds:
         layers.add(scene.stroke(folds, 0.15) * mask * 0.6, colour * 0.6)
     return finish(scene, layers, rng, distance=0.5)
@@ -431,7 +329,9 @@ def draw_straw(scene: Scene, rng: np.random.Generator) -> Occluder:
 def draw_scarf(scene: Scene, rng: np.random.Generator) -> Occluder:
     """Cloth up to the mouth or the nose."""
     height = rng.uniform(0, 1)
-    line = (1 - height) * scene.landmarks[[58, 214, 57, 17, 287, 434, 288]] + height * scene.landmarks[[93, 123, 205, 5, 425, 352, 323]]
+    line = (1 - height) * scene.landmarks[[58, 214, 57, 17, 287, 434, 288]] + height * scene.landmarks[
+        [93, 123, 205, 5, 425, 352, 323]
+    ]
     outline = _lower_face(scene, line + rng.normal(0, 0.5, line.shape) * scene.cm, rng.uniform(1.1, 1.5))
     layers, cloth = Layers(scene.size), scene.fill(outline)
     layers.add(cloth, any_surface(scene, rng) * rounded(cloth, 3 * scene.cm))

@@ -1,4 +1,4 @@
-"""Things in front of faces: pieces of other pictures, for a model to leave alone on targets and not to take for skin."""
+"""Things in front of faces: what a model leaves alone on targets and does not take for skin."""
 
 from dataclasses import dataclass
 

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from faceswap_diffusion.masks.occlusion import face_planes, near_face
-from faceswap_diffusion.training.data.occluder_kinds import Scene, any_colour, draw_any
+from faceswap_diffusion.faces.alignment import transform_points
+from faceswap_diffusion.masks.occlusion import face_planes, near_face, window_matrix
+from faceswap_diffusion.training.data.occluder_drawing import Scene, any_colour
+from faceswap_diffusion.training.data.occluder_kinds import draw_any
 
-MARGIN = 1.25
-"""Side of the stored crops over that of a sample, so that a moved sample is as sharp as the network's input."""
+VIEWS = 2
+"""Samples that are made of one drawing, which costs more than all the rest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,19 +63,17 @@ def _blurred(points: np.ndarray, size: int, sigma: float) -> np.ndarray:
 
 
 def move(face: KnownFace, size: int, rng: np.random.Generator) -> KnownFace:
-    """Turns, scales, shifts and mirrors a face a little, and brings it to `size`."""
-    scale = size / len(face.pixels) * rng.uniform(0.88, 1.15)
-    angle = rng.normal(0, 0.08)
-    linear = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    linear[:, 0] *= rng.choice([-1, 1])
-    middle = (len(face.pixels) - 1) / 2
-    shift = (size - 1) / 2 + rng.normal(0, 0.02 * size, 2) - linear @ [middle, middle]
-    matrix = np.column_stack([linear, shift])
+    """Cuts the network's window out of a crop, and turns, scales, shifts and mirrors it a little."""
+    angle, scale, mirror = rng.normal(0, 0.08), rng.uniform(0.9, 1.1), rng.choice([-1, 1])
+    turn = scale * np.array([[np.cos(angle) * mirror, -np.sin(angle)], [np.sin(angle) * mirror, np.cos(angle)]])
+    window, middle = window_matrix(face.landmarks, len(face.pixels), size), (size - 1) / 2
+    shift = middle - turn @ [middle, middle] + rng.normal(0, 0.02 * size, 2)
+    matrix = np.column_stack([turn @ window[:, :2], turn @ window[:, 2] + shift])
     planes = [
         cv2.warpAffine(plane, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
         for plane in (face.pixels, face.covered, face.known)
     ]
-    return KnownFace(planes[0], face.landmarks @ linear.T + shift, planes[1], planes[2])
+    return KnownFace(planes[0], transform_points(face.landmarks, matrix), planes[1], planes[2])
 
 
 def photograph(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -93,23 +93,26 @@ def photograph(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return result
 
 
-def make_sample(
+def make_samples(
     face: KnownFace, other: np.ndarray, size: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Makes one sample of a face.
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Makes `VIEWS` samples of a face.
 
     Args:
         face ([`KnownFace`]): Of any size.
         other (`np.ndarray`): Somebody else's crop, as large.
-        size (`int`): Side of the sample in pixels.
+        size (`int`): Side of the samples in pixels.
         rng (`np.random.Generator`): What is random.
 
     Returns:
-        `tuple[np.ndarray, ...]`: Pixels (size, size, 3) uint8 RGB, planes (3, size, size), what is covered
-        (size, size), and the weight of each pixel (size, size), all float32.
+        `list[tuple[np.ndarray, ...]]`: Of each the pixels (size, size, 3) uint8 RGB, planes (3, size, size), what is
+        covered (size, size), and the weight of each pixel (size, size), all float32.
     """
-    count = int(rng.choice(3, p=(0.25, 0.6, 0.15)))
-    moved = move(cover(face, other, count, rng), size, rng)
-    jitter = rng.normal(0, 0.006 * size, 2) + rng.normal(0, 0.002 * size, moved.landmarks.shape)
-    planes = face_planes(moved.landmarks + jitter, size)
-    return photograph(moved.pixels, rng), planes, moved.covered, moved.known * near_face(planes[0])
+    shown = cover(face, other, int(rng.choice(3, p=(0.25, 0.6, 0.15))), rng)
+    samples = []
+    for _ in range(VIEWS):
+        moved = move(shown, size, rng)
+        jitter = rng.normal(0, 0.006 * size, 2) + rng.normal(0, 0.002 * size, moved.landmarks.shape)
+        planes = face_planes(moved.landmarks + jitter, size)
+        samples.append((photograph(moved.pixels, rng), planes, moved.covered, moved.known * near_face(planes[0])))
+    return samples
