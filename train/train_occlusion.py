@@ -2,7 +2,8 @@
 
     accelerate launch train/train_occlusion.py --train_data_dir FACES --clear_faces NAMES --output_dir runs/occlusion
 
-FACES was written by prepare_faces.py; NAMES is a file with the names of those faces that nothing covers, one a line.
+FACES was written by prepare_faces.py; NAMES is a file with the names of those faces that nothing covers, one a line, as
+find_clear_faces.py writes it.
 Stop it at any time: run the same command again and it goes on from the last saved state, to the same end.
 
 With `--teacher` the other faces count as well: what that network is sure of is taken for true.
@@ -35,6 +36,9 @@ STORED_SIZE = 160
 """Side of the crops that things are drawn on: their faces are a little larger than in the network's window."""
 
 NOT_FACE = ("background", "hair", "other")
+MISSED = 2.0
+"""How much more a covered pixel counts than a free one: most of a face is free, and frames are thin."""
+
 SURE = (0.08, 0.9)
 """Probabilities below and above which a teacher is believed."""
 
@@ -74,10 +78,10 @@ def load_faces(folder: Path, size: int) -> tuple[list[str], np.ndarray, np.ndarr
 
 
 def clear_face(pixels: np.ndarray, labels: np.ndarray, landmarks: np.ndarray) -> KnownFace:
-    """A face that nothing covers: of the outside, and of what the parser takes for no face, nothing is said."""
+    """A face that nothing covers: of what the parser takes for something else, nothing is said."""
     not_face = np.isin(labels, [LABELS.index(name) for name in NOT_FACE])
     not_face = cv2.dilate(not_face.astype(np.uint8), np.ones((5, 5)))
-    known = region_mask_from_landmarks(landmarks, len(pixels)) * (1 - not_face)
+    known = near_face(region_mask_from_landmarks(landmarks, len(pixels))) * (1 - not_face)
     return KnownFace(pixels, landmarks, np.zeros(labels.shape, np.float32), known.astype(np.float32))
 
 
@@ -107,12 +111,13 @@ def new_network(resolution: int, initial_network: Path | None = None) -> Occlusi
 
 def occlusion_loss(logits: torch.Tensor, covered: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Cross entropy plus soft Dice (Milletari et al. 2016, eq. 1) of what is covered, over pixels (B, H, W)."""
+    importance = weights * (1 + MISSED * covered)
     entropy = F.binary_cross_entropy_with_logits(logits, covered, reduction="none")
     probabilities = logits.sigmoid() * weights
     overlap = (probabilities * covered).sum((1, 2))
     total = (probabilities + covered * weights).sum((1, 2))
     dice = 1 - (2 * overlap + 20) / (total + 20)
-    return (entropy * weights).sum() / weights.sum() + 0.5 * dice.mean()
+    return (entropy * importance).sum() / importance.sum() + 0.5 * dice.mean()
 
 
 def measure(network: OcclusionNetwork, faces: list[KnownFace], seed: int = 0) -> dict[str, float]:

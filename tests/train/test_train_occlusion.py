@@ -38,7 +38,7 @@ def test_loss_by_hand():
     assert undecided.item() == pytest.approx(np.log(2) + 0.5 * (1 - 21 / 22), abs=1e-6)
 
 
-def test_a_clear_face_says_nothing_of_hair_and_of_what_is_outside():
+def test_a_clear_face_says_nothing_of_hair_and_of_what_is_far_outside():
     landmarks = canonical_face(side=64, height=40).landmarks
     labels = np.full((64, 64), LABELS.index("skin"), np.uint8)
     labels[:20] = LABELS.index("hair")

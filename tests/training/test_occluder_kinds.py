@@ -44,7 +44,7 @@ def test_lenses_of_eyeglasses_are_clear_and_those_of_sunglasses_hide_the_eyes(sc
     clear = [draw(scene, "eyeglasses", seed) for seed in range(20)]
     hidden = [np.mean([at(glasses.covered, scene, eye) for eye in EYES]) for glasses in clear]
     assert np.mean(np.array(hidden) < 0.1) > 0.7  # but for reflections
-    assert all(glasses.covered.max() > 0.3 for glasses in clear)
+    assert all(glasses.covered.max() > 0.25 for glasses in clear)
     assert all(at(draw(scene, "sunglasses", seed).covered, scene, eye) > 0.9 for seed in range(10) for eye in EYES)
 
 

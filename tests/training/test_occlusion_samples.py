@@ -39,12 +39,10 @@ def test_moving_a_face_moves_all_of_it(face: KnownFace):
 
 def test_covering_adds_to_what_was_covered(face: KnownFace):
     other = np.random.default_rng(9).integers(0, 256, face.pixels.shape, dtype=np.uint8)
-    unknown = KnownFace(face.pixels, face.landmarks, face.covered, np.zeros_like(face.known))
     for seed in range(5):
-        shown = cover(unknown, other, 2, np.random.default_rng(seed))
+        shown = cover(face, other, 2, np.random.default_rng(seed))
         assert (shown.covered >= face.covered - 1e-6).all()
         assert shown.covered.sum() > face.covered.sum()
-        assert (shown.known[shown.covered * (face.covered == 0) > 0.76] == 1).all()
     assert np.array_equal(cover(face, other, 0, np.random.default_rng(0)).covered, face.covered)
 
 

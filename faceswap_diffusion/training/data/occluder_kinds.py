@@ -253,7 +253,7 @@ def draw_cup(scene: Scene, rng: np.random.Generator) -> Occluder:
     )[0]
     layers, body = Layers(scene.size), scene.fill(scene.place(_box(half, tall, rng.uniform(0, 0.3)), where, angle))
     if rng.random() < 0.4:
-        handle = scene.place(_ellipse(1.8, 2.5) + [half * rng.choice([-1, 1]), 0], where, angle)
+        handle = scene.place(_ellipse(1.8, 2.5) + np.array([half * rng.choice([-1, 1]), 0]), where, angle)
         layers.add(scene.stroke([handle], 0.9, closed=True), any_colour(rng))
     layers.add(body, any_surface(scene, rng) * rounded(body, half * scene.cm, 0.5))
     rim = scene.fill(scene.place(_ellipse(half, half * rng.uniform(0.1, 0.35)) - [0, tall], where, angle))

@@ -10,6 +10,9 @@ from faceswap_diffusion.masks.occlusion import face_planes, near_face, window_ma
 from faceswap_diffusion.training.data.occluder_drawing import Scene, any_colour
 from faceswap_diffusion.training.data.occluder_kinds import draw_any
 
+THINNEST = 1.6
+"""One over the share of a pixel from which on it counts as covered wholly: thin frames are to be found as well."""
+
 VIEWS = 2
 """Samples that are made of one drawing, which costs more than all the rest."""
 
@@ -33,13 +36,12 @@ class KnownFace:
 
 def cover(face: KnownFace, other: np.ndarray, count: int, rng: np.random.Generator) -> KnownFace:
     """Draws `count` things in front of a face; `other` is somebody else's crop, see [`Scene`]."""
-    pixels, covered, known = change_light(face.pixels, face.landmarks, rng), face.covered, face.known
+    pixels, covered = change_light(face.pixels, face.landmarks, rng), face.covered
     for _ in range(count):
         occluder = draw_any(Scene(pixels, face.landmarks, other), rng)
         pixels = occluder.over(pixels)
         covered = 1 - (1 - occluder.covered) * (1 - covered)
-        known = np.maximum(known, occluder.covered > 0.5)
-    return KnownFace(pixels, face.landmarks, covered, known.astype(np.float32))
+    return KnownFace(pixels, face.landmarks, covered, face.known)
 
 
 def change_light(pixels: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -114,5 +116,6 @@ def make_samples(
         moved = move(shown, size, rng)
         jitter = rng.normal(0, 0.006 * size, 2) + rng.normal(0, 0.002 * size, moved.landmarks.shape)
         planes = face_planes(moved.landmarks + jitter, size)
-        samples.append((photograph(moved.pixels, rng), planes, moved.covered, moved.known * near_face(planes[0])))
+        covered = np.minimum(THINNEST * moved.covered, 1)
+        samples.append((photograph(moved.pixels, rng), planes, covered, moved.known * near_face(planes[0])))
     return samples
