@@ -36,7 +36,7 @@ def barred(swapper: FaceSwapper, path: Path) -> tuple[np.ndarray, np.ndarray]:
     """A photo with a bar across the mouth, and the inner part of the bar (H, W) bool."""
     rgb = load_photo(path).rgb
     (face,) = swapper.analyzer.analyze(rgb)
-    start, end = (np.round(face.landmarks[point]).astype(int).tolist() for point in (123, 288))
+    start, end = (np.round(face.landmarks[point]).astype(int).tolist() for point in (58, 288))
     width = round(0.1 * np.ptp(face.landmarks[:, 1]))
     bar, core = (cv2.line(np.zeros(rgb.shape[:2], np.uint8), start, end, 1, line) > 0 for line in (width, width // 2))
     return np.where(bar[..., None], np.uint8([30, 60, 140]), rgb), core

@@ -2,8 +2,8 @@
 
     accelerate launch train/train_occlusion.py --train_data_dir FACES --clear_faces NAMES --output_dir runs/occlusion
 
-FACES was written by prepare_faces.py; NAMES is a file with the names of those faces that nothing covers, one a line, as
-find_clear_faces.py writes it.
+FACES was written by prepare_faces.py; NAMES is a file with the names of those faces that nothing covers, one a line,
+as find_clear_faces.py writes it.
 Stop it at any time: run the same command again and it goes on from the last saved state, to the same end.
 
 With `--teacher` the other faces count as well: what that network is sure of is taken for true.
@@ -23,10 +23,10 @@ from tqdm.auto import tqdm
 
 from faceswap_diffusion.masks.occlusion import OcclusionNetwork, near_face, network_input
 from faceswap_diffusion.masks.parsing import LABELS, load_face_parser
-from faceswap_diffusion.masks.regions import region_mask_from_landmarks
+from faceswap_diffusion.masks.regions import beard_mask, region_mask_from_landmarks
 from faceswap_diffusion.training.data.occluder_drawing import Scene
 from faceswap_diffusion.training.data.occluder_kinds import KINDS, UNSEEN_KINDS
-from faceswap_diffusion.training.data.occlusion_samples import KnownFace, make_samples
+from faceswap_diffusion.training.data.occlusion_samples import THINNEST, KnownFace, make_samples
 from faceswap_diffusion.training.dataset import PreparedFaces, read_description, resize_landmarks
 from faceswap_diffusion.training.randomness import generator_for
 from faceswap_diffusion.training.states import TrainingParts, load_state, save_state
@@ -36,7 +36,7 @@ STORED_SIZE = 160
 """Side of the crops that things are drawn on: their faces are a little larger than in the network's window."""
 
 NOT_FACE = ("background", "hair", "other")
-MISSED = 2.0
+MISSED = 1.0
 """How much more a covered pixel counts than a free one: most of a face is free, and frames are thin."""
 
 SURE = (0.08, 0.9)
@@ -78,8 +78,9 @@ def load_faces(folder: Path, size: int) -> tuple[list[str], np.ndarray, np.ndarr
 
 
 def clear_face(pixels: np.ndarray, labels: np.ndarray, landmarks: np.ndarray) -> KnownFace:
-    """A face that nothing covers: of what the parser takes for something else, nothing is said."""
+    """A face that nothing covers: of what the parser takes for something else, but for beards, nothing is said."""
     not_face = np.isin(labels, [LABELS.index(name) for name in NOT_FACE])
+    not_face &= ~(beard_mask(landmarks, len(pixels)) > 0)
     not_face = cv2.dilate(not_face.astype(np.uint8), np.ones((5, 5)))
     known = near_face(region_mask_from_landmarks(landmarks, len(pixels))) * (1 - not_face)
     return KnownFace(pixels, landmarks, np.zeros(labels.shape, np.float32), known.astype(np.float32))
@@ -135,7 +136,8 @@ def measure(network: OcclusionNetwork, faces: list[KnownFace], seed: int = 0) ->
         false.append((network.find(face.pixels, face.landmarks) > 0.5)[inside].mean())
         for name, draw in kinds.items():
             drawn = draw(Scene(face.pixels, face.landmarks, faces[index - 1].pixels), rng)
-            found, wanted = network.find(drawn.over(face.pixels), face.landmarks) > 0.5, drawn.covered > 0.5
+            found, wanted = network.find(drawn.over(face.pixels), face.landmarks), THINNEST * drawn.covered
+            found, wanted = found > 0.5, wanted > 0.5
             both, either = (found & wanted & inside).sum(), ((found | wanted) & inside).sum()
             counts[name] = counts[name] + [both, either]
     scores = {name: float(both / max(either, 1)) for name, (both, either) in counts.items()}

@@ -28,7 +28,7 @@ WINDOW = 1.3
 """Side of the square in which the network looks for things, over the larger side of the face's outline."""
 
 REACH = 0.06
-"""How far around the mesh the network is asked, as a share of the root of the mesh's area."""
+"""How far up the forehead beyond the mesh the network is asked, as a share of the root of the mesh's area."""
 
 
 class OcclusionNetwork(SegmentationUNet, ConfigMixin):
@@ -122,9 +122,10 @@ def face_planes(landmarks: np.ndarray, size: int) -> np.ndarray:
 
 
 def near_face(face: np.ndarray) -> np.ndarray:
-    """Widens a face's outline (S, S) float32 by `REACH`, as far as the network was trained."""
-    radius = max(1, round(REACH * np.sqrt(face.sum())))
-    return cv2.dilate(face, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2))
+    """Carries a face's outline (S, S) float32 on upwards: beside and below it are hair, beard and background."""
+    reach = max(1, round(REACH * np.sqrt(face.sum())))
+    looking_down = np.concatenate([np.zeros((reach, 1)), np.ones((reach + 1, 1))]).astype(np.uint8)
+    return cv2.dilate(face, looking_down)
 
 
 def network_input(pixels: np.ndarray, planes: np.ndarray) -> torch.Tensor:

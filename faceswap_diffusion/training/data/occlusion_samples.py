@@ -6,11 +6,12 @@ import cv2
 import numpy as np
 
 from faceswap_diffusion.faces.alignment import transform_points
+from faceswap_diffusion.faces.mesh_topology import FACE_OVAL_478, MOUTH_478
 from faceswap_diffusion.masks.occlusion import face_planes, near_face, window_matrix
 from faceswap_diffusion.training.data.occluder_drawing import Scene, any_colour
-from faceswap_diffusion.training.data.occluder_kinds import draw_any
+from faceswap_diffusion.training.data.occluder_kinds import HAIR_COLOURS, draw_any
 
-THINNEST = 1.6
+THINNEST = 1.3
 """One over the share of a pixel from which on it counts as covered wholly: thin frames are to be found as well."""
 
 VIEWS = 2
@@ -45,7 +46,7 @@ def cover(face: KnownFace, other: np.ndarray, count: int, rng: np.random.Generat
 
 
 def change_light(pixels: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Casts shadows and lights, and paints lids, lips and cheeks on some faces: none of it is in front of them."""
+    """Casts shadows and lights, and puts paint and beards on some faces: none of it is in front of them."""
     size, values = len(pixels), pixels.astype(np.float32)
     if rng.random() < 0.35:
         points = rng.uniform(-0.2, 1.2, (rng.integers(3, 6), 2)) * size
@@ -55,7 +56,20 @@ def change_light(pixels: np.ndarray, landmarks: np.ndarray, rng: np.random.Gener
         middle, reach = landmarks[rng.integers(468)], rng.uniform(0.02, 0.12) * size
         shape = _blurred(middle + rng.normal(0, reach, (6, 2)), size, 0.01) * rng.uniform(0.1, 0.5)
         values += shape * (any_colour(rng) - values)
+    if rng.random() < 0.15:
+        _grow_beard(values, landmarks, rng)
     return np.clip(values, 0, 255).astype(np.uint8)
+
+
+def _grow_beard(values: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator) -> None:
+    """Draws a beard on a face (S, S, 3) float32, in place: the training faces have few full ones."""
+    size, mouth = len(values), landmarks[list(MOUTH_478[0])]
+    jaw = np.concatenate([landmarks[list(FACE_OVAL_478[11:26])], landmarks[[205, 2, 425]]])
+    shape = _blurred(jaw, size, rng.uniform(0.005, 0.03)) * (1 - _blurred(mouth, size, 0.006))
+    hairs = cv2.GaussianBlur(rng.standard_normal((size, size), np.float32), (0, 0), 0.6, sigmaY=2.0)[..., None]
+    colour = np.array(HAIR_COLOURS[rng.integers(len(HAIR_COLOURS))]) * rng.uniform(0.5, 1.1)
+    beard = colour * (1 + 1.2 * hairs) * values.mean() / 110
+    values += shape * rng.uniform(0.5, 0.97) * (beard - values)
 
 
 def _blurred(points: np.ndarray, size: int, sigma: float) -> np.ndarray:
