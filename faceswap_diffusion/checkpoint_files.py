@@ -10,6 +10,7 @@ from diffusers.schedulers.scheduling_lcm import LCMScheduler
 from faceswap_diffusion.checkpoint_folders import EMBEDDED_CHECKPOINT as EMBEDDED_CHECKPOINT
 from faceswap_diffusion.checkpoint_folders import checkpoint_folder, choose_variant, load_weights, variants_of
 from faceswap_diffusion.masks.bisenet import BiSeNet
+from faceswap_diffusion.masks.occlusion import OcclusionNetwork, load_occlusion_network
 from faceswap_diffusion.masks.parsing import FaceParser, load_face_parser
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 
@@ -110,6 +111,27 @@ def load_parser(checkpoint: str | Path | None = None, variant: str | None = None
     found = variants_of(folder.iterdir(), folder)
     variant = choose_variant({PARSER_FOLDER: found}, variant if variant in found else None)
     return load_weights(folder, BiSeNet, torch.float32, variant).eval()
+
+
+def load_occlusion(which: str | Path = "auto") -> OcclusionNetwork | None:
+    """Loads the network that finds things in front of faces.
+
+    Args:
+        which (`str | Path`): "auto" for the package's, "off" for none, or the folder of another.
+
+    Returns:
+        [`OcclusionNetwork`], *optional*: In float32, on the CPU.
+
+    Raises:
+        ValueError: If there is no such folder, or its keys are not those of the network.
+    """
+    if which == "auto":
+        return load_occlusion_network()
+    if which == "off":
+        return None
+    if not Path(which).is_dir():
+        raise ValueError(f"occlusion is {str(which)!r}: give 'auto', 'off', or the folder of a network")
+    return _load_weights(Path(which), OcclusionNetwork, torch.float32).eval()
 
 
 def _refuse_pickles(folder: Path) -> None:

@@ -143,6 +143,9 @@ def _add_swap_arguments(swap: argparse.ArgumentParser) -> None:
     add("--checkpoint", metavar="PATH_OR_ID", help="folder or Hub id of a checkpoint (default: the package's)")
     add("--variant", metavar="NAME", help="of the checkpoint's weights, as fp16 (default: plain, or the only one)")
     add("--few-steps", action="store_true", help="take the checkpoint's few-step version")
+    add("--occlusion", default="auto", metavar="WHICH",
+        help="things in front of faces stay there, and are not taken from sources: auto, off, or the folder of a "
+        "network that finds them (default: auto)")  # fmt: skip
     add("--device", help="cpu, cuda, cuda:1, mps (default: the fastest there is)")
     add("--dtype", help="float32, float16 or bfloat16 (default: float16 on cuda, else float32)")
     swap.set_defaults(run=run_swap)
@@ -204,6 +207,7 @@ def run_swap(args: argparse.Namespace) -> int:
         analyzer=_quiet_analyzer(),
         few_steps=args.few_steps,
         variant=args.variant,
+        occlusion=args.occlusion,
     )
     swapper.pipeline.set_progress_bar_config(disable=None, desc="swapping", file=sys.stderr)
     start_seconds = time.perf_counter() - started

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,7 +15,13 @@ from diffusers.utils import logging
 from PIL import Image
 from torch.nn.functional import cosine_similarity, normalize
 
-from faceswap_diffusion.checkpoint_files import FEW_STEPS_FOLDER, load_few_steps, load_parser, load_pipeline
+from faceswap_diffusion.checkpoint_files import (
+    FEW_STEPS_FOLDER,
+    load_few_steps,
+    load_occlusion,
+    load_parser,
+    load_pipeline,
+)
 from faceswap_diffusion.checkpoint_folders import EMBEDDED_CHECKPOINT, checkpoint_folder
 from faceswap_diffusion.compositing import (
     ShownReference,
@@ -41,8 +47,9 @@ from faceswap_diffusion.faces.selection import NoFaceFoundError, nearest_face, s
 from faceswap_diffusion.faces.texture import FaceTexture, extract_texture, fill_by_mirror, merge_textures
 from faceswap_diffusion.masks.bisenet import BiSeNet
 from faceswap_diffusion.masks.inpaint import MaskLike, prepare_mask
+from faceswap_diffusion.masks.occlusion import OcclusionNetwork, cover_mask
 from faceswap_diffusion.masks.parsing import FaceParser, load_face_parser
-from faceswap_diffusion.masks.regions import REGIONS, feather, region_mask, repaint_mask
+from faceswap_diffusion.masks.regions import REGIONS, feather, region_mask, repaint_mask, worn_mask
 from faceswap_diffusion.photos import Photo, PhotoLike, load_photo
 from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.pipeline_inputs import fill_hidden
@@ -74,6 +81,8 @@ class AlignedFace:
             if the checkpoint has no use for it, or the analyzer tells no pose and expression.
         depth (`np.ndarray`, *optional*): (478,), of `landmarks`, in crop pixels, smaller is nearer; `None` if the
             analyzer fits no mesh.
+        covered (`np.ndarray`, *optional*): (S, S) float32 in [0, 1], where something is in front of the face; `None`
+            if nobody looked.
     """
 
     pixels: np.ndarray
@@ -84,6 +93,13 @@ class AlignedFace:
     landmarks68: np.ndarray
     geometry: torch.Tensor | None = None
     depth: np.ndarray | None = None
+    covered: np.ndarray | None = None
+
+    def free(self, region: str = "face") -> np.ndarray:
+        """Where nothing is in front of the face that is not itself part of a region, (S, S) float32 in [0, 1]."""
+        if self.covered is None:
+            return np.ones(self.labels.shape, np.float32)
+        return 1 - self.covered * (1 - worn_mask(self.labels, region, self.label_names))
 
 
 @dataclass(frozen=True)
@@ -119,6 +135,8 @@ class SwapResult:
         provenance (`dict[str, Any]`): How the picture was made; `save` writes it into the file.
         source_shown (`list[float]`, *optional*): For each of `swapped` the share of the face that its source's photos
             show; `None` if the checkpoint is shown no references.
+        covered (`list[float]`): For each of `swapped` the share of what was to be repainted that was left as it is,
+            because something is in front of it.
     """
 
     image: Image.Image
@@ -128,6 +146,7 @@ class SwapResult:
     seconds: dict[str, float]
     provenance: dict[str, Any]
     source_shown: list[float] | None = None
+    covered: list[float] = field(default_factory=list)
 
     def save(self, path: str | PathLike | BinaryIO, file_format: str | None = None) -> None:
         """Saves `image`, marked in its metadata as made with AI.
@@ -164,6 +183,8 @@ class FaceSwapper:
         analyzer ([`FaceAnalyzer`], *optional*): Finds the faces; [`MeshFaceAnalyzer`] if left out.
         name (`str`): What to call the pipeline in the metadata of pictures.
         parser ([`FaceParser`] or [`BiSeNet`], *optional*): Tells the parts of a face; the package's if left out.
+        occlusion ([`OcclusionNetwork`] or `str | Path`): Finds what is in front of a face, so that it stays there on
+            targets and is not taken from sources; see `from_pretrained`.
     """
 
     def __init__(
@@ -172,12 +193,16 @@ class FaceSwapper:
         analyzer: FaceAnalyzer | None = None,
         name: str = "own",
         parser: FaceParser | BiSeNet | None = None,
+        occlusion: OcclusionNetwork | str | Path | None = "auto",
     ):
         pipeline.check_complete()
         self.pipeline = pipeline
         self.analyzer = analyzer or MeshFaceAnalyzer()
         self.name = name
         self.parser = parser or load_face_parser()
+        if occlusion == "auto" and isinstance(self.parser, BiSeNet):
+            occlusion = "off"
+        self.occlusion = load_occlusion(occlusion) if isinstance(occlusion, str | Path) else occlusion
 
     @classmethod
     def from_pretrained(
@@ -193,6 +218,7 @@ class FaceSwapper:
         subfolder: str | None = None,
         cache_dir: str | PathLike | None = None,
         local_files_only: bool = False,
+        occlusion: str | Path = "auto",
     ) -> "FaceSwapper":
         """Loads a swapper.
 
@@ -213,6 +239,8 @@ class FaceSwapper:
             subfolder (`str`, *optional*): Where in the folder or repository the checkpoint is.
             cache_dir (`str | PathLike`, *optional*): Where fetched files are kept; the Hub's own cache if left out.
             local_files_only (`bool`): Whether to take what is in the cache, and ask no server.
+            occlusion (`str | Path`): What finds things in front of faces: "auto" for the package's network, unless the
+                checkpoint brings a face parser of its own, "off" for nothing, or the folder of another network.
 
         Raises:
             ValueError: If the checkpoint is unknown, incomplete, holds keys too many or pickled files, or lacks the
@@ -234,7 +262,7 @@ class FaceSwapper:
         if few_steps:
             load_few_steps(pipeline, folder / FEW_STEPS_FOLDER)
             name = f"{name}/{FEW_STEPS_FOLDER}"
-        return cls(pipeline.to(resolved), analyzer, name, load_parser(folder, variant))
+        return cls(pipeline.to(resolved), analyzer, name, load_parser(folder, variant), occlusion)
 
     @torch.no_grad()
     def swap(
@@ -310,7 +338,9 @@ class FaceSwapper:
         watch.lap("encode")
         swapped = sorted(mapping)
         aligned = [self.align(photo.rgb, faces[index]) for index in swapped]
-        masks = [_mask_crop(face, photo_mask, region) for face in aligned]
+        regions = [_mask_crop(face, photo_mask, region) for face in aligned]
+        free = [face.free(region) if photo_mask is None else np.ones_like(face.free()) for face in aligned]
+        masks = [mask * bare for mask, bare in zip(regions, free, strict=True)]
         _check_masks(masks, swapped, photo.name)
         config = self.pipeline.config
         steps = config["default_num_inference_steps"] if num_inference_steps is None else num_inference_steps
@@ -333,7 +363,7 @@ class FaceSwapper:
         )
         watch.lap("diffuse")
         shown = self.shown_references(aligned, masks, references, becoming)
-        rgb, changed = paste_faces(photo.rgb, aligned, masks, crops, shown, color_match, skin_texture)
+        rgb, changed = paste_faces(photo.rgb, aligned, regions, free, crops, shown, color_match, skin_texture)
         if photo_mask is not None:  # the photo's pixels are finer than the crop's, and the mask is meant to the pixel
             rgb, changed = np.where(photo_mask[..., None] > 0, rgb, photo.rgb), changed * (photo_mask > 0)
         image, mask = photo.with_pixels(rgb), Image.fromarray(np.ceil(changed * 255).astype(np.uint8))
@@ -351,7 +381,8 @@ class FaceSwapper:
             "strength": strength,
             "source_shown": source_shown,
         }
-        return SwapResult(image, faces, swapped, mask, watch.seconds, provenance, source_shown)
+        left = [float(1 - mask.sum() / whole.sum()) for mask, whole in zip(masks, regions, strict=True)]
+        return SwapResult(image, faces, swapped, mask, watch.seconds, provenance, source_shown, left)
 
     def choose_faces(self, photo: Photo, faces: list[Face], which: str | int | np.integer | PhotoLike) -> list[int]:
         """Chooses faces of the target.
@@ -389,21 +420,22 @@ class FaceSwapper:
         return self.pipeline.conditioner.identity_encoder.same_person
 
     def align(self, rgb: np.ndarray, face: Face) -> AlignedFace:
-        """Cuts a face out of a photo (H, W, 3) uint8 RGB, and parses it."""
+        """Cuts a face out of a photo (H, W, 3) uint8 RGB, parses it, and finds what is in front of it."""
         size = self.pipeline.config["crop_size"]
         matrix = ffhq_matrix(face.landmarks68, size)
         pixels = crop(rgb, matrix, size)
         landmarks = face.landmarks if len(face.landmarks) == 478 else face.landmarks68
-        landmarks68 = transform_points(face.landmarks68, matrix)
+        landmarks, landmarks68 = (transform_points(points, matrix) for points in (landmarks, face.landmarks68))
         return AlignedFace(
             pixels=pixels,
             matrix=matrix,
             labels=self.parser.parse(pixels),
             label_names=self.parser.label_names,
-            landmarks=transform_points(landmarks, matrix),
+            landmarks=landmarks,
             landmarks68=landmarks68,
             geometry=self.own_geometry(landmarks68, face.head_pose, face.blendshapes),
             depth=None if face.depth is None else face.depth * np.sqrt(abs(np.linalg.det(matrix[:, :2]))),
+            covered=None if self.occlusion is None else cover_mask(self.occlusion.find(pixels, landmarks)),
         )
 
     def own_geometry(
@@ -473,7 +505,7 @@ class FaceSwapper:
         """
         if person.texture is None or face.depth is None:
             return None
-        skin = region_mask(face.labels, "skin", face.label_names)
+        skin = region_mask(face.labels, "skin", face.label_names) * face.free()
         mesh = self.lend_mesh(face, person)
         return draw_reference(person.texture, face.pixels, mesh, face.depth, skin, person.head)
 
@@ -644,7 +676,7 @@ def take_texture(rgb: np.ndarray, face: AlignedFace) -> FaceTexture:
     coarse = len(face.pixels)
     size = native_size(face.matrix, coarse)
     matrix, scale = resized_matrix(face.matrix, coarse, size), size / coarse
-    visible = repaint_mask(face.labels, face.landmarks, "face", face.label_names)
+    visible = repaint_mask(face.labels, face.landmarks, "face", face.label_names) * face.free()
     visible = cv2.resize(visible, (size, size), interpolation=cv2.INTER_LINEAR) * within_photo(rgb, matrix, size)
     assert face.depth is not None  # only meshes have textures
     landmarks, depth = (face.landmarks + 0.5) * scale - 0.5, face.depth * scale
@@ -654,7 +686,7 @@ def take_texture(rgb: np.ndarray, face: AlignedFace) -> FaceTexture:
 
 def source_head(rgb: np.ndarray, face: AlignedFace, region: str) -> SourceHead:
     """What a source's photo (H, W, 3) uint8 shows around the mesh of its face, for a region to be repainted."""
-    shown = shown_around(face.labels, face.landmarks, region, face.label_names)
+    shown = shown_around(face.labels, face.landmarks, region, face.label_names) * face.free(region)
     shown = shown * within_photo(rgb, face.matrix, len(face.pixels))
     return SourceHead(face.pixels, face.landmarks, shown, ring_reach(region))
 
@@ -669,6 +701,7 @@ def paste_faces(
     rgb: np.ndarray,
     faces: Sequence[AlignedFace],
     masks: Sequence[np.ndarray],
+    free: Sequence[np.ndarray],
     crops: Sequence[np.ndarray],
     shown: Sequence[ShownReference | None],
     color_match: bool,
@@ -679,7 +712,8 @@ def paste_faces(
     Args:
         rgb (`np.ndarray`): (H, W, 3) uint8.
         faces (`Sequence[AlignedFace]`): Of the photo.
-        masks (`Sequence[np.ndarray]`): For each face (S, S) float in [0, 1].
+        masks (`Sequence[np.ndarray]`): For each face (S, S) float in [0, 1], a region.
+        free (`Sequence[np.ndarray]`): For each face (S, S) float in [0, 1], where nothing is in front of it.
         crops (`Sequence[np.ndarray]`): For each face (S, S, 3) uint8 RGB.
         shown (`Sequence[ShownReference | None]`): For each face the source of its fine detail, if there is one.
         color_match (`bool`): Whether to give new skin the colours of the target's, where there is no reference.
@@ -690,8 +724,8 @@ def paste_faces(
         where the photo is unchanged to the byte.
     """
     photo, changed = rgb, np.zeros(rgb.shape[:2], np.float32)
-    for face, mask, pixels, reference in zip(faces, masks, crops, shown, strict=True):
-        skin = mask * region_mask(face.labels, "skin", face.label_names)
+    for face, mask, bare, pixels, reference in zip(faces, masks, free, crops, shown, strict=True):
+        skin = mask * bare * region_mask(face.labels, "skin", face.label_names)
         if reference is not None:
             pixels = continue_surroundings(pixels.astype(np.float32), face.pixels, mask)
             pixels = match_border_tone(pixels, face.pixels, mask, skin)
@@ -700,7 +734,9 @@ def paste_faces(
         size = native_size(face.matrix, len(pixels))
         matrix = resized_matrix(face.matrix, len(pixels), size)
         fine = add_detail(pixels, face.pixels, crop(photo, matrix, size), skin if skin_texture else None, reference)
-        seam = cv2.resize(feather(mask, FEATHER * len(mask)), (size, size), interpolation=cv2.INTER_LINEAR)
+        # The region ends softly, things in front of it as sharply as they are.
+        seam = bare * feather(mask, FEATHER * len(mask))
+        seam = cv2.resize(seam, (size, size), interpolation=cv2.INTER_LINEAR)
         rgb, seam = paste_back(rgb, fine, seam, matrix)
         changed = np.maximum(changed, seam)
     return rgb, changed

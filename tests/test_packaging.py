@@ -82,6 +82,7 @@ def test_wheel_carries_the_models(packed):
     }
     wanted |= {
         "checkpoints/face_parser/diffusion_pytorch_model.safetensors",
+        "checkpoints/occlusion/diffusion_pytorch_model.safetensors",
         "checkpoints/age_probe/model.safetensors",
     }
     wanted |= {"py.typed"}

@@ -227,7 +227,7 @@ class FillingSwapper(FaceSwapper):
     """
 
     def __init__(self, swapper: FaceSwapper, fill: CropFill):
-        super().__init__(swapper.pipeline, swapper.analyzer, swapper.name, swapper.parser)
+        super().__init__(swapper.pipeline, swapper.analyzer, swapper.name, swapper.parser, swapper.occlusion)
         self.fill = fill
 
     def repaint(

@@ -1,7 +1,6 @@
 """A small face parser of our own: which pixel of an aligned crop is skin, hair, brow, eye and so on."""
 
 from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -9,8 +8,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
-from torch import nn
+
+from faceswap_diffusion.masks.segmentation import SegmentationUNet
 
 LABELS = ("background", "skin", "hair", "brows", "eyes", "nose", "lips", "mouth", "other")
 """What the parser tells apart, by index. "other" is neck, ears, hats, clothes, hands and things before the face."""
@@ -18,37 +17,8 @@ LABELS = ("background", "skin", "hair", "brows", "eyes", "nose", "lips", "mouth"
 CHECKPOINT = Path(__file__).parents[1] / "checkpoints" / "face_parser"
 
 
-class ConvBlock(nn.Sequential):
-    """3x3 convolution, batch normalisation, SiLU."""
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1):
-        super().__init__(
-            nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False),
-            nn.BatchNorm2d(out_channels),
-            nn.SiLU(),
-        )
-
-
-class SeparableBlock(nn.Module):
-    """Residual block of a wide depthwise convolution and a pointwise one: a large view for little arithmetic."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.depthwise = nn.Conv2d(channels, channels, 5, padding=2, groups=channels, bias=False)
-        self.norm = nn.BatchNorm2d(channels)
-        self.pointwise = nn.Conv2d(channels, 2 * channels, 1)
-        self.project = nn.Conv2d(2 * channels, channels, 1)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Maps (B, C, H, W) to the same shape."""
-        residual = self.norm(self.depthwise(hidden_states))
-        return hidden_states + self.project(F.silu(self.pointwise(residual)))
-
-
-class FaceParser(ModelMixin, ConfigMixin):
+class FaceParser(SegmentationUNet, ConfigMixin):
     """U-Net that labels every pixel of an FFHQ-aligned crop.
-
-    Pixels are folded into channels on entry and unfolded on exit, so that no convolution runs at full resolution.
 
     Args:
         sample_size (`int`): Side in pixels at which the network looks at a crop; a multiple of 16.
@@ -68,37 +38,7 @@ class FaceParser(ModelMixin, ConfigMixin):
         layers_per_block: int = 2,
         num_labels: int = len(LABELS),
     ):
-        super().__init__()
-        first, *_ = channels = list(block_out_channels)
-        self.stem = nn.Sequential(nn.PixelUnshuffle(2), ConvBlock(12, first))
-        self.down = nn.ModuleList(
-            nn.Sequential(
-                ConvBlock(before, after, stride=2), *(SeparableBlock(after) for _ in range(layers_per_block))
-            )
-            for before, after in pairwise(channels)
-        )
-        self.reduce = nn.ModuleList(nn.Conv2d(deep, shallow, 1) for shallow, deep in pairwise(channels))
-        self.merge = nn.ModuleList(ConvBlock(shallow, shallow) for shallow in channels[:-1])
-        self.head = nn.Sequential(nn.Conv2d(first, 4 * num_labels, 1), nn.PixelShuffle(2))
-
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Computes label logits.
-
-        Args:
-            pixel_values (`torch.Tensor`): (B, 3, S, S) in [-1, 1], RGB; S a multiple of 16, best `sample_size`.
-
-        Returns:
-            `torch.Tensor`: Logits (B, num_labels, S, S).
-        """
-        hidden_states = self.stem(pixel_values)
-        skips = []
-        for block in self.down:
-            skips.append(hidden_states)
-            hidden_states = block(hidden_states)
-        for skip, reduce, merge in zip(skips[::-1], list(self.reduce)[::-1], list(self.merge)[::-1], strict=True):
-            upsampled = F.interpolate(reduce(hidden_states), scale_factor=2.0, mode="bilinear")
-            hidden_states = merge(skip + upsampled)
-        return self.head(hidden_states)
+        super().__init__(3, block_out_channels, layers_per_block, num_labels)
 
     @torch.no_grad()
     def parse(self, crop: np.ndarray) -> np.ndarray:

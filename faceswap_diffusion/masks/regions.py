@@ -73,6 +73,21 @@ def region_mask(labels: np.ndarray, region: str, label_names: Sequence[str] = LA
     return np.isin(labels, wanted).astype(np.float32)
 
 
+def worn_mask(labels: np.ndarray, region: str, label_names: Sequence[str] = LABELS) -> np.ndarray:
+    """What of a region lies in front of the face: hair, glasses, earrings, as far as the region holds them.
+
+    Args:
+        labels (`np.ndarray`): (H, W) uint8, indices into `label_names`.
+        region (`str`): A key of `REGIONS`.
+        label_names (`Sequence[str]`): What the labels mean: those of our parser if left out.
+
+    Returns:
+        `np.ndarray`: (H, W) float32, 1 inside.
+    """
+    worn = (REGIONS["hair"] | REGIONS["accessories"]) & REGIONS[region]
+    return np.isin(labels, [index for index, name in enumerate(label_names) if name in worn]).astype(np.float32)
+
+
 def region_mask_from_landmarks(landmarks: np.ndarray, size: int, region: str = "face") -> np.ndarray:
     """Draws a region from landmarks alone.
 
@@ -98,6 +113,11 @@ def region_mask_from_landmarks(landmarks: np.ndarray, size: int, region: str = "
     return np.maximum.reduce(masks)
 
 
+def beard_mask(landmarks: np.ndarray, size: int) -> np.ndarray:
+    """Where a beard may be: mouth, chin and the jaw below the mouth, as (size, size) float32 in {0, 1}."""
+    return _filled_hull(_beard_outline(landmarks), size)
+
+
 def face_mask(labels: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     """The face from brows to chin, with the forehead's skin, without what lies in front of it.
 
@@ -119,7 +139,7 @@ def face_mask(labels: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     if (parsed * hull).sum() < MINIMAL_COVERAGE * hull.sum():
         return hull
     mistaken = _filled_hull(_core_outline(landmarks), size) * (labels == LABELS.index("background"))
-    beard = _filled_hull(_beard_outline(landmarks), size) * region_mask(labels, "hair")
+    beard = beard_mask(landmarks, size) * region_mask(labels, "hair")
     mask = np.maximum.reduce([parsed, mistaken, beard])
     return _without_specks(mask, smallest=0.012 * hull.sum())
 

@@ -1,4 +1,4 @@
-"""Things in front of faces: pieces of other pictures, to leave alone on targets and not to take for skin."""
+"""Things in front of faces: what a model leaves alone on targets and does not take for skin."""
 
 from dataclasses import dataclass
 
@@ -25,15 +25,19 @@ class Occluder:
     Args:
         pixels (`np.ndarray`): (S, S, 3) float32 RGB in [0, 255].
         alpha (`np.ndarray`): (S, S) float32 in [0, 1], where it is.
+        covered (`np.ndarray`): (S, S) float32 in [0, 1], where it hides the face: as `alpha`, but for clear lenses.
+        shadow (`np.ndarray`): (S, S) float32 in [0, 1], the light that it takes from the face.
     """
 
     pixels: np.ndarray
     alpha: np.ndarray
+    covered: np.ndarray
+    shadow: np.ndarray
 
     def over(self, pixels: np.ndarray) -> np.ndarray:
         """Lays it over a picture (S, S, 3) uint8 RGB; returns the same type."""
-        alpha = self.alpha[..., None]
-        return np.round(alpha * self.pixels + (1 - alpha) * pixels).astype(np.uint8)
+        alpha, light = self.alpha[..., None], 1 - self.shadow[..., None]
+        return np.round(alpha * self.pixels + (1 - alpha) * light * pixels).astype(np.uint8)
 
 
 def draw_occluder(landmarks: np.ndarray, picture: np.ndarray, rng: np.random.Generator) -> Occluder:
@@ -49,7 +53,7 @@ def draw_occluder(landmarks: np.ndarray, picture: np.ndarray, rng: np.random.Gen
     alpha = np.zeros((size, size), np.float32)
     cv2.fillPoly(alpha, [np.round(_outline(middle, size, rng)).astype(np.int32)], 1.0)
     alpha = cv2.GaussianBlur(alpha, (0, 0), EDGE_SIGMA * size)
-    return Occluder(_surface(picture, rng), alpha)
+    return Occluder(random_surface(picture, rng), alpha, covered=alpha, shadow=np.zeros_like(alpha))
 
 
 def _outline(middle: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -65,7 +69,7 @@ def _outline(middle: np.ndarray, size: int, rng: np.random.Generator) -> np.ndar
     return (rotation @ points).T + middle
 
 
-def _surface(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def random_surface(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A piece of a picture, enlarged to its whole size, in other colours."""
     size = len(picture)
     side = int(size * rng.uniform(0.2, 0.6))

@@ -1,0 +1,224 @@
+"""Trains the small `OcclusionNetwork` on prepared faces with drawn things in front of them.
+
+    accelerate launch train/train_occlusion.py --train_data_dir FACES --clear_faces NAMES --output_dir runs/occlusion
+
+FACES was written by prepare_faces.py; NAMES is a file with the names of those faces that nothing covers, one a line,
+as find_clear_faces.py writes it.
+Stop it at any time: run the same command again and it goes on from the last saved state, to the same end.
+
+With `--teacher` the other faces count as well: what that network is sure of is taken for true.
+"""
+
+import argparse
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from diffusers.optimization import get_scheduler
+from tqdm.auto import tqdm
+
+from faceswap_diffusion.masks.occlusion import OcclusionNetwork, near_face, network_input
+from faceswap_diffusion.masks.parsing import LABELS, load_face_parser
+from faceswap_diffusion.masks.regions import beard_mask, region_mask_from_landmarks
+from faceswap_diffusion.training.data.occluder_drawing import Scene
+from faceswap_diffusion.training.data.occluder_kinds import KINDS, UNSEEN_KINDS
+from faceswap_diffusion.training.data.occlusion_samples import THINNEST, KnownFace, make_samples
+from faceswap_diffusion.training.dataset import PreparedFaces, read_description, resize_landmarks
+from faceswap_diffusion.training.randomness import generator_for
+from faceswap_diffusion.training.states import TrainingParts, load_state, save_state
+
+STAYING = ("seed", "resolution", "max_train_steps", "learning_rate", "pseudo_share")
+STORED_SIZE = 160
+"""Side of the crops that things are drawn on: their faces are a little larger than in the network's window."""
+
+NOT_FACE = ("background", "hair", "other")
+MISSED = 1.0
+"""How much more a covered pixel counts than a free one: most of a face is free, and frames are thin."""
+
+SURE = (0.08, 0.9)
+"""Probabilities below and above which a teacher is believed."""
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--train_data_dir", type=Path, required=True, help="folder of prepared faces")
+    add("--clear_faces", type=Path, required=True, help="file with the names of faces that nothing covers")
+    add("--output_dir", type=Path, required=True, help="receives the states and the finished occlusion/")
+    add("--initial_network", type=Path, help="folder of a network to begin with (default: the face parser)")
+    add("--teacher", type=Path, help="folder of an earlier network, to label the other faces")
+    add("--pseudo_share", type=float, default=0.25, help="share of samples with a face that the teacher labelled")
+    add("--resolution", type=int, default=96, help="side in pixels of the window that the network looks at")
+    add("--train_batch_size", type=int, default=16)
+    add("--max_train_steps", type=int, default=4000)
+    add("--learning_rate", type=float, default=2e-3)
+    add("--validation_stride", type=int, default=20, help="every n-th clear face is held out")
+    add("--checkpointing_steps", type=int, default=200)
+    add("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def load_faces(folder: Path, size: int) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
+    """Reads names, pixels (N, size, size, 3) and labels (N, size, size) uint8, and landmarks (N, 478, 2)."""
+    stored = read_description(folder)["resolution"]
+    faces = PreparedFaces([folder], stored)
+    names: list[str] = []
+    pixels = np.empty((len(faces), size, size, 3), np.uint8)
+    labels = np.empty((len(faces), size, size), np.uint8)
+    for row in tqdm(range(len(faces)), mininterval=10):
+        face = faces[row]
+        names.append(face.name)
+        pixels[row] = cv2.resize(face.pixels.permute(1, 2, 0).numpy(), (size, size), interpolation=cv2.INTER_AREA)
+        labels[row] = cv2.resize(face.labels, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
+    return names, pixels, labels, resize_landmarks(faces.column("landmarks"), stored, size)
+
+
+def clear_face(pixels: np.ndarray, labels: np.ndarray, landmarks: np.ndarray) -> KnownFace:
+    """A face that nothing covers: of what the parser takes for something else, but for beards, nothing is said."""
+    not_face = np.isin(labels, [LABELS.index(name) for name in NOT_FACE])
+    not_face &= ~(beard_mask(landmarks, len(pixels)) > 0)
+    not_face = cv2.dilate(not_face.astype(np.uint8), np.ones((5, 5)))
+    known = near_face(region_mask_from_landmarks(landmarks, len(pixels))) * (1 - not_face)
+    return KnownFace(pixels, landmarks, np.zeros(labels.shape, np.float32), known.astype(np.float32))
+
+
+def taught_face(pixels: np.ndarray, landmarks: np.ndarray, teacher: OcclusionNetwork) -> KnownFace:
+    """A face with what a teacher is sure of."""
+    found = teacher.find(pixels, landmarks)
+    low, high = SURE
+    known = ((found < low) | (found > high)) * near_face(region_mask_from_landmarks(landmarks, len(pixels)))
+    return KnownFace(pixels, landmarks, (found > 0.5).astype(np.float32), known.astype(np.float32))
+
+
+def new_network(resolution: int, initial_network: Path | None = None) -> OcclusionNetwork:
+    """A network that goes on from another, or begins with what the face parser has learnt.
+
+    Then the planes of landmarks count for nothing yet.
+    """
+    if initial_network is not None:
+        return OcclusionNetwork.from_pretrained(initial_network)
+    network, parser = OcclusionNetwork(sample_size=resolution), load_face_parser()
+    learnt = parser.state_dict()
+    stem = network.state_dict()["stem.1.0.weight"].zero_()
+    stem[:, : learnt["stem.1.0.weight"].shape[1]] = learnt["stem.1.0.weight"]
+    learnt = {name: value for name, value in learnt.items() if not name.startswith("head")}
+    network.load_state_dict({**learnt, "stem.1.0.weight": stem}, strict=False)
+    return network
+
+
+def occlusion_loss(logits: torch.Tensor, covered: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Cross entropy plus soft Dice (Milletari et al. 2016, eq. 1) of what is covered, over pixels (B, H, W)."""
+    importance = weights * (1 + MISSED * covered)
+    entropy = F.binary_cross_entropy_with_logits(logits, covered, reduction="none")
+    probabilities = logits.sigmoid() * weights
+    overlap = (probabilities * covered).sum((1, 2))
+    total = (probabilities + covered * weights).sum((1, 2))
+    dice = 1 - (2 * overlap + 20) / (total + 20)
+    return (entropy * importance).sum() / importance.sum() + 0.5 * dice.mean()
+
+
+def measure(network: OcclusionNetwork, faces: list[KnownFace], seed: int = 0) -> dict[str, float]:
+    """IoU of each kind with what was drawn, at a threshold of 0.5, inside faces that were held out.
+
+    Returns:
+        `dict[str, float]`: By kind; "seen" and "unseen" are means over kinds, "false" is the share of uncovered
+        faces that is called covered.
+    """
+    kinds = {name: draw for name, (draw, _) in KINDS.items()} | UNSEEN_KINDS
+    rng, counts = np.random.default_rng(seed), dict.fromkeys(kinds, np.zeros(2))
+    false = []
+    for index, face in enumerate(faces):
+        inside = face.known > 0.5
+        false.append((network.find(face.pixels, face.landmarks) > 0.5)[inside].mean())
+        for name, draw in kinds.items():
+            drawn = draw(Scene(face.pixels, face.landmarks, faces[index - 1].pixels), rng)
+            found, wanted = network.find(drawn.over(face.pixels), face.landmarks), THINNEST * drawn.covered
+            found, wanted = found > 0.5, wanted > 0.5
+            both, either = (found & wanted & inside).sum(), ((found | wanted) & inside).sum()
+            counts[name] = counts[name] + [both, either]
+    scores = {name: float(both / max(either, 1)) for name, (both, either) in counts.items()}
+    seen, unseen = (float(np.mean([scores[name] for name in group])) for group in (KINDS, UNSEEN_KINDS))
+    return {**scores, "seen": seen, "unseen": unseen, "false": float(np.mean(false))}
+
+
+def make_batch(
+    clear: list[KnownFace], taught: list[KnownFace], count: int, share: float, size: int, rng: np.random.Generator
+) -> list[torch.Tensor]:
+    """Draws `count` samples: the network's input, what is covered and the weights."""
+    samples = []
+    while len(samples) < count:
+        pool = taught if taught and rng.random() < share else clear
+        face, other = pool[rng.integers(len(pool))], clear[rng.integers(len(clear))]
+        samples += make_samples(face, other.pixels, size, rng)
+    pixels, planes, covered, weights = (np.stack(arrays) for arrays in zip(*samples[:count], strict=True))
+    return [network_input(pixels, planes), torch.from_numpy(covered), torch.from_numpy(weights)]
+
+
+def load_known_faces(args: argparse.Namespace) -> tuple[list[KnownFace], list[KnownFace], list[KnownFace]]:
+    """Clear faces to learn from, clear faces that are held out, and the others as far as a teacher knows them."""
+    names, pixels, labels, landmarks = load_faces(args.train_data_dir, STORED_SIZE)
+    listed = set(args.clear_faces.read_text().splitlines())
+    rows = [row for row, name in enumerate(names) if name in listed]
+    if not rows:
+        raise ValueError(f"no face of {args.train_data_dir} is named in {args.clear_faces}: it lists one a line")
+    clear = [clear_face(pixels[row], labels[row], landmarks[row]) for row in rows]
+    held_out = clear[:: args.validation_stride]
+    shown = [face for index, face in enumerate(clear) if index % args.validation_stride]
+    if args.teacher is None:
+        return shown, held_out, []
+    teacher = OcclusionNetwork.from_pretrained(args.teacher).eval()
+    others = sorted(set(range(len(names))) - set(rows))
+    return shown, held_out, [taught_face(pixels[row], landmarks[row], teacher) for row in others]
+
+
+def main() -> None:
+    args = parse_args()
+    accelerator = Accelerator()
+    set_seed(args.seed)
+    cv2.setNumThreads(1)
+    shown, held_out, taught = load_known_faces(args)
+    rank, num_processes = accelerator.process_index, accelerator.num_processes
+
+    network = new_network(args.resolution, args.initial_network)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(network.parameters(), lr=args.learning_rate, weight_decay=1e-2)
+    model, optimizer = accelerator.prepare(network, optimizer)
+    lr_scheduler = get_scheduler("cosine", optimizer, num_warmup_steps=50, num_training_steps=args.max_train_steps)
+    settings = {name: getattr(args, name) for name in STAYING}
+    settings |= {"global_batch_size": args.train_batch_size * num_processes, "faces": len(shown) + len(taught)}
+    parts = TrainingParts(model, optimizer, lr_scheduler, None, settings)
+
+    step = load_state(accelerator, args.output_dir / "states", parts)
+    progress = tqdm(total=args.max_train_steps, initial=step, disable=not accelerator.is_main_process, mininterval=10)
+    while step < args.max_train_steps:
+        # What a step draws depends on its number alone, so that a run goes on as if it had not been stopped.
+        rng = np.random.default_rng(generator_for(args.seed, "step", step * num_processes + rank).initial_seed())
+        batch = make_batch(shown, taught, args.train_batch_size, args.pseudo_share, args.resolution, rng)
+        inputs, covered, weights = (tensor.to(accelerator.device) for tensor in batch)
+        logits = model(inputs.contiguous(memory_format=torch.channels_last))
+        loss = occlusion_loss(logits[:, 0], covered, weights)
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        lr_scheduler.step()
+        optimizer.zero_grad()
+        step += 1
+        progress.update()
+        if step % args.checkpointing_steps == 0 or step == args.max_train_steps:
+            save_state(accelerator, args.output_dir / "states", step, parts, total_limit=1)
+            network.eval()
+            scores = measure(network, held_out[:8] if step < args.max_train_steps else held_out)
+            network.train()
+            table = ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
+            accelerator.print(f"step {step}: loss {loss.item():.4f}, held-out IoU {table}", flush=True)
+
+    if accelerator.is_main_process:
+        network.half().save_pretrained(args.output_dir / "occlusion")
+
+
+if __name__ == "__main__":
+    main()
