@@ -131,7 +131,7 @@ def load_occlusion(which: str | Path = "auto") -> OcclusionNetwork | None:
         return None
     if not Path(which).is_dir():
         raise ValueError(f"occlusion is {str(which)!r}: give 'auto', 'off', or the folder of a network")
-    return _load_weights(Path(which), OcclusionNetwork, torch.float32).eval()
+    return load_weights(Path(which), OcclusionNetwork, torch.float32).eval()
 
 
 def _refuse_pickles(folder: Path) -> None:

@@ -676,7 +676,7 @@ def take_texture(rgb: np.ndarray, face: AlignedFace) -> FaceTexture:
     coarse = len(face.pixels)
     size = native_size(face.matrix, coarse)
     matrix, scale = resized_matrix(face.matrix, coarse, size), size / coarse
-    visible = repaint_mask(face.labels, face.landmarks, "face", face.label_names) * face.free()
+    visible = repaint_mask(face.labels, face.landmarks, "face", face.label_names)
     visible = cv2.resize(visible, (size, size), interpolation=cv2.INTER_LINEAR) * within_photo(rgb, matrix, size)
     assert face.depth is not None  # only meshes have textures
     landmarks, depth = (face.landmarks + 0.5) * scale - 0.5, face.depth * scale
@@ -686,7 +686,7 @@ def take_texture(rgb: np.ndarray, face: AlignedFace) -> FaceTexture:
 
 def source_head(rgb: np.ndarray, face: AlignedFace, region: str) -> SourceHead:
     """What a source's photo (H, W, 3) uint8 shows around the mesh of its face, for a region to be repainted."""
-    shown = shown_around(face.labels, face.landmarks, region, face.label_names) * face.free(region)
+    shown = shown_around(face.labels, face.landmarks, region, face.label_names)
     shown = shown * within_photo(rgb, face.matrix, len(face.pixels))
     return SourceHead(face.pixels, face.landmarks, shown, ring_reach(region))
 
