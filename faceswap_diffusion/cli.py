@@ -144,7 +144,7 @@ def _add_swap_arguments(swap: argparse.ArgumentParser) -> None:
     add("--variant", metavar="NAME", help="of the checkpoint's weights, as fp16 (default: plain, or the only one)")
     add("--few-steps", action="store_true", help="take the checkpoint's few-step version")
     add("--occlusion", default="auto", metavar="WHICH",
-        help="things in front of faces stay there, and are not taken from sources: auto, off, or the folder of a "
+        help="things in front of faces stay there: auto, off, or the folder of a "
         "network that finds them (default: auto)")  # fmt: skip
     add("--device", help="cpu, cuda, cuda:1, mps (default: the fastest there is)")
     add("--dtype", help="float32, float16 or bfloat16 (default: float16 on cuda, else float32)")

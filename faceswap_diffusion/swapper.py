@@ -183,8 +183,8 @@ class FaceSwapper:
         analyzer ([`FaceAnalyzer`], *optional*): Finds the faces; [`MeshFaceAnalyzer`] if left out.
         name (`str`): What to call the pipeline in the metadata of pictures.
         parser ([`FaceParser`] or [`BiSeNet`], *optional*): Tells the parts of a face; the package's if left out.
-        occlusion ([`OcclusionNetwork`] or `str | Path`): Finds what is in front of a face, so that it stays there on
-            targets and is not taken from sources; see `from_pretrained`.
+        occlusion ([`OcclusionNetwork`] or `str | Path`): Finds what is in front of a target's face, so that it
+            stays there; see `from_pretrained`.
     """
 
     def __init__(

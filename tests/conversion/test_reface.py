@@ -258,7 +258,7 @@ def test_foreign_classes_and_calls_of_the_trainer_do_not_matter(weights, tmp_pat
         ("conditioner/config.json", "combine", "concat", "combine is 'concat'"),
         ("conditioner/config.json", "hidden_dim", 32, "projections have a hidden layer"),
         ("model_index.json", "channel_order", "latents,mask,masked_image_latents", "channel_order is"),
-        ("conditioner/config.json", "cross_attention_dim", 32, "do not fit its configuration"),
+        ("conditioner/config.json", "cross_attention_dim", 32, "makes tokens 32 wide, but the UNet takes 64"),
     ],
 )
 def test_only_folders_of_refaces_design_go_back(folder: Path, tmp_path: Path, part, setting, value, message: str):
