@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -129,6 +130,16 @@ def test_round_trip_through_a_turned_crop(portrait):
     # A shift by half a pixel, the usual mistake, costs several times as much.
     shifted = uncrop(crop(portrait, matrix, 400), matrix + np.array([0, 0, 0.5]), (640, 640))
     assert np.abs(shifted.astype(int) - portrait.astype(int))[inside].mean() > 2 * difference.mean()
+
+
+@pytest.mark.parametrize("scale", [0.99, 1.5])
+def test_round_trip_keeps_fine_detail(portrait, scale: float):
+    """By the variance of the Laplacian, of which box and cubic filters keep 40 %."""
+    matrix = similarity(scale, 5, (0, 0))
+    matrix[:, 2] = scale * 200 - matrix[:, :2] @ [320, 320]
+    plane = uncrop(crop(portrait, matrix, round(scale * 400)), matrix, (640, 640))
+    kept, whole = (cv2.Laplacian(picture[180:460, 180:460], cv2.CV_64F).var() for picture in (plane, portrait))
+    assert 0.6 * whole < kept < 1.05 * whole
 
 
 def test_round_trip_of_a_gradient_is_exact_at_other_scales():
