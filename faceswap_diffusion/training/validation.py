@@ -77,7 +77,9 @@ def validate(
         crops = swapper.repaint(aligned, masks, chosen, references, seed, num_inference_steps=num_inference_steps)
         shown = swapper.shown_references(aligned, masks, references, chosen)
         swaps = [
-            paste_faces(face.pixels, [face], [mask], [crop], [detail], color_match=True, skin_texture=False)[0]
+            paste_faces(
+                face.pixels, [face], [mask], [face.free()], [crop], [detail], color_match=True, skin_texture=False
+            )[0]
             for face, mask, crop, detail in zip(aligned, masks, crops, shown, strict=True)
         ]
         embeds = pipeline.encode_identity(swaps, masks).float().cpu()

@@ -30,11 +30,11 @@ def samples(faces: PreparedFaces, share: float) -> SwapSamples:
 
 
 def test_an_occluder_is_laid_over_a_picture():
-    alpha = np.array([[0, 1], [0.5, 0]], np.float32)
-    occluder = Occluder(np.full((2, 2, 3), 200, np.float32), alpha)
+    alpha, shadow = np.array([[0, 1], [0.5, 0]], np.float32), np.array([[0, 0], [0, 0.25]], np.float32)
+    occluder = Occluder(np.full((2, 2, 3), 200, np.float32), alpha, covered=alpha, shadow=shadow)
     over = occluder.over(np.full((2, 2, 3), 100, np.uint8))
     assert over.dtype == np.uint8
-    np.testing.assert_array_equal(over[..., 0], [[100, 200], [150, 100]])
+    np.testing.assert_array_equal(over[..., 0], [[100, 200], [150, 75]])
 
 
 def test_shapes_lie_on_the_face_and_differ():

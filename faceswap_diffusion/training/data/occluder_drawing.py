@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
 from faceswap_diffusion.training.data.occluders import Occluder, random_surface
 
@@ -45,7 +46,7 @@ class Scene:
         down = self.landmarks[152] - self.landmarks[10]
         return np.stack([right / np.linalg.norm(right), down / np.linalg.norm(down)]) * self.cm
 
-    def place(self, points: np.ndarray, where: np.ndarray, angle: float = 0.0) -> np.ndarray:
+    def place(self, points: ArrayLike, where: np.ndarray, angle: float = 0.0) -> np.ndarray:
         """Points (N, 2) in centimetres, turned and moved to a point of the crop, in pixels."""
         cos, sin = np.cos(angle), np.sin(angle)
         return where + np.asarray(points) @ np.array([[cos, sin], [-sin, cos]]) @ self.axes
@@ -125,7 +126,7 @@ def finish(
     light = exposure * rng.uniform(0.8, 1.2) * (1 + ramp[None, :, None])
     pixels = pixels * light + rng.uniform(0, 4) * rng.standard_normal(pixels.shape, np.float32)
     offset = rng.normal(0, 0.7, 2) * distance * scene.cm + [0, 0.5 * distance * scene.cm]
-    moved = cv2.warpAffine(covered, np.float32([[1, 0, offset[0]], [0, 1, offset[1]]]), covered.shape[::-1])
+    moved = cv2.warpAffine(covered, np.array([[1, 0, offset[0]], [0, 1, offset[1]]]), covered.shape[::-1])
     shadow = cv2.GaussianBlur(moved, (0, 0), max(0.3, distance * scene.cm * rng.uniform(0.2, 0.8)))
     return Occluder(np.clip(pixels, 0, 255).astype(np.float32), alpha, covered, shadow * rng.uniform(0, 0.55))
 

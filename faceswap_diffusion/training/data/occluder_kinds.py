@@ -134,14 +134,14 @@ def _skin(scene: Scene, rng: np.random.Generator) -> np.ndarray:
 
 def draw_hand(scene: Scene, rng: np.random.Generator, where: np.ndarray | None = None) -> Occluder:
     """A hand with some of its fingers, often with the wrist: palm and fingers are capsules with round shading."""
-    where = scene.landmarks[rng.integers(468)] if where is None else where
+    touched = scene.landmarks[rng.integers(468)] if where is None else where
     angle, scale = rng.normal(0, 1.1), rng.uniform(0.8, 1.1)
     mirrored = rng.choice([-1, 1])
     reach = np.array([rng.uniform(-3, 3), rng.uniform(-14, 3)])  # from the palm to what is touched; fingers point up
     skin, layers = _skin(scene, rng), Layers(scene.size)
 
     def add(points: Sequence[Sequence[float]], width: float, surface: np.ndarray) -> None:
-        line = scene.place((np.array(points) - reach) * [mirrored, 1] * scale, where, angle)
+        line = scene.place((np.array(points) - reach) * [mirrored, 1] * scale, touched, angle)
         part = scene.stroke([line], width * scale)
         layers.add(part, surface * rounded(part, 0.5 * width * scale * scene.cm, rng.uniform(0.35, 0.75)))
 

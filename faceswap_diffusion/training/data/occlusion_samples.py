@@ -105,7 +105,7 @@ def photograph(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     result = (np.clip(values, 0, 1) * 255).astype(np.uint8)
     if rng.random() < 0.3:
         _, packed = cv2.imencode(".jpg", result, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 90))])
-        result = cv2.imdecode(packed, cv2.IMREAD_COLOR)
+        result = np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR))
     return result
 
 
