@@ -41,6 +41,9 @@ DETAIL_SIGMA = 0.03
 FINE_INSET = 0.012
 """Width of the border of a drawn face that has no detail to give, as a share of the crop's side."""
 
+SPECK = 45.0
+"""Of 255: by how much a pixel that is no detail differs from the median of its neighbours."""
+
 INVISIBLE = 1 / 512
 """Mask values below this cannot change an 8-bit pixel, and are taken as 0."""
 
@@ -203,9 +206,16 @@ def _well_inside(coverage: np.ndarray, inset: float) -> np.ndarray:
 
 def _beyond(fine: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """What a picture has beyond the resolution of `size` (width, height)."""
-    fine = fine.astype(np.float32)
+    fine = _without_specks(fine.astype(np.float32))
     coarse = cv2.resize(fine, size, interpolation=cv2.INTER_AREA)
     return fine - cv2.resize(coarse, fine.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+
+
+def _without_specks(pixels: np.ndarray) -> np.ndarray:
+    """A drawing (F, F, 3) float32 without single pixels of another colour, where slivers of its mesh meet."""
+    median = cv2.medianBlur(np.clip(pixels, 0, 255).astype(np.uint8), 3)
+    is_speck = np.abs(pixels - median).max(axis=2, keepdims=True) > SPECK
+    return np.where(is_speck, median, pixels).astype(np.float32)
 
 
 def paste_back(

@@ -218,6 +218,15 @@ class TestDetail:
     photo = soft_picture(256, 8, seed=0, low=70, high=180) + fine_pattern(256, 10)
     target = cut(np.round(photo).astype(np.uint8), similarity(0, 0.25, (-0.375, -0.375)), 64)
 
+    def test_a_speck_of_the_drawing_is_no_detail(self):
+        drawn = np.full((64, 64, 3), 120, np.float32)
+        fine = np.full((256, 256, 3), 120, np.float32) + fine_pattern(256, 10)
+        fine[100, 100] = 0
+        target, fine_target = np.zeros((64, 64, 3), np.uint8), np.zeros((256, 256, 3), np.uint8)
+        coverage = np.ones((256, 256), np.float32)
+        result = add_detail(drawn, target, fine_target, None, shown(drawn, drawn, fine=Reference(fine, coverage)))
+        assert np.abs(result[90:110, 90:110] - 120).max() < 13
+
     def test_structure_is_the_references_and_tone_the_crops(self):
         """A crop without the reference's fine pattern, and brighter: it gets the pattern and stays brighter."""
         smooth = np.full((128, 128, 3), 120, np.float32)
