@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 
 EMBEDDED_CHECKPOINT = Path(__file__).parent / "checkpoints" / "faceswap-small"
 COMPONENT_LIBRARIES = {"diffusers", "transformers", "faceswap_diffusion"}
+READ = ["*.json", "*.safetensors"]
 SHARD = re.compile(r"-\d{5}-of-\d{5}")
 
 ADAPTER_ADVICE = "; they were saved with a LoRA loaded: take the LoRA out by unload_lora_weights, and save again"
@@ -71,11 +72,11 @@ def _fetch(repository: str, variant: str | None, subfolder: str | None, hub: dic
 
 
 def _list_files(repository: str, hub: dict[str, Any]) -> list[str] | None:
-    """The files of a Hub repository; `None` if it cannot be asked."""
+    """The configurations and safetensors of a Hub repository; `None` if it cannot be asked."""
     if hub.get("local_files_only"):
         return None
     try:
-        return [file.filename for file in snapshot_download(repository, **hub, dry_run=True)]
+        return [file.filename for file in snapshot_download(repository, **hub, allow_patterns=READ, dry_run=True)]
     except DryRunError:
         return None
 

@@ -89,10 +89,12 @@ class HubHandler(BaseHTTPRequestHandler):
         name, action, revision, rest = match.groups()
         if name in self.hub.gated:
             return self.reply(b'{"error": "gated"}', 403, **{"X-Error-Code": "GatedRepo"})
-        if f"{name}@{revision}" in self.hub.repositories:
-            name = f"{name}@{revision}"
-        elif revision not in (None, "main", *map(self.hub.commit, self.hub.repositories)):
-            return self.missing("RevisionNotFound")
+        if revision not in (None, "main"):
+            branches = [other for other in self.hub.repositories if other.split("@")[0] == name]
+            meant = [branch for branch in branches if revision in (self.hub.commit(branch), *branch.split("@")[1:])]
+            if not meant:
+                return self.missing("RevisionNotFound")
+            name = meant[0]
         return getattr(self, f"do_{action or 'revision'}")(name, rest, body)
 
     do_GET = do_HEAD = do_POST = handle_request

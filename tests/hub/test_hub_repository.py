@@ -1,6 +1,7 @@
 """Loading from and pushing to a Hub, imitated on the loopback: online, from the cache, offline."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from faceswap_diffusion import FaceSwapInpaintPipeline
 from tests.hub.imitation import HubImitation, list_files
 from tests.tiny import tiny_inputs, tiny_pipeline
 
@@ -154,9 +156,10 @@ def test_of_a_repository_only_the_wanted_variant_of_the_wanted_place_is_fetched(
     hub.repositories["owner/halves"] = {"README.md": b"main"}
     hub.repositories["owner/halves@next"] = {**list_files(tmp_path), "outer/unet/w.safetensors": b"0"}
     results = run(VARIANTS, home / "halves.safetensors", HF_ENDPOINT=hub.url, HF_HOME=str(home / "unused"))
-    expected = half.to(torch.float32)(**tiny_inputs()).images
-    assert all(torch.equal(result, expected) for result in results.values())
-    weights = [name for name in hub.requests if "halves" in name and name.endswith(".safetensors")]
+    here = FaceSwapInpaintPipeline.from_pretrained(tmp_path / "inner", variant="fp16")
+    expected = here(**tiny_inputs()).images
+    assert {name: torch.equal(result, expected) for name, result in results.items()} == dict.fromkeys(results, True)
+    weights = [name for name in hub.requests if re.match("GET .*halves.*safetensors$", name)]
     fetched = {name.rpartition("/resolve/")[2].partition("/")[2] for name in weights}
     files = {"image_encoder": "model", **dict.fromkeys(("vae", "unet", "conditioner"), "diffusion_pytorch_model")}
     assert fetched == {f"inner/{part}/{file}.fp16.safetensors" for part, file in files.items()}
