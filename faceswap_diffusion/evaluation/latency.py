@@ -92,7 +92,8 @@ def measure_latency(source: str, target: str, checkpoint: str | None = None, run
     """
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "faceswap_diffusion", "swap", source, target, "-o", f"{folder}/swap.png"]
+        swap = ["swap", source, target, "-o", f"{folder}/swap.png", "--overwrite"]
+        command = [sys.executable, "-m", "faceswap_diffusion", *swap]
         command += ["--checkpoint", checkpoint] if checkpoint else []
         single = [run_measured(command) for _ in range(runs)]
     again = run_measured([sys.executable, "-c", SWAP_AGAIN, json.dumps([checkpoint, source, target, runs])])
