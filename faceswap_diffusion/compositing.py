@@ -8,7 +8,7 @@ import torch
 
 from faceswap_diffusion.conditioning.reference import Reference
 from faceswap_diffusion.faces.alignment import invert, transform_points, uncrop
-from faceswap_diffusion.faces.texture import smoothstep
+from faceswap_diffusion.faces.texture import blur_known, smoothstep
 from faceswap_diffusion.pipeline_inputs import close_holes
 
 SMALLEST_SAMPLE = 64
@@ -128,10 +128,7 @@ def match_border_tone(pixels: np.ndarray, target: np.ndarray, mask: np.ndarray, 
     size, inside = len(mask), np.pad((mask > 0.5).astype(np.uint8), 1, constant_values=1)
     from_border = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_5)[1:-1, 1:-1] / size
     near = mask * skin * (from_border < BORDER_REACH / 2)
-    difference = np.dstack([(target - pixels) * near[..., None], near]).astype(np.float32)
-    coarse = cv2.resize(difference, (size // 4, size // 4), interpolation=cv2.INTER_AREA)
-    coarse = cv2.GaussianBlur(coarse, (0, 0), BORDER_SIGMA * size / 4, borderType=cv2.BORDER_CONSTANT)
-    tone = np.clip(coarse[..., :3] / (coarse[..., 3:] + 0.05), -BORDER_LIMIT, BORDER_LIMIT)
+    tone = np.clip(blur_known(target - pixels, near, BORDER_SIGMA * size, doubt=0.05), -BORDER_LIMIT, BORDER_LIMIT)
     share = 1 - smoothstep(from_border, 0, BORDER_REACH)
     return pixels + share[..., None] * cv2.resize(tone, (size, size), interpolation=cv2.INTER_LINEAR)
 

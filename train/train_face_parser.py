@@ -15,13 +15,11 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from diffusers.optimization import get_scheduler
 from PIL import Image
-from tqdm.auto import tqdm
 
 from faceswap_diffusion.masks.parsing import LABELS, FaceParser
 from faceswap_diffusion.training.randomness import generator_for
-from faceswap_diffusion.training.states import TrainingParts, load_state, save_state
+from faceswap_diffusion.training.segmentation import train_segmentation
 
 STAYING = ("seed", "resolution", "block_out_channels", "max_train_steps", "learning_rate", "occlusion_probability")
 
@@ -148,41 +146,24 @@ def main() -> None:
     batch_size = args.train_batch_size * num_processes
 
     parser = FaceParser(sample_size=args.resolution, block_out_channels=tuple(args.block_out_channels))
-    parser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(parser.parameters(), lr=args.learning_rate, weight_decay=1e-2)
-    model, optimizer = accelerator.prepare(parser, optimizer)
-    lr_scheduler = get_scheduler("cosine", optimizer, num_warmup_steps=50, num_training_steps=args.max_train_steps)
     settings = {name: getattr(args, name) for name in STAYING}
     settings |= {"global_batch_size": batch_size, "pictures": len(shown)}
-    parts = TrainingParts(model, optimizer, lr_scheduler, None, settings)
 
-    step = load_state(accelerator, args.output_dir / "states", parts)
-    progress = tqdm(total=args.max_train_steps, initial=step, disable=not accelerator.is_main_process, mininterval=10)
-    while step < args.max_train_steps:
-        # What a step draws depends on its number alone, so that a run goes on as if it had not been stopped.
+    def loss_of_step(model: torch.nn.Module, step: int) -> torch.Tensor:
         torch.manual_seed(generator_for(args.seed, "step", step * num_processes + rank).initial_seed())
         rows = shown[rows_of_step(args.seed, step, len(shown), batch_size).chunk(num_processes)[rank]]
         pixels, wanted = random_affine(pictures[rows].float() / 255, labels[rows], args.resolution)
         random_occlusion(pixels, wanted, args.occlusion_probability)
         pixel_values = (random_colours(pixels) * 2 - 1).contiguous(memory_format=torch.channels_last)
-        loss = parsing_loss(model(pixel_values.to(accelerator.device)), wanted.to(accelerator.device))
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        lr_scheduler.step()
-        optimizer.zero_grad()
-        step += 1
-        progress.update()
-        if step % args.checkpointing_steps == 0 or step == args.max_train_steps:
-            save_state(accelerator, args.output_dir / "states", step, parts, total_limit=1)
-            parser.eval()
-            scores = intersection_over_union(parser, pictures[held_out], labels[held_out])
-            parser.train()
-            table = ", ".join(f"{name} {score:.3f}" for name, score in zip(LABELS, scores, strict=True))
-            accelerator.print(f"step {step}: loss {loss.item():.4f}, held-out IoU {table}, mean {scores.mean():.3f}")
+        return parsing_loss(model(pixel_values.to(accelerator.device)), wanted.to(accelerator.device))
 
-    if accelerator.is_main_process:
-        parser.half().save_pretrained(args.output_dir / "face_parser")
+    def measure_held_out(is_over: bool) -> str:
+        scores = intersection_over_union(parser, pictures[held_out], labels[held_out])
+        table = ", ".join(f"{name} {score:.3f}" for name, score in zip(LABELS, scores, strict=True))
+        return f"{table}, mean {scores.mean():.3f}"
+
+    folder = args.output_dir / "face_parser"
+    train_segmentation(accelerator, parser, folder, args, settings, loss_of_step, measure_held_out)
 
 
 if __name__ == "__main__":

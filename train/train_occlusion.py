@@ -18,7 +18,6 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from diffusers.optimization import get_scheduler
 from tqdm.auto import tqdm
 
 from faceswap_diffusion.masks.occlusion import OcclusionNetwork, near_face, network_input
@@ -29,7 +28,7 @@ from faceswap_diffusion.training.data.occluder_kinds import KINDS, UNSEEN_KINDS
 from faceswap_diffusion.training.data.occlusion_samples import THINNEST, KnownFace, make_samples
 from faceswap_diffusion.training.dataset import PreparedFaces, read_description, resize_landmarks
 from faceswap_diffusion.training.randomness import generator_for
-from faceswap_diffusion.training.states import TrainingParts, load_state, save_state
+from faceswap_diffusion.training.segmentation import train_segmentation
 
 STAYING = ("seed", "resolution", "max_train_steps", "learning_rate", "pseudo_share")
 STORED_SIZE = 160
@@ -182,42 +181,23 @@ def main() -> None:
     cv2.setNumThreads(1)
     shown, held_out, taught = load_known_faces(args)
     rank, num_processes = accelerator.process_index, accelerator.num_processes
-
     network = new_network(args.resolution, args.initial_network)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(network.parameters(), lr=args.learning_rate, weight_decay=1e-2)
-    model, optimizer = accelerator.prepare(network, optimizer)
-    lr_scheduler = get_scheduler("cosine", optimizer, num_warmup_steps=50, num_training_steps=args.max_train_steps)
     settings = {name: getattr(args, name) for name in STAYING}
     settings |= {"global_batch_size": args.train_batch_size * num_processes, "faces": len(shown) + len(taught)}
-    parts = TrainingParts(model, optimizer, lr_scheduler, None, settings)
 
-    step = load_state(accelerator, args.output_dir / "states", parts)
-    progress = tqdm(total=args.max_train_steps, initial=step, disable=not accelerator.is_main_process, mininterval=10)
-    while step < args.max_train_steps:
-        # What a step draws depends on its number alone, so that a run goes on as if it had not been stopped.
+    def loss_of_step(model: torch.nn.Module, step: int) -> torch.Tensor:
         rng = np.random.default_rng(generator_for(args.seed, "step", step * num_processes + rank).initial_seed())
         batch = make_batch(shown, taught, args.train_batch_size, args.pseudo_share, args.resolution, rng)
         inputs, covered, weights = (tensor.to(accelerator.device) for tensor in batch)
         logits = model(inputs.contiguous(memory_format=torch.channels_last))
-        loss = occlusion_loss(logits[:, 0], covered, weights)
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        lr_scheduler.step()
-        optimizer.zero_grad()
-        step += 1
-        progress.update()
-        if step % args.checkpointing_steps == 0 or step == args.max_train_steps:
-            save_state(accelerator, args.output_dir / "states", step, parts, total_limit=1)
-            network.eval()
-            scores = measure(network, held_out[:8] if step < args.max_train_steps else held_out)
-            network.train()
-            table = ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
-            accelerator.print(f"step {step}: loss {loss.item():.4f}, held-out IoU {table}", flush=True)
+        return occlusion_loss(logits[:, 0], covered, weights)
 
-    if accelerator.is_main_process:
-        network.half().save_pretrained(args.output_dir / "occlusion")
+    def measure_held_out(is_over: bool) -> str:
+        scores = measure(network, held_out if is_over else held_out[:8])
+        return ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
+
+    folder = args.output_dir / "occlusion"
+    train_segmentation(accelerator, network, folder, args, settings, loss_of_step, measure_held_out)
 
 
 if __name__ == "__main__":

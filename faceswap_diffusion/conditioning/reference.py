@@ -25,6 +25,7 @@ from faceswap_diffusion.faces.surface import (
 from faceswap_diffusion.faces.texture import (
     HOLE_WEIGHT,
     FaceTexture,
+    blur_known,
     evenly_lit_skin,
     eye_openings,
     mouth_opening,
@@ -297,7 +298,8 @@ def relight(reference: Reference, target: np.ndarray, skin: np.ndarray, beardles
     mean, wanted_mean = _mean_tone(drawn, compared), _mean_tone(wanted, compared)
     chroma = np.sqrt(np.clip(wanted_mean[1:] / np.maximum(mean[1:], 1), *CHROMA_RANGE))
     matched = (drawn - mean) * [1, *chroma] + wanted_mean
-    residual = _smooth(wanted - matched, weights, RESIDUAL_SIGMA * len(target))
+    residual = blur_known(wanted - matched, weights, RESIDUAL_SIGMA * len(target), doubt=0.02)
+    residual = cv2.resize(residual, weights.shape[::-1], interpolation=cv2.INTER_LINEAR)
     matched = matched + np.clip(residual, -RESIDUAL_LIMIT, RESIDUAL_LIMIT)
     return Reference(_to_rgb(matched), reference.coverage)
 
@@ -360,15 +362,3 @@ def _mean_tone(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     values = values[weights > 0.5]
     low, high = np.percentile(values[:, 0], (10, 90))
     return values[(values[:, 0] >= low) & (values[:, 0] <= high)].mean(axis=0)
-
-
-def _smooth(values: np.ndarray, weights: np.ndarray, sigma: float) -> np.ndarray:
-    """Normalised Gaussian blur of values (H, W, C), weighted by (H, W); fades to 0 away from all weight.
-
-    It runs at a quarter of the size, which a blur of many pixels does not notice.
-    """
-    full, small = weights.shape[::-1], tuple(max(1, side // 4) for side in weights.shape[::-1])
-    both = np.concatenate([values * weights[..., None], weights[..., None]], axis=2).astype(np.float32)
-    both = cv2.resize(both, small, interpolation=cv2.INTER_AREA)
-    both = cv2.GaussianBlur(both, (0, 0), sigma / 4, borderType=cv2.BORDER_CONSTANT)
-    return cv2.resize(both[..., :-1] / (both[..., -1:] + 0.02), full, interpolation=cv2.INTER_LINEAR)

@@ -212,6 +212,27 @@ def smoothstep(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return position * position * (3 - 2 * position)
 
 
+def blur_known(values: np.ndarray, weights: np.ndarray, sigma: float, doubt: float) -> np.ndarray:
+    """Normalised Gaussian blur of values; fades to 0 away from all weight.
+
+    It runs at a quarter of the size, which a blur of many pixels does not notice.
+
+    Args:
+        values (`np.ndarray` of shape `(H, W, C)`): Any.
+        weights (`np.ndarray` of shape `(H, W)`): How far each is known.
+        sigma (`float`): Of the blur, in pixels.
+        doubt (`float`): Blurred weight at which half of the mean counts.
+
+    Returns:
+        `np.ndarray` of shape `(H // 4, W // 4, C)`, float32: To be enlarged.
+    """
+    small = tuple(max(1, side // 4) for side in weights.shape[::-1])
+    both = np.concatenate([values * weights[..., None], weights[..., None]], axis=2).astype(np.float32)
+    both = cv2.resize(both, small, interpolation=cv2.INTER_AREA)
+    both = cv2.GaussianBlur(both, (0, 0), sigma / 4, borderType=cv2.BORDER_CONSTANT)
+    return both[..., :-1] / (both[..., -1:] + doubt)
+
+
 def scale_lightness(pixels: np.ndarray, factor: np.ndarray) -> np.ndarray:
     """Scales linear RGB as stronger or weaker light does.
 

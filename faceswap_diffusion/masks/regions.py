@@ -1,6 +1,6 @@
 """Region masks of an aligned crop, from landmarks, from parsing labels, or better from both. 1 = repaint."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import cv2
 import numpy as np
@@ -69,8 +69,7 @@ def region_mask(labels: np.ndarray, region: str, label_names: Sequence[str] = LA
     """
     if region not in REGIONS:
         raise ValueError(f"got region {region!r}; choose one of {', '.join(REGIONS)}")
-    wanted = [index for index, name in enumerate(label_names) if name in REGIONS[region]]
-    return np.isin(labels, wanted).astype(np.float32)
+    return _labelled(labels, REGIONS[region], label_names)
 
 
 def worn_mask(labels: np.ndarray, region: str, label_names: Sequence[str] = LABELS) -> np.ndarray:
@@ -84,8 +83,12 @@ def worn_mask(labels: np.ndarray, region: str, label_names: Sequence[str] = LABE
     Returns:
         `np.ndarray`: (H, W) float32, 1 inside.
     """
-    worn = (REGIONS["hair"] | REGIONS["accessories"]) & REGIONS[region]
-    return np.isin(labels, [index for index, name in enumerate(label_names) if name in worn]).astype(np.float32)
+    return _labelled(labels, (REGIONS["hair"] | REGIONS["accessories"]) & REGIONS[region], label_names)
+
+
+def _labelled(labels: np.ndarray, wanted: Collection[str], label_names: Sequence[str]) -> np.ndarray:
+    """Where labels (H, W) have one of the wanted names, (H, W) float32."""
+    return np.isin(labels, [index for index, name in enumerate(label_names) if name in wanted]).astype(np.float32)
 
 
 def region_mask_from_landmarks(landmarks: np.ndarray, size: int, region: str = "face") -> np.ndarray:

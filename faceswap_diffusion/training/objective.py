@@ -237,8 +237,9 @@ class SwapObjective(SwapModule):
         """
         latents, masked, mask, context, start = (part[rolled_out] for part in (latents, masked, mask, context, noise))
         timesteps = self.draw_visited(step).to(latents.device)
-        shown = {"target": latents, "noise": None if self.settings.rollout_strength == 1 else masked}
-        if (clean := shown[self.settings.rollout_start]) is not None:
+        from_target = self.settings.rollout_start == "target"
+        if from_target or self.settings.rollout_strength < 1:
+            clean = latents if from_target else masked
             start = self.pipeline.scheduler.add_noise(clean, start, timesteps[:1].expand(len(clean)))
         return ddim_predictions(
             lambda noisy, batch_timesteps: self.predict(noisy, batch_timesteps, masked, mask, context),
