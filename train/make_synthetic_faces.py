@@ -17,8 +17,11 @@ seeds from 900000 on are reserved for measuring by others and refused.
 import csv
 import hashlib
 import importlib.util
+import multiprocessing
+import signal
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +32,6 @@ import torch
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from faceswap_diffusion.conditioning.identity import SFace
@@ -282,7 +284,7 @@ def save_picture(picture: np.ndarray, path: Path, resolution: int, quality: int,
     save_image(resized, path, provenance=provenance, digital_source_type=GENERATED, quality=quality)
 
 
-class PeopleOfSeeds(Dataset):
+class PeopleOfSeeds:
     """Draws a person, and saves the pictures that are kept, for each seed that is asked for.
 
     Each process makes its own networks when it draws its first person.
@@ -301,11 +303,8 @@ class PeopleOfSeeds(Dataset):
         cv2.setNumThreads(1)
         return FaceInspector()
 
-    def __len__(self) -> int:
-        return len(self.seeds)
-
-    def __getitem__(self, index: int) -> Person:
-        seed, args = self.seeds[index], self.args
+    def draw(self, seed: int) -> Person:
+        args = self.args
         kept, rejected = draw_person(self.generator, self.inspector, seed, args.looks)
         for measurement, picture in kept:
             save_picture(picture, args.output_dir / measurement.file, args.resolution, args.quality, seed)
@@ -314,11 +313,27 @@ class PeopleOfSeeds(Dataset):
 
 def draw_people(people: PeopleOfSeeds, num_workers: int) -> Iterator[Person]:
     """Draws everybody in the order of their seeds, in one process or several."""
-    num_workers = min(num_workers, len(people))
+    num_workers = min(num_workers, len(people.seeds))
     if num_workers <= 1:
-        return (people[index] for index in range(len(people)))
+        yield from map(people.draw, people.seeds)
+        return
     # Not forked: torch and OpenCV have threads of their own by now.
-    return iter(DataLoader(people, None, num_workers=num_workers, multiprocessing_context="spawn"))
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(num_workers, context, initializer=_begin_worker, initargs=(people,)) as workers:
+        yield from workers.map(_draw_in_worker, people.seeds)
+
+
+_people: PeopleOfSeeds
+
+
+def _begin_worker(people: PeopleOfSeeds) -> None:
+    global _people
+    _people = people  # once a process, for its networks
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the process that writes the tables
+
+
+def _draw_in_worker(seed: int) -> Person:
+    return _people.draw(seed)
 
 
 def make_faces(args: Namespace) -> None:
@@ -344,10 +359,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         make_faces(args)
     except ValueError as error:
-        reason = (
-            str(error).strip().splitlines()[-1].removeprefix("ValueError: ")
-        )  # a worker's has a traceback before it
-        print(f"{parser.prog}: {reason}", file=sys.stderr)
+        print(f"{parser.prog}: {error}", file=sys.stderr)
         sys.exit(2)
 
 
