@@ -42,7 +42,7 @@ swap: $(VENV)/.core
 
 toy: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --no-deps random-face==2021.7.21.1
-	$(BIN)/python train/make_synthetic_faces.py --seeds 200000 $(PEOPLE) --looks 2 --output_dir $(TOY)/photos
+	$(BIN)/python tools/make_synthetic_faces.py --seeds 200000 $(PEOPLE) --looks 2 --output_dir $(TOY)/photos
 	$(BIN)/python train/prepare_faces.py $(TOY)/photos --aligned --output_dir $(TOY)/faces
 	$(BIN)/accelerate launch train/train_faceswap.py --config train/recipes/toy.yaml --max_train_steps $(STEPS) \
 		--train_data_dir $(TOY)/faces --validation_data_dir $(TOY)/faces --output_dir $(TOY)/run

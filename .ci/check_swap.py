@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from faceswap_diffusion import FaceSwapper
-from faceswap_diffusion.photos import load_photo
-from faceswap_diffusion.provenance import read_provenance
+from faceswap_diffusion.photos.loading import load_photo
+from faceswap_diffusion.provenance.save import read_provenance
 
 LEAST_LIKENESS = 0.4  # SFace's cosine; its authors call two faces one person from 0.363 on
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from diffusers.models.modeling_utils import ModelMixin as ModelMixin
 
-    from .compositing import paste_back as paste_back
     from .conditioning.conditioner import FaceConditioner as FaceConditioner
     from .faces.analyzer import Face as Face
     from .faces.analyzer import FaceAnalyzer as FaceAnalyzer
@@ -20,14 +19,15 @@ if TYPE_CHECKING:
     from .masks.parsing import FaceParser as FaceParser
     from .masks.regions import feather as feather
     from .masks.regions import repaint_mask as repaint_mask
-    from .model_files import ModelFileError as ModelFileError
-    from .photos import load_photo as load_photo
-    from .pipeline_faceswap_inpaint import FaceSwapInpaintPipeline as FaceSwapInpaintPipeline
-    from .pipeline_output import FaceSwapPipelineOutput as FaceSwapPipelineOutput
-    from .provenance import read_provenance as read_provenance
-    from .provenance import save_image as save_image
-    from .swapper import FaceSwapper as FaceSwapper
-    from .swapper import SwapResult as SwapResult
+    from .photos.loading import load_photo as load_photo
+    from .pipelines.faceswap_inpaint import FaceSwapInpaintPipeline as FaceSwapInpaintPipeline
+    from .pipelines.output import FaceSwapPipelineOutput as FaceSwapPipelineOutput
+    from .provenance.save import read_provenance as read_provenance
+    from .provenance.save import save_image as save_image
+    from .swapping.compositing import paste_back as paste_back
+    from .swapping.swapper import FaceSwapper as FaceSwapper
+    from .swapping.swapper import SwapResult as SwapResult
+    from .weights.registry import ModelFileError as ModelFileError
 
 __version__ = "0.1.0"
 
@@ -36,22 +36,22 @@ _HOMES = {
     "FaceAnalyzer": "faceswap_diffusion.faces.analyzer",
     "FaceConditioner": "faceswap_diffusion.conditioning.conditioner",
     "FaceParser": "faceswap_diffusion.masks.parsing",
-    "FaceSwapInpaintPipeline": "faceswap_diffusion.pipeline_faceswap_inpaint",
-    "FaceSwapPipelineOutput": "faceswap_diffusion.pipeline_output",
-    "FaceSwapper": "faceswap_diffusion.swapper",
+    "FaceSwapInpaintPipeline": "faceswap_diffusion.pipelines.faceswap_inpaint",
+    "FaceSwapPipelineOutput": "faceswap_diffusion.pipelines.output",
+    "FaceSwapper": "faceswap_diffusion.swapping.swapper",
     "InsightFaceAnalyzer": "faceswap_diffusion.faces.insightface_analyzer",
     "MeshFaceAnalyzer": "faceswap_diffusion.faces.analyzer",
-    "ModelFileError": "faceswap_diffusion.model_files",
+    "ModelFileError": "faceswap_diffusion.weights.registry",
     # diffusers looks up the base classes of a component on the module that the component names as its own.
     "ModelMixin": "diffusers.models.modeling_utils",
     "NoFaceFoundError": "faceswap_diffusion.faces.selection",
-    "SwapResult": "faceswap_diffusion.swapper",
+    "SwapResult": "faceswap_diffusion.swapping.swapper",
     "feather": "faceswap_diffusion.masks.regions",
-    "load_photo": "faceswap_diffusion.photos",
-    "paste_back": "faceswap_diffusion.compositing",
-    "read_provenance": "faceswap_diffusion.provenance",
+    "load_photo": "faceswap_diffusion.photos.loading",
+    "paste_back": "faceswap_diffusion.swapping.compositing",
+    "read_provenance": "faceswap_diffusion.provenance.save",
     "repaint_mask": "faceswap_diffusion.masks.regions",
-    "save_image": "faceswap_diffusion.provenance",
+    "save_image": "faceswap_diffusion.provenance.save",
     "select_face": "faceswap_diffusion.faces.selection",
 }
 

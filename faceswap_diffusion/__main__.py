@@ -2,6 +2,6 @@
 
 import sys
 
-from faceswap_diffusion.cli import main
+from faceswap_diffusion.cli.main import main
 
 sys.exit(main())

@@ -12,7 +12,7 @@ from faceswap_diffusion.faces.landmarks import GEOMETRY
 from faceswap_diffusion.faces.lighting import harmonics
 from faceswap_diffusion.faces.mesh_topology import EYES_478, IRISES_478
 from faceswap_diffusion.faces.surface import NOTHING, face_surface, interpolate, rasterize, vertex_normals
-from faceswap_diffusion.model_files import model_path
+from faceswap_diffusion.weights.registry import model_path
 
 SIDE = 256  # of pictures, in pixels
 HEIGHT = 200  # of the face, in pixels

@@ -33,8 +33,8 @@ def one_person(tmp_path_factory, example_images) -> Path:
 
 def prepare(photos: list[Path], folder: Path) -> Path:
     """Prepares photos whose names begin with the person's."""
-    from faceswap_diffusion.training.photo_sources import open_folders
-    from faceswap_diffusion.training.preparation import PreparationSettings, prepare_faces
+    from faceswap_diffusion.training.data.photo_sources import open_folders
+    from faceswap_diffusion.training.data.preparation import PreparationSettings, prepare_faces
 
     for photo in photos:
         person = folder / "photos" / photo.name.split("_")[0]

@@ -10,18 +10,15 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 
 # From low to high. A unit is a module or a subpackage; units of one layer know nothing of each other.
 LAYERS = (
-    {"checkpoint_folders", "console", "devices", "exif", "model_files"},
-    {"photos"},
+    {"console", "devices", "memory", "photos", "versions", "weights"},
     {"faces"},
     {"masks"},
     {"conditioning"},
-    {"hub", "pipeline_inputs", "pipeline_output"},
-    {"pipeline_faceswap_inpaint"},
-    {"checkpoint_files", "compositing", "provenance"},
-    {"conversion", "swapper"},
-    {"doctor", "fetch"},
-    {"evaluation"},
-    {"training"},
+    {"pipelines"},
+    {"provenance"},
+    {"conversion", "swapping"},
+    {"metrics"},
+    {"evaluation", "training"},
     {"cli"},
     {"__main__"},
 )
@@ -65,14 +62,18 @@ def test_module_imports_only_from_below(path: Path):
 @pytest.mark.parametrize(
     ("source", "path", "expected"),
     [
-        ("from faceswap_diffusion.swapper import FaceSwapper", "faces/analyzer.py", ["swapper.FaceSwapper"]),
+        (
+            "from faceswap_diffusion.swapping.swapper import FaceSwapper",
+            "faces/analyzer.py",
+            ["swapping.swapper.FaceSwapper"],
+        ),
         ("def f():\n    from ..masks import regions", "faces/analyzer.py", ["masks.regions"]),
-        ("import faceswap_diffusion.cli", "swapper.py", ["cli"]),
+        ("import faceswap_diffusion.cli.main", "swapping/swapper.py", ["cli.main"]),
         ("import faceswap_diffusion", "faces/analyzer.py", [""]),
-        ("from .provenance import save_image", "compositing.py", ["provenance.save_image"]),
-        ("from faceswap_diffusion import FaceSwapper", "cli.py", ["FaceSwapper"]),
-        ("from . import alignment\nfrom ..model_files import model_path\nimport numpy", "faces/analyzer.py", []),
-        ("from faceswap_diffusion import __version__", "photos.py", []),
+        ("from ..swapping.compositing import paste_back", "provenance/save.py", ["swapping.compositing.paste_back"]),
+        ("from faceswap_diffusion import FaceSwapper", "cli/main.py", ["FaceSwapper"]),
+        ("from . import alignment\nfrom ..weights.registry import model_path\nimport numpy", "faces/analyzer.py", []),
+        ("from faceswap_diffusion import __version__", "photos/loading.py", []),
     ],
 )
 def test_upward_imports_are_recognised(source: str, path: str, expected: list[str]):

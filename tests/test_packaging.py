@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from hatchling.builders.wheel import WheelBuilder
 
-from faceswap_diffusion.checkpoint_folders import EMBEDDED_CHECKPOINT
-from faceswap_diffusion.model_files import MODEL_FILES
+from faceswap_diffusion.weights.folders import EMBEDDED_CHECKPOINT
+from faceswap_diffusion.weights.registry import MODEL_FILES
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "faceswap_diffusion"
@@ -103,7 +103,7 @@ def test_licences_go_with_the_wheel(wheel):
 
 
 def test_command_is_there(wheel):
-    assert wheel.metadata.core.scripts == {"faceswap-diffusion": "faceswap_diffusion.cli:main"}
+    assert wheel.metadata.core.scripts == {"faceswap-diffusion": "faceswap_diffusion.cli.main:main"}
     module, _, function = wheel.metadata.core.scripts["faceswap-diffusion"].partition(":")
     assert callable(getattr(import_module(module), function))
 

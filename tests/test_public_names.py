@@ -30,7 +30,7 @@ def test_unknown_names_are_attribute_errors():
 
 def test_import_and_help_load_no_torch():
     code = (
-        "import sys, faceswap_diffusion.cli as cli\n"
+        "import sys, faceswap_diffusion.cli.main as cli\n"
         "try: cli.main(['swap', '--help'])\n"
         "except SystemExit as end: print(end.code, sys.modules.keys() & {'torch', 'numpy', 'cv2', 'PIL'})"
     )

@@ -11,11 +11,11 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from PIL import Image
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from faceswap_diffusion.checkpoint_files import FEW_STEPS, FEW_STEPS_FOLDER
 from faceswap_diffusion.conditioning.conditioner import FaceConditioner
-from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
-from faceswap_diffusion.training.checkpoints import save_lora
-from faceswap_diffusion.training.distillation import make_student
+from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.pipelines.loading import FEW_STEPS, FEW_STEPS_FOLDER
+from faceswap_diffusion.training.engine.checkpoints import save_lora
+from faceswap_diffusion.training.objectives.distillation import make_student
 
 CROP_SIZE = 32
 CROSS_ATTENTION_DIM = 16

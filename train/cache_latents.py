@@ -23,7 +23,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from faceswap_diffusion.devices import available_cores
 from faceswap_diffusion.training.arguments import add_data_arguments, add_model_arguments, build_parser
-from faceswap_diffusion.training.latent_cache import cache_latents
+from faceswap_diffusion.training.data.latent_cache import cache_latents
 
 
 def caching_parser() -> ArgumentParser:

@@ -21,9 +21,8 @@ from accelerate import Accelerator
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import ClosedUnitInterval, PositiveFloat, PositiveInt
 
-from faceswap_diffusion.checkpoint_files import FEW_STEPS, fuse_lora
-from faceswap_diffusion.checkpoint_folders import EMBEDDED_CHECKPOINT
-from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.pipelines.loading import FEW_STEPS, fuse_lora
 from faceswap_diffusion.training.arguments import (
     SAMPLE_ARGUMENTS,
     add_data_arguments,
@@ -31,10 +30,13 @@ from faceswap_diffusion.training.arguments import (
     add_output_arguments,
     build_parser,
 )
-from faceswap_diffusion.training.batches import Roles
-from faceswap_diffusion.training.checkpoints import load_whole_pipeline, save_lora, save_pipeline
-from faceswap_diffusion.training.dataset import PreparedFaces
-from faceswap_diffusion.training.distillation import (
+from faceswap_diffusion.training.data.batches import Roles
+from faceswap_diffusion.training.data.dataset import PreparedFaces
+from faceswap_diffusion.training.engine.checkpoints import load_whole_pipeline, save_lora, save_pipeline
+from faceswap_diffusion.training.engine.run import Run, prepare_networks
+from faceswap_diffusion.training.engine.script import check_roles, draw_samples, hand_on, run_script, settings_of
+from faceswap_diffusion.training.engine.trainable import trained_parameters
+from faceswap_diffusion.training.objectives.distillation import (
     OUTPUT_TYPES,
     ConsistencyObjective,
     ConsistencySettings,
@@ -42,9 +44,7 @@ from faceswap_diffusion.training.distillation import (
     set_student_defaults,
     split_off_teacher,
 )
-from faceswap_diffusion.training.run import Run, prepare_networks
-from faceswap_diffusion.training.script import check_roles, draw_samples, hand_on, run_script, settings_of
-from faceswap_diffusion.training.trainable import trained_parameters
+from faceswap_diffusion.weights.folders import EMBEDDED_CHECKPOINT
 
 STAYING = (
     "output_type", "cross_share", "num_rollout_steps", "guidance_scale", "num_ddim_timesteps",

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from faceswap_diffusion.checkpoint_files import load_occlusion
 from faceswap_diffusion.masks.occlusion import OcclusionNetwork
 from faceswap_diffusion.masks.regions import region_mask_from_landmarks
-from faceswap_diffusion.training.dataset import FaceRecord, PreparedFaces, read_description
+from faceswap_diffusion.pipelines.loading import load_occlusion
+from faceswap_diffusion.training.data.dataset import FaceRecord, PreparedFaces, read_description
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

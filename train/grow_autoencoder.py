@@ -26,12 +26,12 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from faceswap_diffusion.training.arguments import add_small_run_arguments, build_parser
-from faceswap_diffusion.training.autoencoder_growth import grow_autoencoder
-from faceswap_diffusion.training.dataset import PreparedFaces
-from faceswap_diffusion.training.latent_targets import LatentTargets, fit_new_channels
-from faceswap_diffusion.training.reconstruction import load_crops
-from faceswap_diffusion.training.small_run import hold_out, run_small_script, take_steps
-from faceswap_diffusion.training.windows import Windows
+from faceswap_diffusion.training.data.dataset import PreparedFaces
+from faceswap_diffusion.training.data.windows import Windows
+from faceswap_diffusion.training.engine.small_run import hold_out, run_small_script, take_steps
+from faceswap_diffusion.training.models.autoencoder_growth import grow_autoencoder
+from faceswap_diffusion.training.models.latent_targets import LatentTargets, fit_new_channels
+from faceswap_diffusion.training.objectives.reconstruction import load_crops
 
 STAYING = (
     "num_validation", "num_fitted", "crop_size", "recolor_probability", "pretrained_model_name_or_path",

@@ -20,9 +20,9 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
 
-from faceswap_diffusion.evaluation.lpips import LPIPS
-from faceswap_diffusion.training.dataset import PreparedFaces
-from faceswap_diffusion.training.reconstruction import load_crops, reconstruct
+from faceswap_diffusion.metrics.lpips import LPIPS
+from faceswap_diffusion.training.data.dataset import PreparedFaces
+from faceswap_diffusion.training.objectives.reconstruction import load_crops, reconstruct
 
 HEADINGS = (
     "autoencoder", "channels", "MB", "latents", "ms to encode", "ms to decode", "PSNR", "LPIPS", "gradient energy",

@@ -25,12 +25,12 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from faceswap_diffusion.conditioning.identity import SFace
 from faceswap_diffusion.masks.regions import repaint_mask
-from faceswap_diffusion.pipeline_inputs import fill_hidden
+from faceswap_diffusion.pipelines.inputs import fill_hidden
 from faceswap_diffusion.training.arguments import REFERENCE, add_reference_arguments, build_parser
+from faceswap_diffusion.training.data.dataset import FaceRecord, PreparedFaces
 from faceswap_diffusion.training.data.references import ReferenceFaults, TrainingReferences
-from faceswap_diffusion.training.dataset import FaceRecord, PreparedFaces
-from faceswap_diffusion.training.randomness import generator_for
-from faceswap_diffusion.training.script import settings_of
+from faceswap_diffusion.training.engine.randomness import generator_for
+from faceswap_diffusion.training.engine.script import settings_of
 
 HEADINGS = ("references", "faces", "mean", "10 %", "50 %", "90 %")
 REGION = "face"

@@ -23,8 +23,8 @@ from jsonargparse.typing import PositiveInt
 from faceswap_diffusion.console import ready_streams, say
 from faceswap_diffusion.devices import available_cores
 from faceswap_diffusion.training.arguments import build_parser
-from faceswap_diffusion.training.person_folders import folder_of, look_into_folders
-from faceswap_diffusion.training.photo_sources import (
+from faceswap_diffusion.training.data.person_folders import folder_of, look_into_folders
+from faceswap_diffusion.training.data.photo_sources import (
     HubPhotos,
     IdentityRule,
     Layout,
@@ -32,7 +32,7 @@ from faceswap_diffusion.training.photo_sources import (
     TarPhotos,
     open_folders,
 )
-from faceswap_diffusion.training.preparation import PreparationSettings, count_reasons, prepare_faces
+from faceswap_diffusion.training.data.preparation import PreparationSettings, count_reasons, prepare_faces
 
 
 def add_arguments(parser: ArgumentParser) -> None:

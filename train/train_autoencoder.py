@@ -28,15 +28,15 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveIn
 from torch import nn
 from tqdm.auto import tqdm
 
-from faceswap_diffusion.evaluation.lpips import LPIPS
+from faceswap_diffusion.metrics.lpips import LPIPS
 from faceswap_diffusion.training.arguments import add_small_run_arguments, build_parser
-from faceswap_diffusion.training.dataset import PreparedFaces
-from faceswap_diffusion.training.discriminator import PatchDiscriminator, discriminator_loss, painter_loss
-from faceswap_diffusion.training.losses import reconstruction_loss
-from faceswap_diffusion.training.randomness import generator_for, uniform
-from faceswap_diffusion.training.reconstruction import load_crops, reconstruct
-from faceswap_diffusion.training.small_run import hold_out, run_small_script, take_steps
-from faceswap_diffusion.training.windows import Windows, random_window
+from faceswap_diffusion.training.data.dataset import PreparedFaces
+from faceswap_diffusion.training.data.windows import Windows, random_window
+from faceswap_diffusion.training.engine.randomness import generator_for, uniform
+from faceswap_diffusion.training.engine.small_run import hold_out, run_small_script, take_steps
+from faceswap_diffusion.training.objectives.discriminator import PatchDiscriminator, discriminator_loss, painter_loss
+from faceswap_diffusion.training.objectives.losses import reconstruction_loss
+from faceswap_diffusion.training.objectives.reconstruction import load_crops, reconstruct
 
 STAYING = (
     "num_validation", "crop_size", "recolor_probability", "decoder_only", "kl_weight", "gradient_weight",

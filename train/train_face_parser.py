@@ -18,8 +18,8 @@ from accelerate.utils import set_seed
 from PIL import Image
 
 from faceswap_diffusion.masks.parsing import LABELS, FaceParser
-from faceswap_diffusion.training.randomness import generator_for
-from faceswap_diffusion.training.segmentation import train_segmentation
+from faceswap_diffusion.training.engine.randomness import generator_for
+from faceswap_diffusion.training.engine.segmentation import train_segmentation
 
 STAYING = ("seed", "resolution", "block_out_channels", "max_train_steps", "learning_rate", "occlusion_probability")
 

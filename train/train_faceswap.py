@@ -30,8 +30,8 @@ from jsonargparse.typing import (
     restricted_number_type,
 )
 
-from faceswap_diffusion.checkpoint_files import fuse_lora
-from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.pipelines.loading import fuse_lora
 from faceswap_diffusion.training.arguments import (
     SAMPLE_ARGUMENTS,
     add_cached_data_arguments,
@@ -41,15 +41,13 @@ from faceswap_diffusion.training.arguments import (
     add_sample_arguments,
     build_parser,
 )
-from faceswap_diffusion.training.batches import Roles, SwapSamples
-from faceswap_diffusion.training.checkpoints import save_lora, save_pipeline
+from faceswap_diffusion.training.data.batches import Roles, SwapSamples
+from faceswap_diffusion.training.data.dataset import PreparedFaces
+from faceswap_diffusion.training.data.latent_cache import latent_settings
 from faceswap_diffusion.training.data.latents import CachedSamples, check_settings
-from faceswap_diffusion.training.dataset import PreparedFaces
-from faceswap_diffusion.training.latent_cache import latent_settings
-from faceswap_diffusion.training.new_model import build_pipeline
-from faceswap_diffusion.training.objective import ObjectiveSettings, SwapObjective
-from faceswap_diffusion.training.run import Run, prepare_networks
-from faceswap_diffusion.training.script import (
+from faceswap_diffusion.training.engine.checkpoints import save_lora, save_pipeline
+from faceswap_diffusion.training.engine.run import Run, prepare_networks
+from faceswap_diffusion.training.engine.script import (
     change_checkpoint,
     check_roles,
     draw_samples,
@@ -58,7 +56,9 @@ from faceswap_diffusion.training.script import (
     run_script,
     settings_of,
 )
-from faceswap_diffusion.training.trainable import TRAINING_MODES, select_trainable, trained_parameters
+from faceswap_diffusion.training.engine.trainable import TRAINING_MODES, select_trainable, trained_parameters
+from faceswap_diffusion.training.models.new_model import build_pipeline
+from faceswap_diffusion.training.objectives.objective import ObjectiveSettings, SwapObjective
 
 STAYING = ("train", "cross_share", "own_share", "latent_window", *SAMPLE_ARGUMENTS)
 NEW_CROP_SIZE = 128

@@ -28,11 +28,11 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from faceswap_diffusion.masks.regions import repaint_mask
 from faceswap_diffusion.training.arguments import add_small_run_arguments, build_parser
-from faceswap_diffusion.training.batches import flip
-from faceswap_diffusion.training.dataset import PreparedFaces
-from faceswap_diffusion.training.encoder_labels import NUM_LABELS, labels_and_mirrored
-from faceswap_diffusion.training.randomness import generator_for, row_of_sample, uniform
-from faceswap_diffusion.training.small_run import hold_out, run_small_script, take_steps
+from faceswap_diffusion.training.data.batches import flip
+from faceswap_diffusion.training.data.dataset import PreparedFaces
+from faceswap_diffusion.training.data.encoder_labels import NUM_LABELS, labels_and_mirrored
+from faceswap_diffusion.training.engine.randomness import generator_for, row_of_sample, uniform
+from faceswap_diffusion.training.engine.small_run import hold_out, run_small_script, take_steps
 
 MASKED_SHARE = 1 / 3
 """How many views show the face alone, as a masked source does."""

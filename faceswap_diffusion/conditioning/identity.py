@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
 
-from faceswap_diffusion.model_files import model_path
+from faceswap_diffusion.weights.registry import model_path
 
 # (name, stride) of SFace's layers, a MobileNet: "dw" ones are depthwise. The input is 112 px, the last map 7 px.
 SFACE_LAYERS = (

@@ -18,15 +18,15 @@ from transformers import CLIPVisionConfig
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.clip.modeling_clip import CLIPVisionModelWithProjection
 
-from faceswap_diffusion.checkpoint_files import PARSER_FOLDER
 from faceswap_diffusion.conditioning.conditioner import FaceConditioner
 from faceswap_diffusion.conversion.bisenet import convert_bisenet
 from faceswap_diffusion.conversion.compvis import compvis_shape, unet_keys, vae_keys
 from faceswap_diffusion.conversion.output import check_output, written
 from faceswap_diffusion.conversion.torch_files import Checkpoint, read_checkpoint
 from faceswap_diffusion.conversion.weights import ConversionReport, check_weights, fill, left_out, shapes_of
-from faceswap_diffusion.hub import CARD_TAGS, CONSENT, swap_example, write_hub_files
-from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.pipelines.loading import PARSER_FOLDER
+from faceswap_diffusion.weights.hub import CARD_TAGS, CONSENT, swap_example, write_hub_files
 
 NETWORKS = ("unet", "vae", "image_encoder", "conditioner")
 ARCFACE_PREFIX = "face_ID_model.facenet."

@@ -8,7 +8,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from faceswap_diffusion.checkpoint_folders import checkpoint_folder, choose_variant, variant_of, variants_of
 from faceswap_diffusion.conversion.compvis import compvis_shape
 from faceswap_diffusion.conversion.output import check_output, written
 from faceswap_diffusion.conversion.reface import (
@@ -20,7 +19,8 @@ from faceswap_diffusion.conversion.reface import (
     reface_keys,
 )
 from faceswap_diffusion.conversion.weights import ConversionReport, shapes_of
-from faceswap_diffusion.pipeline_faceswap_inpaint import FORMER_DEFAULTS
+from faceswap_diffusion.pipelines.faceswap_inpaint import FORMER_DEFAULTS
+from faceswap_diffusion.weights.folders import checkpoint_folder, choose_variant, variant_of, variants_of
 
 FIXED_IN_REFACE = {
     "conditioner": (

@@ -10,7 +10,6 @@ from safetensors import SafetensorError
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.clip.modeling_clip import CLIPVisionModelWithProjection
 
-from faceswap_diffusion.checkpoint_folders import EMBEDDED_CHECKPOINT, choose_variant, variants_of
 from faceswap_diffusion.conditioning.conditioner import FaceConditioner
 from faceswap_diffusion.conversion.compvis import compvis_shape, unet_keys, vae_keys
 from faceswap_diffusion.conversion.output import check_output, written
@@ -24,7 +23,8 @@ from faceswap_diffusion.conversion.reface import (
 )
 from faceswap_diffusion.conversion.torch_files import read_checkpoint
 from faceswap_diffusion.conversion.weights import ConversionReport, check_weights, fill, left_out, shapes_of
-from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.weights.folders import EMBEDDED_CHECKPOINT, choose_variant, variants_of
 
 FRESH = "fresh layers of the conditioner"
 NO_TEXT = "the text encoder: conditions come from pictures"

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline, as_batch
+from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline, as_batch
 
 CONDITIONS = ("identity_embeds", "source_clip_embeds", "target_clip_embeds", "landmarks")
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from faceswap_diffusion.evaluation import metrics
 from faceswap_diffusion.evaluation.records import Record, stack
 from faceswap_diffusion.faces.lighting import light_angles, light_energy_errors
+from faceswap_diffusion.metrics import faces as metrics
 
 POSE_GOAL_DEGREES = 6.0
 TOP = 5

@@ -7,18 +7,18 @@ from typing import Any
 import cv2
 import numpy as np
 
-from faceswap_diffusion.evaluation import metrics
-from faceswap_diffusion.evaluation.feature_networks import FEATURE_NETWORKS
-from faceswap_diffusion.evaluation.lpips import LPIPS
-from faceswap_diffusion.evaluation.onnx_networks import SixDRepNet
-from faceswap_diffusion.evaluation.recognizers import RECOGNIZERS, Recognizer
 from faceswap_diffusion.faces.alignment import crop, ffhq_matrix, transform_points, uncrop
 from faceswap_diffusion.faces.analyzer import Face, MeshFaceAnalyzer
 from faceswap_diffusion.faces.lighting import face_light
 from faceswap_diffusion.faces.selection import NoFaceFoundError, select_face
 from faceswap_diffusion.masks.parsing import load_face_parser
 from faceswap_diffusion.masks.regions import region_mask, repaint_mask
-from faceswap_diffusion.model_files import MODEL_FILES, ModelFileError
+from faceswap_diffusion.metrics import faces as metrics
+from faceswap_diffusion.metrics.feature_networks import FEATURE_NETWORKS
+from faceswap_diffusion.metrics.lpips import LPIPS
+from faceswap_diffusion.metrics.onnx_networks import SixDRepNet
+from faceswap_diffusion.metrics.recognizers import RECOGNIZERS, Recognizer
+from faceswap_diffusion.weights.registry import MODEL_FILES, ModelFileError
 
 CROP_SIZE = 256
 HIDDEN = 127  # what masked pixels are painted: the middle grey, 0 for networks that want [-1, 1]

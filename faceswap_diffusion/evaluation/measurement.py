@@ -1,6 +1,5 @@
 """From a swap to its record: what its face is like, and how its pixels differ from the target's."""
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,11 +7,12 @@ import cv2
 import numpy as np
 import torch
 
-from faceswap_diffusion.evaluation import metrics
 from faceswap_diffusion.evaluation.description import CROP_SIZE, FaceMask, Networks, describe
 from faceswap_diffusion.evaluation.methods import Swap
 from faceswap_diffusion.evaluation.records import Record
 from faceswap_diffusion.faces.alignment import crop, ffhq_matrix
+from faceswap_diffusion.memory import peak_memory
+from faceswap_diffusion.metrics import faces as metrics
 
 BACKGROUND_MARGIN = 6  # pixels of the 256 px crop by which the face's mask grows, before what is outside is background
 
@@ -153,16 +153,8 @@ def add_face_distances(
 
 def peak_memory_megabytes() -> float:
     """Greatest memory of this process so far, measuring networks included; the GPU's if one was used."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return torch.cuda.max_memory_allocated() / (1 << 20)
-    if sys.platform == "win32":
-        import psutil
-
-        return psutil.Process().memory_info().peak_wset / (1 << 20)
-    import resource  # Windows has none
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    on_gpu = torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0
+    return peak_memory(torch.device("cuda" if on_gpu else "cpu")) / (1 << 20)
 
 
 def preview(rgb: np.ndarray, height: int = 192) -> np.ndarray:

@@ -11,15 +11,15 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT
 from faceswap_diffusion.conditioning.reference import Reference
 from faceswap_diffusion.evaluation.ablation import mean_condition, recorded_conditions, removed_condition
 from faceswap_diffusion.evaluation.protocol import Pair
 from faceswap_diffusion.evaluation.references import classical_swap, face_oval, pasted_source
 from faceswap_diffusion.faces.analyzer import Face, MeshFaceAnalyzer
 from faceswap_diffusion.faces.selection import select_face
-from faceswap_diffusion.photos import load_photo
-from faceswap_diffusion.swapper import AlignedFace, FaceSwapper, Person
+from faceswap_diffusion.photos.loading import load_photo
+from faceswap_diffusion.pipelines.loading import EMBEDDED_CHECKPOINT
+from faceswap_diffusion.swapping.swapper import AlignedFace, FaceSwapper, Person
 
 
 @dataclass(frozen=True)

@@ -188,7 +188,7 @@ def look_pairs(folder: Path, count: int = NUM_SYNTHETIC_PAIRS) -> PairSet:
     """Pairs of synthetic people with two looks: look 0 of person i becomes the source of look 1 of person i + 1.
 
     Args:
-        folder (`Path`): As `train/make_synthetic_faces.py --looks 2` writes it.
+        folder (`Path`): As `tools/make_synthetic_faces.py --looks 2` writes it.
         count (`int`): People, in the order of their seeds.
     """
     looks: dict[int, dict[int, Path]] = {}
@@ -204,7 +204,7 @@ def turned_pairs(folder: Path, count: int = NUM_SYNTHETIC_PAIRS) -> PairSet:
     The gallery holds sources and targets: a swap that is still the target finds the very photo that it was made from.
 
     Args:
-        folder (`Path`): As `train/make_synthetic_faces.py` writes it.
+        folder (`Path`): As `tools/make_synthetic_faces.py` writes it.
         count (`int`): Pairs, in the order of the target's seed.
     """
     rows = [row for row in read_manifest(folder, {"file", "seed", "look", "yaw"}) if row["look"] == "0"]
@@ -228,7 +228,7 @@ def self_pairs(folder: Path, count: int = NUM_SELF_PAIRS) -> PairSet:
 
     Args:
         folder (`Path`): With manifest.csv, whose columns are `file` and `identity`, or `file` and `seed` as
-            `train/make_synthetic_faces.py --looks 2` writes it. Rows without an identity are nobody's.
+            `tools/make_synthetic_faces.py --looks 2` writes it. Rows without an identity are nobody's.
         count (`int`): Pairs.
 
     Raises:

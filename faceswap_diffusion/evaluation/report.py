@@ -14,7 +14,6 @@ import diffusers
 import torch
 
 from faceswap_diffusion import __version__
-from faceswap_diffusion.doctor import installed_versions
 from faceswap_diffusion.evaluation.ablation import CONDITIONS
 from faceswap_diffusion.evaluation.figures import (
     NEVER_AVAILABLE,
@@ -28,8 +27,9 @@ from faceswap_diffusion.evaluation.methods import Method, WithoutCondition
 from faceswap_diffusion.evaluation.protocol import PairSet
 from faceswap_diffusion.evaluation.records import Records
 from faceswap_diffusion.evaluation.run import Evaluation
-from faceswap_diffusion.evaluation.statistics import Figure
 from faceswap_diffusion.evaluation.summary import SetSummary, Values
+from faceswap_diffusion.metrics.statistics import Figure
+from faceswap_diffusion.versions import installed_versions
 
 CONDITION_NAMES = {
     "none": "nothing",

@@ -26,8 +26,8 @@ from faceswap_diffusion.evaluation.protocol import PairSet
 from faceswap_diffusion.evaluation.records import Records, claim_folder
 from faceswap_diffusion.evaluation.summary import Photos
 from faceswap_diffusion.faces.selection import NoFaceFoundError
-from faceswap_diffusion.photos import load_photo
-from faceswap_diffusion.provenance import save_image
+from faceswap_diffusion.photos.loading import load_photo
+from faceswap_diffusion.provenance.save import save_image
 
 
 def slug(name: str) -> str:

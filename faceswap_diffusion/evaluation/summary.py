@@ -9,10 +9,10 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from faceswap_diffusion.evaluation.comparison import Roles, compare
-from faceswap_diffusion.evaluation.frechet import Gaussian, fit_gaussian, frechet_distance, kernel_distance
 from faceswap_diffusion.evaluation.protocol import PairSet
 from faceswap_diffusion.evaluation.records import ROWS_AT_ONCE, Records, stack_on_disk
-from faceswap_diffusion.evaluation.statistics import Figure, figure_of, spread
+from faceswap_diffusion.metrics.frechet import Gaussian, fit_gaussian, frechet_distance, kernel_distance
+from faceswap_diffusion.metrics.statistics import Figure, figure_of, spread
 
 FRECHET_NAMES = {"inception": "fid", "clip": "clip_fd"}
 Values = dict[str, np.ndarray]  # (seeds, pairs) for each metric

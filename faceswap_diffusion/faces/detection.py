@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from faceswap_diffusion.faces.native_output import silenced_stderr
-from faceswap_diffusion.model_files import model_path
+from faceswap_diffusion.weights.registry import model_path
 
 # YuNet also answers, less surely, to a face that is upside down or on its side. So the orientation with the surest
 # face is taken for the photo's own, and faces at the others must be surer than the threshold.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from faceswap_diffusion.faces.analyzer import Face
-from faceswap_diffusion.model_files import MODEL_FILES, ModelFileError, verify_file
+from faceswap_diffusion.weights.registry import MODEL_FILES, ModelFileError, verify_file
 
 DETECTION_FILES = ("scrfd_*.onnx", "det_*.onnx")
 LANDMARK_FILES = ("2d106det.onnx",)

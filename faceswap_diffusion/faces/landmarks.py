@@ -16,7 +16,7 @@ from faceswap_diffusion.faces.alignment import crop, invert, transform_points
 from faceswap_diffusion.faces.head_pose import HeadPoseFit, read_triangles
 from faceswap_diffusion.faces.mesh_topology import BLENDSHAPE_NAMES, BLENDSHAPE_POINTS, DLIB68_FROM_MESH, dlib68
 from faceswap_diffusion.faces.native_output import silenced_stderr
-from faceswap_diffusion.model_files import model_path
+from faceswap_diffusion.weights.registry import model_path
 
 __all__ = ["BLENDSHAPE_NAMES", "DLIB68_FROM_MESH", "FaceMesh", "MeshResult", "dlib68", "mesh_triangles"]
 

@@ -16,7 +16,7 @@ from faceswap_diffusion.faces.mesh_topology import (
     IRISES_478,
     NOT_SKIN_478,
 )
-from faceswap_diffusion.model_files import model_path
+from faceswap_diffusion.weights.registry import model_path
 
 SUBPIXEL_BITS = 4  # of the coordinates that OpenCV fills triangles at
 NOTHING = -1

@@ -12,10 +12,10 @@ from typing import Any, Literal
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from faceswap_diffusion.checkpoint_folders import EMBEDDED_CHECKPOINT
-from faceswap_diffusion.pipeline_faceswap_inpaint import HIDDEN_FILLS
-from faceswap_diffusion.training.batches import SampleSettings
+from faceswap_diffusion.pipelines.faceswap_inpaint import HIDDEN_FILLS
+from faceswap_diffusion.training.data.batches import SampleSettings
 from faceswap_diffusion.training.data.references import ReferenceFaults
+from faceswap_diffusion.weights.folders import EMBEDDED_CHECKPOINT
 
 REFERENCE = "reference_"
 """What the names of options begin with that are fields of `ReferenceFaults`."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from faceswap_diffusion import cli, doctor
-from faceswap_diffusion.model_files import MODEL_FILES
+from faceswap_diffusion.weights.registry import MODEL_FILES
 
 
 def test_it_describes_this_installation(capsys):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from faceswap_diffusion import cli
+from faceswap_diffusion.cli import main as cli
 from faceswap_diffusion.evaluation import command
 from tests.tiny import tiny_pipeline
 

@@ -27,7 +27,7 @@ from faceswap_diffusion.faces.surface import NOTHING, face_surface, rasterize
 from faceswap_diffusion.faces.texture import FaceTexture, extract_texture, fill_by_mirror
 from faceswap_diffusion.masks.parsing import LABELS, load_face_parser
 from faceswap_diffusion.masks.regions import region_mask, repaint_mask
-from faceswap_diffusion.photos import load_photo
+from faceswap_diffusion.photos.loading import load_photo
 from tests.canonical_face import GREY, SIDE, CanonicalFace, canonical_face, lit_face, paint, plain
 
 SIZE = (SIDE, SIDE)

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from faceswap_diffusion import cli
-from faceswap_diffusion.checkpoint_files import load_parser, load_pipeline
+from faceswap_diffusion.cli import main as cli
 from faceswap_diffusion.conversion import reface
 from faceswap_diffusion.masks.bisenet import BiSeNet
-from faceswap_diffusion.photos import load_photo
-from faceswap_diffusion.provenance import read_provenance
+from faceswap_diffusion.photos.loading import load_photo
+from faceswap_diffusion.pipelines.loading import load_parser, load_pipeline
+from faceswap_diffusion.provenance.save import read_provenance
 from tests.conversion.test_pickled import Call
 from tests.masks.test_bisenet import synthetic_file
 from tests.parity.reduced import REDUCED

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import constants
+from tests.weights.imitation import HubImitation, list_files
 
 from faceswap_diffusion.conversion.download import download_reface
 from faceswap_diffusion.conversion.reface import convert_reface
-from faceswap_diffusion.photos import load_photo
+from faceswap_diffusion.photos.loading import load_photo
 from tests.conversion.test_reface import saved_weights
-from tests.hub.imitation import HubImitation, list_files
 from tests.masks.test_bisenet import synthetic_file
 from tests.parity.reduced import REDUCED
 
@@ -88,7 +88,7 @@ def test_what_cannot_be_had_is_told_in_one_line(hub: HubImitation, tmp_path: Pat
 # The command line on a checkpoint of reduced size: each line of standard input is a list of arguments.
 PROGRAM = """
 import functools, json, sys
-from faceswap_diffusion import cli
+from faceswap_diffusion.cli import main as cli
 from faceswap_diffusion.conversion import reface
 from tests.parity.reduced import REDUCED
 

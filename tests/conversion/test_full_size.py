@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from faceswap_diffusion.checkpoint_files import load_pipeline
+from faceswap_diffusion.pipelines.loading import load_pipeline
 from tests.conversion.measure_memory import measure
 from tests.parity.synthetic_weights import synthetic_tensor
 from tests.tiny import tiny_picture

@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from faceswap_diffusion.checkpoint_files import load_pipeline
 from faceswap_diffusion.conversion.reface import (
     ARCFACE_PREFIX,
     LEFT_OUT,
@@ -20,8 +19,9 @@ from faceswap_diffusion.conversion.reface import (
 from faceswap_diffusion.conversion.reface_export import convert_to_reface
 from faceswap_diffusion.conversion.torch_files import Checkpoint
 from faceswap_diffusion.conversion.weights import reason_for
-from faceswap_diffusion.hub import HUB_FILES
-from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.pipelines.loading import load_pipeline
+from faceswap_diffusion.weights.hub import HUB_FILES
 from tests.conversion.test_pickled import Call
 from tests.parity.reduced import REDUCED
 

@@ -10,9 +10,9 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
-from faceswap_diffusion.checkpoint_files import EMBEDDED_CHECKPOINT, load_pipeline
 from faceswap_diffusion.conversion.reface import ARCFACE_PREFIX, build_empty_pipeline
 from faceswap_diffusion.conversion.stable_diffusion import init_from_stable_diffusion, widen_input
+from faceswap_diffusion.pipelines.loading import EMBEDDED_CHECKPOINT, load_pipeline
 from tests.parity.reduced import REDUCED
 from tests.tiny import CROSS_ATTENTION_DIM, tiny_image_encoder, tiny_unet, tiny_vae
 

@@ -6,7 +6,7 @@ import torch
 from faceswap_diffusion.conditioning.conditioner import FaceConditioner
 from faceswap_diffusion.conditioning.landmark_drawing import draw_landmarks
 from faceswap_diffusion.evaluation.ablation import CONDITIONS, mean_condition, recorded_conditions, removed_condition
-from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
 from tests.tiny import CLIP_DIM, CROP_SIZE, CROSS_ATTENTION_DIM, TINY_SETTINGS, tiny_components, tiny_landmarks
 
 

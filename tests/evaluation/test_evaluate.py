@@ -14,18 +14,18 @@ import pytest
 from accelerate import PartialState, debug_launcher
 from PIL import Image
 
-from faceswap_diffusion import cli
+from faceswap_diffusion.cli import main as cli
 from faceswap_diffusion.evaluation import command
 from faceswap_diffusion.evaluation.ablation import CONDITIONS
 from faceswap_diffusion.evaluation.description import Networks
 from faceswap_diffusion.evaluation.methods import Checkpoint, UnchangedTarget, WarpedSource
 from faceswap_diffusion.evaluation.protocol import PROTOCOLS, listed_pairs
-from faceswap_diffusion.evaluation.recognizers import SFaceRecognizer
 from faceswap_diffusion.evaluation.references import pasted_source
 from faceswap_diffusion.evaluation.report import build_report
 from faceswap_diffusion.evaluation.run import Evaluation
 from faceswap_diffusion.faces.analyzer import MeshFaceAnalyzer
-from faceswap_diffusion.provenance import read_provenance
+from faceswap_diffusion.metrics.recognizers import SFaceRecognizer
+from faceswap_diffusion.provenance.save import read_provenance
 from tests.tiny import tiny_pipeline
 
 IMAGES = Path(__file__).parents[2] / "examples" / "images"

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faceswap_diffusion.evaluation import metrics
 from faceswap_diffusion.evaluation.description import FaceMask, Networks, describe
 from faceswap_diffusion.evaluation.measurement import add_face_distances, face_mask, measure_swaps, preview
 from faceswap_diffusion.evaluation.methods import Swap
-from faceswap_diffusion.evaluation.recognizers import SFaceRecognizer
 from faceswap_diffusion.evaluation.records import Record
 from faceswap_diffusion.faces.analyzer import MeshFaceAnalyzer
+from faceswap_diffusion.metrics import faces as metrics
+from faceswap_diffusion.metrics.recognizers import SFaceRecognizer
 
 IMAGES = Path(__file__).parents[2] / "examples" / "images"
 

@@ -16,7 +16,7 @@ from faceswap_diffusion.evaluation.methods import (
 )
 from faceswap_diffusion.evaluation.protocol import Pair
 from faceswap_diffusion.faces.analyzer import MeshFaceAnalyzer
-from faceswap_diffusion.swapper import AlignedFace, FaceSwapper, Person
+from faceswap_diffusion.swapping.swapper import AlignedFace, FaceSwapper, Person
 from tests.tiny import CROP_SIZE, tiny_pipeline
 
 IMAGES = Path(__file__).parents[2] / "examples" / "images"

@@ -178,8 +178,8 @@ def aggregate(folder: Path, num_pairs: int, dim: int = 512) -> int:
 @pytest.mark.slow
 @pytest.mark.skipif(not STATUS.is_file(), reason="reads Linux's count of anonymous memory")
 def test_memory_is_flat_up_to_ten_thousand_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("faceswap_diffusion.evaluation.frechet.NUM_SUBSETS", 2)
-    monkeypatch.setattr("faceswap_diffusion.evaluation.frechet.SUBSET_SIZE", 500)
+    monkeypatch.setattr("faceswap_diffusion.metrics.frechet.NUM_SUBSETS", 2)
+    monkeypatch.setattr("faceswap_diffusion.metrics.frechet.SUBSET_SIZE", 500)
     few, many = (aggregate(tmp_path / str(count), count) for count in (1000, 10_000))
     both_sets_features = 2 * 10_000 * 512 * 4
     assert many - few < both_sets_features / 2

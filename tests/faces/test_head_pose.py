@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from faceswap_diffusion.faces.head_pose import HeadPoseFit, euler_angles, read_texture_coordinates
-from faceswap_diffusion.model_files import model_path
+from faceswap_diffusion.weights.registry import model_path
 
 
 @pytest.fixture(scope="module")

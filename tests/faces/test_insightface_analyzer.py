@@ -14,7 +14,7 @@ from PIL import Image
 from faceswap_diffusion.faces.alignment import arcface_matrix, transform_points
 from faceswap_diffusion.faces.analyzer import MeshFaceAnalyzer
 from faceswap_diffusion.faces.insightface_analyzer import DLIB68_FROM_106, InsightFaceAnalyzer
-from faceswap_diffusion.model_files import ModelFileError
+from faceswap_diffusion.weights.registry import ModelFileError
 
 
 def model_folder() -> Path | None:

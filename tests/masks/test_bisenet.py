@@ -13,8 +13,8 @@ from faceswap_diffusion.faces.alignment import crop, ffhq_matrix, transform_poin
 from faceswap_diffusion.faces.analyzer import MeshFaceAnalyzer
 from faceswap_diffusion.masks.bisenet import CELEBAMASK_LABELS, REDUCTION, REFACE_LABELS, BiSeNet
 from faceswap_diffusion.masks.regions import region_mask, repaint_mask
-from faceswap_diffusion.model_files import verify_file
-from faceswap_diffusion.photos import load_photo
+from faceswap_diffusion.photos.loading import load_photo
+from faceswap_diffusion.weights.registry import verify_file
 from tests.parity.synthetic_weights import synthetic_tensor
 
 IMAGES = Path(__file__).parents[2] / "examples" / "images"

@@ -22,7 +22,7 @@ from faceswap_diffusion.masks.occlusion import (
     window_matrix,
 )
 from faceswap_diffusion.masks.regions import region_mask_from_landmarks
-from faceswap_diffusion.photos import load_photo
+from faceswap_diffusion.photos.loading import load_photo
 from tests.canonical_face import canonical_face
 
 IMAGES = Path(__file__).parents[2] / "examples" / "images"

@@ -11,7 +11,7 @@ from faceswap_diffusion.faces.alignment import crop, ffhq_matrix, transform_poin
 from faceswap_diffusion.faces.analyzer import MeshFaceAnalyzer
 from faceswap_diffusion.masks.parsing import CHECKPOINT, LABELS, FaceParser, load_face_parser
 from faceswap_diffusion.masks.regions import face_mask, head_mask, region_mask_from_landmarks
-from faceswap_diffusion.photos import load_photo
+from faceswap_diffusion.photos.loading import load_photo
 
 IMAGES = Path(__file__).parents[2] / "examples" / "images"
 # One mesh point in the middle of each part: irises, nose, lips, cheeks and the space between the brows.

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from faceswap_diffusion.conversion.reface import convert_reface
-from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
 from tests.parity.reduced import HERE, REDUCED_MODE, lightning_file, reduced_weights
 
 

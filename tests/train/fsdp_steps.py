@@ -7,9 +7,9 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-from faceswap_diffusion.training.batches import Roles, SwapBatch
-from faceswap_diffusion.training.objective import ObjectiveSettings, SwapObjective
-from faceswap_diffusion.training.trainable import select_trainable, trained_parameters
+from faceswap_diffusion.training.data.batches import Roles, SwapBatch
+from faceswap_diffusion.training.engine.trainable import select_trainable, trained_parameters
+from faceswap_diffusion.training.objectives.objective import ObjectiveSettings, SwapObjective
 from tests.tiny import CROP_SIZE, tiny_inputs, tiny_pipeline
 from tests.train.divided_on_cpu import allow_dividing_on_cpu
 

@@ -1,4 +1,4 @@
-"""The scripts in train/, loaded as modules and run in this process or in one of their own."""
+"""The scripts in train/, tools/ and benchmarks/, loaded as modules and run in this process or in one of their own."""
 
 import importlib.util
 import os
@@ -14,9 +14,9 @@ ROOT = Path(__file__).parents[2]
 TRAIN = ROOT / "train"
 
 
-def load_script(name: str) -> ModuleType:
+def load_script(name: str, folder: Path = TRAIN) -> ModuleType:
     """The script `name`.py as a module."""
-    spec = importlib.util.spec_from_file_location(name, TRAIN / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

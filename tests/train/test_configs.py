@@ -17,7 +17,7 @@ from accelerate.utils.launch import (
 )
 from safetensors.torch import load_file
 
-from faceswap_diffusion.training.trainable import trained_parameters
+from faceswap_diffusion.training.engine.trainable import trained_parameters
 from tests.train.fsdp_steps import build_objective, take_steps
 from tests.train.launching import CONFIGS, fsdp_environment, launched
 from tests.train.scripts import free_port

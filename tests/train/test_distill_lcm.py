@@ -10,9 +10,9 @@ import yaml
 from diffusers.schedulers.scheduling_lcm import LCMScheduler
 from safetensors.torch import load_file
 
-from faceswap_diffusion.checkpoint_files import load_pipeline
-from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
-from faceswap_diffusion.training.states import saved_steps
+from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.pipelines.loading import load_pipeline
+from faceswap_diffusion.training.engine.states import saved_steps
 from tests.tiny import CROP_SIZE, tiny_conditioner, tiny_inputs, tiny_pipeline
 from tests.train.scripts import load_script, run
 

@@ -5,7 +5,7 @@ import numpy as np
 import torch
 
 from faceswap_diffusion.masks.occlusion import load_occlusion_network
-from faceswap_diffusion.training.dataset import FaceRecord, PreparedFaces
+from faceswap_diffusion.training.data.dataset import FaceRecord, PreparedFaces
 from tests.train.scripts import load_script
 
 finding = load_script("find_clear_faces")

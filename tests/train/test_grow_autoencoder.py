@@ -8,10 +8,10 @@ import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-from faceswap_diffusion.training.autoencoder_growth import grow_autoencoder
-from faceswap_diffusion.training.dataset import PreparedFaces
-from faceswap_diffusion.training.latent_targets import LatentTargets
-from faceswap_diffusion.training.reconstruction import load_crops
+from faceswap_diffusion.training.data.dataset import PreparedFaces
+from faceswap_diffusion.training.models.autoencoder_growth import grow_autoencoder
+from faceswap_diffusion.training.models.latent_targets import LatentTargets
+from faceswap_diffusion.training.objectives.reconstruction import load_crops
 from tests.tiny import small_vae
 from tests.train.scripts import load_script, run
 

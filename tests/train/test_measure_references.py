@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from faceswap_diffusion.training.data.dataset import PreparedFaces
 from faceswap_diffusion.training.data.references import ReferenceFaults, TrainingReferences
-from faceswap_diffusion.training.dataset import PreparedFaces
 from tests.train.scripts import load_script
 
 measuring = load_script("measure_references")

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from faceswap_diffusion.training.dataset import PreparedFaces
+from faceswap_diffusion.training.data.dataset import PreparedFaces
 from tests.tiny import odd_exif
 from tests.train.scripts import load_script
 

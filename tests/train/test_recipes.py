@@ -8,9 +8,9 @@ from jsonargparse import Namespace
 
 from faceswap_diffusion.masks.parsing import LABELS
 from faceswap_diffusion.training.arguments import SAMPLE_ARGUMENTS
-from faceswap_diffusion.training.batches import Roles
-from faceswap_diffusion.training.mask_shuffling import MASK_SETS, check_mask_sets, draw_mask_set, parse_mask_sets
-from faceswap_diffusion.training.randomness import generator_for
+from faceswap_diffusion.training.data.batches import Roles
+from faceswap_diffusion.training.data.mask_shuffling import MASK_SETS, check_mask_sets, draw_mask_set, parse_mask_sets
+from faceswap_diffusion.training.engine.randomness import generator_for
 from tests.train.scripts import load_script
 
 TRAIN = Path(__file__).parents[2] / "train"

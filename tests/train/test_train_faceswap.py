@@ -18,16 +18,16 @@ import yaml
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
+from tests.weights.imitation import HubImitation
 
-from faceswap_diffusion.pipeline_faceswap_inpaint import FaceSwapInpaintPipeline
-from faceswap_diffusion.provenance import read_provenance
+from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.provenance.save import read_provenance
 from faceswap_diffusion.training.arguments import FAULTS, REFERENCE
-from faceswap_diffusion.training.batches import Roles, SampleSettings
+from faceswap_diffusion.training.data.batches import Roles, SampleSettings
 from faceswap_diffusion.training.data.references import ReferenceFaults
-from faceswap_diffusion.training.run import check_zero_2
-from faceswap_diffusion.training.script import settings_of
-from faceswap_diffusion.training.states import saved_steps
-from tests.hub.imitation import HubImitation
+from faceswap_diffusion.training.engine.run import check_zero_2
+from faceswap_diffusion.training.engine.script import settings_of
+from faceswap_diffusion.training.engine.states import saved_steps
 from tests.tiny import tiny_pipeline, tiny_vae
 from tests.train.launching import fsdp_environment, without_deepspeed, zero_2_environment
 from tests.train.scripts import ROOT, TRAIN, load_script, run, start, two_processes

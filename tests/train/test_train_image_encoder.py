@@ -9,9 +9,9 @@ from safetensors.torch import load_file
 from transformers import CLIPVisionModelWithProjection
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from faceswap_diffusion.training.dataset import PreparedFaces
-from faceswap_diffusion.training.encoder_labels import labels_and_mirrored
-from faceswap_diffusion.training.states import saved_steps
+from faceswap_diffusion.training.data.dataset import PreparedFaces
+from faceswap_diffusion.training.data.encoder_labels import labels_and_mirrored
+from faceswap_diffusion.training.engine.states import saved_steps
 from tests.train.scripts import load_script, run, start
 
 WEIGHTS = "image_encoder/model.safetensors"

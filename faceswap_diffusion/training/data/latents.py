@@ -10,9 +10,9 @@ import torch
 from safetensors import safe_open
 from torch.utils.data import Dataset
 
-from faceswap_diffusion.training.batches import TensorBatch
-from faceswap_diffusion.training.dataset import FacesSummary
-from faceswap_diffusion.training.randomness import generator_for, uniform
+from faceswap_diffusion.training.data.batches import TensorBatch
+from faceswap_diffusion.training.data.dataset import FacesSummary
+from faceswap_diffusion.training.engine.randomness import generator_for, uniform
 
 DESCRIPTION = "latents.json"
 """The file of a folder of latents that tells what is in its shards."""

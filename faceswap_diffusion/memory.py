@@ -1,0 +1,24 @@
+"""How much memory this process has used."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes at most so far: allocated on a CUDA device, else resident in this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset
+    if sys.platform == "darwin":
+        import resource  # Windows has none
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Unlike getrusage, this leaves out what the process was forked from.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (kilobytes,) = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
+    return int(kilobytes) * 1024

@@ -1,0 +1,270 @@
+"""Photos as they come, made into 8-bit RGB on entry, and their alpha, colour profile and EXIF given back on exit."""
+
+import io
+import logging
+import re
+import warnings
+from dataclasses import dataclass
+from os import PathLike, fspath
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageCms, UnidentifiedImageError
+
+from faceswap_diffusion.photos.exif import TRANSPOSITIONS, read_exif
+
+logger = logging.getLogger(__name__)
+
+GREY_MODES = ("1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N", "I")
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+TIFF_HEADS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo, upright and in 8-bit RGB.
+
+    Args:
+        rgb (`np.ndarray`): (H, W, 3) uint8 RGB.
+        alpha (`np.ndarray`, *optional*): (H, W) uint8, 255 = opaque; `None` where the photo has none.
+        icc_profile (`bytes`, *optional*): The RGB colour profile that `rgb` is in; `None` means sRGB.
+        exif (`bytes`, *optional*): What can be kept of the EXIF block, without orientation and thumbnail.
+        mode (`str`): Pillow's mode of the photo as it came.
+        name (`str`): The path, or what to call the photo in messages.
+    """
+
+    rgb: np.ndarray
+    alpha: np.ndarray | None
+    icc_profile: bytes | None
+    exif: bytes | None
+    mode: str
+    name: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.rgb.shape[1], self.rgb.shape[0]
+
+    @property
+    def is_transparent(self) -> bool:
+        """Whether a part of it is transparent."""
+        return self.alpha is not None and bool((self.alpha < 255).any())
+
+    def with_pixels(self, rgb: np.ndarray) -> Image.Image:
+        """Makes a picture of new pixels with this photo's alpha, colour profile and EXIF; a grey photo stays grey.
+
+        Args:
+            rgb (`np.ndarray`): (H, W, 3) uint8 RGB of this photo's size.
+
+        Returns:
+            `PIL.Image.Image`: In mode RGB, or RGBA where the photo has alpha.
+        """
+        picture = Image.fromarray(np.ascontiguousarray(rgb))
+        if self.mode in GREY_MODES:
+            picture = picture.convert("L").convert("RGB")
+        if self.alpha is not None:
+            picture.putalpha(Image.fromarray(self.alpha))
+        if self.icc_profile is not None:
+            picture.info["icc_profile"] = self.icc_profile
+        if self.exif is not None:
+            picture.info["exif"] = self.exif
+        return picture
+
+
+PhotoLike = str | PathLike | BinaryIO | Image.Image | np.ndarray | Photo
+
+
+def load_photo(photo: PhotoLike, name: str = "photo") -> Photo:
+    """Reads a photo: first frame, upright by its EXIF orientation, alpha apart, any colour mode made 8-bit RGB.
+
+    It warns, once a photo, if something of it is left out: later frames, or damaged EXIF.
+
+    Args:
+        photo (`str | PathLike | BinaryIO | PIL.Image.Image | np.ndarray | Photo`): A file or its path, a picture, or
+            an array: (H, W), (H, W, 3) RGB or (H, W, 4) RGBA, uint8 or uint16. A [`Photo`] comes back as it is.
+        name (`str`): What to call a picture without a path in messages.
+
+    Raises:
+        ValueError: If the file is missing, empty, damaged, no picture, or larger than Pillow's limit; if it is HEIF
+            and the extra `heif` is not installed; if the array's shape or type is another.
+    """
+    if isinstance(photo, Photo):
+        return photo
+    if isinstance(photo, np.ndarray):
+        return _from_picture(_picture_of_array(photo, name), name)
+    if isinstance(photo, Image.Image):
+        return _decode(photo, getattr(photo, "filename", "") or name)
+    if isinstance(photo, str | PathLike):
+        path = fspath(photo)
+        with _open_file(path) as file:
+            return _load_file(file, path)
+    return _load_file(photo, str(getattr(photo, "name", None) or name))
+
+
+def _open_file(path: str) -> BinaryIO:
+    try:
+        return open(path, "rb")
+    except FileNotFoundError:
+        raise ValueError(f"cannot read {path}: there is no such file; check the path") from None
+    except IsADirectoryError:
+        raise ValueError(f"cannot read {path}: it is a folder; name a photo in it") from None
+    except PermissionError:
+        raise ValueError(f"cannot read {path}: permission denied; make the file readable") from None
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}; check the path") from None
+
+
+def _load_file(file: BinaryIO, name: str) -> Photo:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # of metadata, a line for each tag
+        with _identify(file, name) as picture:
+            photo = _decode(picture, name)
+            if holds_several(picture):
+                logger.warning(f"{name} holds several pictures: only the first is taken")
+            return photo
+
+
+def _identify(file: BinaryIO, name: str) -> Image.Image:
+    """Opens a file as a picture, before its pixels are decoded."""
+    try:
+        return Image.open(file)
+    except Image.DecompressionBombError as error:
+        raise _bomb(name, error) from None
+    except UnidentifiedImageError:
+        head = _head(file)
+    except Exception as error:  # every format's reader fails in its own way
+        if "Exif" not in str(error):
+            raise _damaged(name, error) from None
+        return _identify_without_exif(file, name)
+    if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS:
+        return _identify_heif(file, name)
+    if head.startswith(TIFF_HEADS):
+        reason = "it is a TIFF of an unusual kind, as with floating-point numbers; save it with 8 or 16 bits"
+    else:
+        reason = "it is empty or no picture; give a JPEG, PNG, WebP or the like"
+    raise ValueError(f"cannot read {name}: {reason}")
+
+
+def _head(file: BinaryIO) -> bytes:
+    file.seek(0)
+    return file.read(12)
+
+
+def _identify_without_exif(file: BinaryIO, name: str) -> Image.Image:
+    """Opens an AVIF file whose EXIF its decoder rejects: an item of an unknown kind is passed over (ISO 14496-12)."""
+    file.seek(0)
+    content = file.read()
+    logger.warning(f"{name}: what of its EXIF is damaged is left out")
+    try:
+        return Image.open(io.BytesIO(content.replace(b"Exif", b"none", 1)))
+    except Exception as error:
+        raise _damaged(name, error) from None
+
+
+def _identify_heif(file: BinaryIO, name: str) -> Image.Image:
+    try:
+        from pillow_heif import HeifImageFile  # pyright: ignore[reportMissingImports] - an extra
+    except ImportError:
+        raise ValueError(
+            f"cannot read {name}: it is HEIC or HEIF, which needs: pip install 'faceswap-diffusion[heif]'"
+        ) from None
+    file.seek(0)
+    try:
+        return HeifImageFile(file)
+    except Exception as error:
+        raise _damaged(name, error) from None
+
+
+def holds_several(picture: Image.Image) -> bool:
+    """Whether a file that was opened as a picture is an animation or has several pages.
+
+    Args:
+        picture (`PIL.Image.Image`): Opened; second views (MPO) and layers (PSD) do not count as pictures.
+    """
+    try:
+        return picture.format not in ("MPO", "PSD") and bool(getattr(picture, "is_animated", False))
+    except Exception:  # what comes after the first picture may be damaged
+        return True
+
+
+def _decode(picture: Image.Image, name: str) -> Photo:
+    """Decodes the pixels of a picture opened lazily."""
+    if picture.mode == "F":
+        raise ValueError(f"cannot read {name}: its pixels are floating-point numbers; save it with 8 or 16 bits")
+    try:
+        picture.load()
+        return _from_picture(picture, name)
+    except Image.DecompressionBombError as error:
+        raise _bomb(name, error) from None
+    except Exception as error:  # every decoder fails in its own way
+        raise _damaged(name, error) from None
+
+
+def _bomb(name: str, error: Exception) -> ValueError:
+    found, limit = (int(count) / 1e6 for count in re.findall(r"\d+", str(error))[:2])
+    return ValueError(
+        f"cannot read {name}: too many pixels, {found:.0f} megapixels where {limit:.0f} are the limit; "
+        "make it smaller first"
+    )
+
+
+def _damaged(name: str, error: Exception) -> ValueError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return ValueError(
+        f"cannot read {name}: the file is damaged, cut short or of an unknown kind ({reason}); save it anew"
+    )
+
+
+def _picture_of_array(pixels: np.ndarray, name: str) -> Image.Image:
+    shape_known = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))
+    if not shape_known or pixels.size == 0 or pixels.dtype not in (np.uint8, np.uint16):
+        wanted = "an array (H, W), (H, W, 3) or (H, W, 4) of uint8 or uint16 is needed, RGB"
+        raise ValueError(f"got {name} of shape {pixels.shape}, {pixels.dtype}; {wanted}")
+    if pixels.dtype == np.uint16:
+        pixels = _eight_bits(pixels)
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def _from_picture(picture: Image.Image, name: str) -> Photo:
+    mode = picture.mode
+    icc_profile = picture.info.get("icc_profile") or None
+    exif = read_exif(picture)
+    if not exif.whole:
+        logger.warning(f"{name}: what of its EXIF is damaged is left out")
+    if exif.orientation in TRANSPOSITIONS:
+        picture = picture.transpose(TRANSPOSITIONS[exif.orientation])
+    rgb, icc_profile = _to_rgb(picture, icc_profile)
+    alpha = np.asarray(picture.convert("RGBA").getchannel("A")) if picture.has_transparency_data else None
+    return Photo(rgb, alpha, icc_profile, exif.block, mode, name)
+
+
+def _to_rgb(picture: Image.Image, icc_profile: bytes | None) -> tuple[np.ndarray, bytes | None]:
+    """Pixels (H, W, 3) uint8, and the profile that they are in; a CMYK or grey one is applied, not kept."""
+    if picture.mode.startswith("I"):
+        return np.stack([_eight_bits(np.asarray(picture))] * 3, axis=-1), None
+    if icc_profile is None or icc_profile[16:20] == b"RGB ":
+        return _opaque_rgb(picture), icc_profile
+    return _apply_profile(picture, icc_profile), None
+
+
+def _opaque_rgb(picture: Image.Image) -> np.ndarray:
+    if picture.mode == "P" and picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+    return np.array(picture.convert("RGB"))
+
+
+def _apply_profile(picture: Image.Image, icc_profile: bytes) -> np.ndarray:
+    """Converts a CMYK, grey or Lab picture to sRGB by its profile, or plainly where the profile does not fit."""
+    base = picture.convert("L") if picture.mode in GREY_MODES else picture
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
+        converted = ImageCms.profileToProfile(base, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError):
+        return _opaque_rgb(picture)
+    return np.array(converted)
+
+
+def _eight_bits(values: np.ndarray) -> np.ndarray:
+    """16-bit values (held in any integer type) as uint8, 65535 becoming 255."""
+    return ((np.clip(values.astype(np.int64), 0, 65535) + 128) // 257).astype(np.uint8)

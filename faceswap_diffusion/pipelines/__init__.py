@@ -1,0 +1,1 @@
+"""The Diffusers pipeline: aligned crops in, aligned crops out."""

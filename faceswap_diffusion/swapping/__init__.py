@@ -1,0 +1,1 @@
+"""From photos to a swapped photo: what joins faces, masks, pipeline and compositing."""

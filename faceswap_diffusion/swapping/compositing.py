@@ -1,0 +1,288 @@
+"""Putting a swapped crop back into the photo: its colours, its fine detail, inverse warp, blend."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+
+from faceswap_diffusion.conditioning.reference import Reference
+from faceswap_diffusion.faces.alignment import invert, transform_points, uncrop
+from faceswap_diffusion.faces.texture import blur_known, smoothstep
+from faceswap_diffusion.pipelines.inputs import close_holes
+
+SMALLEST_SAMPLE = 64
+"""Weighted pixels below which the colour statistics of a mask mean nothing."""
+
+CONTRAST_RANGE = (0.75, 1.33)
+"""Limits of the factor on the spread of a Lab channel: colours are matched, shading is not flattened or blown up."""
+
+SURROUNDINGS_SIGMA = 0.02
+"""Smoothness of what is carried on from around the mask, as a share of the crop's side."""
+
+BORDER_REACH = 0.08
+"""Width of the band inside the mask that is brought to the target's tone, as a share of the crop's side."""
+
+BORDER_SIGMA = 0.025
+"""Of the same: what is narrower is structure, and stays the swap's."""
+
+BORDER_LIMIT = 25.0
+"""Of 255: a larger difference is no tone, but a beard or a shadow."""
+
+AGREEMENT = (9.0, 20.0)
+"""CIELAB distances of structure up to which a crop wholly, and from which on not at all, shows its reference."""
+
+TONE_SIGMA, STRUCTURE_SIGMA = 0.06, 0.012
+"""As shares of the crop's side: what is wider is tone, what is narrower is noise."""
+
+DETAIL_SIGMA = 0.03
+"""As a share of the crop's side: what is finer is detail, and the source's where crop and reference agree."""
+
+FINE_INSET = 0.012
+"""Width of the border of a drawn face that has no detail to give, as a share of the crop's side."""
+
+SPECK = 45.0
+"""Of 255: by how much a pixel that is no detail differs from the median of its neighbours."""
+
+INVISIBLE = 1 / 512
+"""Mask values below this cannot change an 8-bit pixel, and are taken as 0."""
+
+
+def match_color(swap: np.ndarray, target: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Gives a swapped crop the colours of the target's skin (Reinhard et al. 2001, eq. 10 and 11, in CIE Lab).
+
+    Means and standard deviations are taken inside the mask only, and the contrast factor is limited.
+
+    Args:
+        swap (`np.ndarray`): (H, W, 3) uint8 RGB, the swapped crop.
+        target (`np.ndarray`): (H, W, 3) uint8 RGB, the crop before the swap.
+        mask (`np.ndarray`): (H, W) float in [0, 1], where both show skin.
+
+    Returns:
+        `np.ndarray`: (H, W, 3) uint8 RGB; `swap` itself where the mask is too small to tell.
+    """
+    if mask.sum() < SMALLEST_SAMPLE:
+        return swap
+    swap_lab, target_lab = _to_lab(swap), _to_lab(target)
+    swap_mean, swap_std = _weighted_statistics(swap_lab, mask)
+    target_mean, target_std = _weighted_statistics(target_lab, mask)
+    contrast = np.clip((target_std + 1e-3) / (swap_std + 1e-3), *CONTRAST_RANGE)
+    matched = ((swap_lab - swap_mean) * contrast + target_mean).astype(np.float32)
+    rgb = cv2.cvtColor(matched, cv2.COLOR_Lab2RGB)
+    return np.round(np.clip(rgb, 0, 1) * 255).astype(np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class ShownReference:
+    """What a pipeline was shown where a face is hidden, and what of it its latents could hold.
+
+    Args:
+        filled (`np.ndarray`): (S, S, 3) float32 RGB in [0, 255], the target with the reference in it.
+        rebuilt (`np.ndarray`): (S, S, 3) float32 RGB, the same through the autoencoder.
+        coverage (`np.ndarray`): (S, S) float32 in [0, 1], where the reference shows something.
+        fine ([`Reference`], *optional*): (F, F), the source's face on the target's mesh, as fine as the photo; `None`
+            where that is no finer than the crop.
+    """
+
+    filled: np.ndarray
+    rebuilt: np.ndarray
+    coverage: np.ndarray
+    fine: Reference | None
+
+
+def continue_surroundings(pixels: np.ndarray, target: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Takes out of a repainted crop by what it differs from the target around the mask.
+
+    Autoencoder and model shift colours a little. What they did to the surroundings, which nobody asked them to change,
+    is carried on smoothly into the mask, so that there is no step at its border.
+
+    Args:
+        pixels (`np.ndarray`): (S, S, 3) float32 RGB in [0, 255], the repainted crop with its surroundings.
+        target (`np.ndarray`): (S, S, 3) uint8 RGB, the crop before it was repainted.
+        mask (`np.ndarray`): (S, S) float in [0, 1], 1 = repainted.
+
+    Returns:
+        `np.ndarray`: (S, S, 3) float32 RGB.
+    """
+    known = torch.from_numpy(1 - mask.astype(np.float32))[None, None]
+    difference = torch.from_numpy(target.astype(np.float32) - pixels).permute(2, 0, 1)[None]
+    carried = close_holes(difference * known, known)[0].permute(1, 2, 0).numpy()
+    return pixels + cv2.GaussianBlur(carried, (0, 0), SURROUNDINGS_SIGMA * len(mask))
+
+
+def match_border_tone(pixels: np.ndarray, target: np.ndarray, mask: np.ndarray, skin: np.ndarray) -> np.ndarray:
+    """Brings a repainted crop to the target's tone near the mask's border, where both show skin.
+
+    Broad differences are blended over a wide band and fine ones over the mask's own narrow edge, as in multiresolution
+    blending (Burt and Adelson 1983): no seam, and no ghost of the target's features.
+
+    Args:
+        pixels (`np.ndarray`): (S, S, 3) float32 RGB in [0, 255], the repainted crop.
+        target (`np.ndarray`): (S, S, 3) uint8 RGB, the crop before it was repainted.
+        mask (`np.ndarray`): (S, S) float in [0, 1], 1 = repainted.
+        skin (`np.ndarray`): (S, S) float in [0, 1], where the target shows bare skin.
+
+    Returns:
+        `np.ndarray`: (S, S, 3) float32 RGB.
+    """
+    size, inside = len(mask), np.pad((mask > 0.5).astype(np.uint8), 1, constant_values=1)
+    from_border = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_5)[1:-1, 1:-1] / size
+    near = mask * skin * (from_border < BORDER_REACH / 2)
+    tone = np.clip(blur_known(target - pixels, near, BORDER_SIGMA * size, doubt=0.05), -BORDER_LIMIT, BORDER_LIMIT)
+    share = 1 - smoothstep(from_border, 0, BORDER_REACH)
+    return pixels + share[..., None] * cv2.resize(tone, (size, size), interpolation=cv2.INTER_LINEAR)
+
+
+def agreement(pixels: np.ndarray, reference: ShownReference) -> np.ndarray:
+    """How far a repainted crop shows what its reference does, so that it may have its detail.
+
+    Args:
+        pixels (`np.ndarray`): (S, S, 3) float32 RGB in [0, 255].
+        reference ([`ShownReference`]): See there.
+
+    Returns:
+        `np.ndarray`: (S, S) float32 in [0, 1].
+    """
+    size = len(pixels)
+    painted, shown = (_to_lab(np.clip(view, 0, 255)) for view in (pixels, reference.rebuilt))
+    # Tone may differ, structure may not.
+    difference = _finer(painted - shown, TONE_SIGMA * size)
+    distance = cv2.GaussianBlur(np.linalg.norm(difference, axis=2), (0, 0), STRUCTURE_SIGMA * size)
+    return reference.coverage * (1 - smoothstep(distance, *AGREEMENT))
+
+
+def add_detail(
+    pixels: np.ndarray,
+    target: np.ndarray,
+    fine_target: np.ndarray,
+    skin: np.ndarray | None,
+    reference: ShownReference | None,
+) -> np.ndarray:
+    """Gives a repainted crop the detail that it is too coarse for, at the photo's resolution.
+
+    Where it agrees with the reference, that is the source's: what is fine in the reference replaces what is fine in
+    the crop, for neither the autoencoder nor the model keeps all the small things by which a person is known. What
+    the source's photo has beyond the crop comes on top. Other skin gets the target's fine texture.
+
+    Args:
+        pixels (`np.ndarray`): (S, S, 3) float32 RGB in [0, 255], the repainted crop.
+        target (`np.ndarray`): (S, S, 3) uint8 RGB, the crop before it was repainted.
+        fine_target (`np.ndarray`): (F, F, 3) uint8 RGB, the same at the photo's resolution.
+        skin (`np.ndarray`, *optional*): (S, S) float in [0, 1], where the target's texture may be put.
+        reference ([`ShownReference`], *optional*): Of the source's detail.
+
+    Returns:
+        `np.ndarray`: (F, F, 3) float32 RGB in [0, 255].
+    """
+    size, pixels = fine_target.shape[1::-1], pixels.astype(np.float32)
+    share = np.zeros(target.shape[:2], np.float32) if reference is None else agreement(pixels, reference)
+    if reference is not None:
+        lost, repainted = reference.filled - reference.rebuilt, reference.rebuilt - pixels
+        pixels = pixels + share[..., None] * (lost + _finer(repainted, DETAIL_SIGMA * len(pixels)))
+    fine = cv2.resize(pixels, size, interpolation=cv2.INTER_LANCZOS4)
+    if reference is not None and reference.fine is not None:
+        inside = _well_inside(reference.fine.coverage, FINE_INSET * size[0])
+        fine += (inside * cv2.resize(share, size))[..., None] * _beyond(reference.fine.pixels, target.shape[1::-1])
+    if skin is not None and size != target.shape[1::-1]:
+        texture = fine_target - cv2.resize(target.astype(np.float32), size, interpolation=cv2.INTER_LANCZOS4)
+        fine += cv2.resize(skin * (1 - share), size)[..., None] * texture
+    return np.clip(fine, 0, 255)
+
+
+def _finer(pixels: np.ndarray, sigma: float) -> np.ndarray:
+    """What a picture (S, S, C) has that a blur of `sigma` pixels takes away."""
+    return pixels - cv2.GaussianBlur(pixels, (0, 0), sigma)
+
+
+def _well_inside(coverage: np.ndarray, inset: float) -> np.ndarray:
+    """Coverage (F, F) without a border of `inset` pixels, where a picture ends and its detail would be its edge."""
+    width, ramp = 2 * round(inset) + 1, 2 * round(inset / 2) + 1
+    eroded = cv2.erode(coverage, np.ones((width, width)), borderType=cv2.BORDER_REPLICATE)
+    return cv2.blur(eroded, (ramp, ramp))
+
+
+def _beyond(fine: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """What a picture has beyond the resolution of `size` (width, height)."""
+    fine = _without_specks(fine.astype(np.float32))
+    coarse = cv2.resize(fine, size, interpolation=cv2.INTER_AREA)
+    return fine - cv2.resize(coarse, fine.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+
+
+def _without_specks(pixels: np.ndarray) -> np.ndarray:
+    """A drawing (F, F, 3) float32 without single pixels of another colour, where slivers of its mesh meet."""
+    median = cv2.medianBlur(np.clip(pixels, 0, 255).astype(np.uint8), 3)
+    is_speck = np.abs(pixels - median).max(axis=2, keepdims=True) > SPECK
+    return np.where(is_speck, median, pixels).astype(np.float32)
+
+
+def paste_back(
+    photo: np.ndarray, crop: np.ndarray, crop_mask: np.ndarray, matrix: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Warps a crop back onto the photo and blends it in by its mask; only the mask's own rectangle is computed.
+
+    Args:
+        photo (`np.ndarray`): (H, W, 3) uint8 RGB.
+        crop (`np.ndarray`): (S, S, 3) uint8 or float32 RGB in [0, 255], the repainted crop.
+        crop_mask (`np.ndarray`): (S, S) float in [0, 1], feathered; 1 = the crop, 0 = the photo.
+        matrix (`np.ndarray`): (2, 3), maps photo pixels to crop pixels.
+
+    Returns:
+        `tuple[np.ndarray, np.ndarray]`: The new photo (H, W, 3) uint8, and the mask (H, W) float32 on it. Where the
+        mask is 0 the photo is unchanged to the byte.
+    """
+    result, photo_mask = photo.copy(), np.zeros(photo.shape[:2], np.float32)
+    left, top, right, bottom = _mask_bounds(crop_mask, matrix, photo.shape[1], photo.shape[0])
+    if left >= right or top >= bottom:
+        return result, photo_mask
+    window = np.s_[top:bottom, left:right]
+    pixels, mask = _warp_to_window(crop, crop_mask, matrix, (left, top, right, bottom))
+    mask[mask < INVISIBLE] = 0
+    below = photo[window].astype(np.float32)
+    blended = below + mask[..., None] * (pixels - below)
+    result[window] = np.round(np.clip(blended, 0, 255)).astype(np.uint8)
+    photo_mask[window] = mask
+    return result, photo_mask
+
+
+def _to_lab(image: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
+
+
+def _weighted_statistics(values: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (3,) of pixels (H, W, 3) weighted by a mask (H, W)."""
+    weights = (mask / mask.sum())[..., None].astype(np.float64)
+    mean = (weights * values).sum((0, 1))
+    return mean, np.sqrt((weights * (values - mean) ** 2).sum((0, 1)))
+
+
+def _mask_bounds(crop_mask: np.ndarray, matrix: np.ndarray, width: int, height: int) -> tuple[int, int, int, int]:
+    """The rectangle (left, top, right, bottom) of the photo that holds every pixel with a mask value above 0."""
+    rows, columns = np.nonzero(crop_mask.any(1))[0], np.nonzero(crop_mask.any(0))[0]
+    if len(rows) == 0:
+        return 0, 0, 0, 0
+    margin = 2 + _filter_reach(matrix)
+    x, y = (columns[0] - margin, columns[-1] + margin), (rows[0] - margin, rows[-1] + margin)
+    corners = np.array([[x[0], y[0]], [x[1], y[0]], [x[0], y[1]], [x[1], y[1]]], np.float64)
+    on_photo = transform_points(corners, invert(matrix))
+    left, top = np.floor(on_photo.min(0)).astype(int)
+    right, bottom = np.ceil(on_photo.max(0)).astype(int) + 1
+    return max(left, 0), max(top, 0), min(right, width), min(bottom, height)
+
+
+def _filter_reach(matrix: np.ndarray) -> int:
+    """How far the filters of `uncrop` see, in crop pixels."""
+    return int(np.ceil(4 * max(1.0, np.sqrt(abs(np.linalg.det(matrix[:, :2]))))))
+
+
+def _warp_to_window(
+    crop: np.ndarray, crop_mask: np.ndarray, matrix: np.ndarray, window: tuple[int, int, int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Crop and mask seen in a rectangle of the photo: pixels (h, w, 3) float32 and mask (h, w) float32."""
+    left, top, right, bottom = window
+    border = 2 + _filter_reach(matrix)  # repeated edge pixels: without them black would mix into the crop's rim
+    shifted = np.asarray(matrix, np.float64).copy()
+    shifted[:, 2] += shifted[:, :2] @ (left, top) + border
+    crop = np.pad(crop.astype(np.float32), ((border, border), (border, border), (0, 0)), mode="edge")
+    crop_mask = np.pad(crop_mask.astype(np.float32), border)
+    pixels, mask = (uncrop(array, shifted, (right - left, bottom - top)) for array in (crop, crop_mask))
+    return np.clip(pixels, 0, 255), np.clip(mask, 0, 1)

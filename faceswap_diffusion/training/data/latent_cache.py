@@ -1,0 +1,172 @@
+# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
+# diffusers annotates its models too loosely for the checker.
+"""Samples encoded once for all epochs, in shards, by several processes."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jsonargparse import Namespace
+from safetensors.torch import save_file
+from tqdm.auto import tqdm
+
+from faceswap_diffusion.devices import default_device
+from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.training.arguments import REFERENCE, SAMPLE_ARGUMENTS
+from faceswap_diffusion.training.data.batches import Roles
+from faceswap_diffusion.training.data.dataset import PreparedFaces
+from faceswap_diffusion.training.data.latents import (
+    DESCRIPTION,
+    STORED,
+    missing_shards,
+    shard_path,
+)
+from faceswap_diffusion.training.engine.script import draw_samples, load_checkpoint
+from faceswap_diffusion.training.engine.sharding import begin_folder, whole_file, write_shards
+from faceswap_diffusion.training.engine.trainable import select_trainable
+from faceswap_diffusion.training.objectives.objective import ObjectiveSettings, SwapObjective
+
+BATCH_SIZE = 16
+"""Samples that are encoded at a time; on a CPU one by one, which takes a third of the time."""
+
+MAX_SHARD_BYTES = 256 * 2**20
+
+PLAIN = Roles(period=1, num_cross=0, num_own=0)
+SEEN = ("crop_size", "hidden_fill", "masked_latents", "identity_size", "mask_identity")
+"""Settings of a checkpoint that decide what its networks are shown."""
+
+
+def latent_settings(args: Namespace, pipeline: FaceSwapInpaintPipeline) -> dict[str, Any]:
+    """What decides, besides the faces, what is encoded: a run has to agree in all of it.
+
+    Args:
+        args (`Namespace`): See `arguments.add_sample_arguments`, and the seed.
+        pipeline (`FaceSwapInpaintPipeline`): The checkpoint.
+
+    Returns:
+        `dict[str, Any]`: JSON values by name; networks by first digits of a SHA-256.
+    """
+    config, extractor, conditioner = pipeline.config, pipeline.feature_extractor, pipeline.conditioner
+    shows_references = config["hidden_fill"] == "reference"
+    names = [name for name in SAMPLE_ARGUMENTS if shows_references or not name.startswith(REFERENCE)]
+    geometry = {"coefficients": conditioner.geometry_coefficients} if config["geometry_share"] else {}
+    return {
+        "seed": args.seed,
+        **{name: getattr(args, name) for name in names},
+        **{name: config[name] for name in SEEN},
+        "autoencoder": digest_of(pipeline.vae.state_dict(), pipeline.vae.config["scaling_factor"]),
+        "image_encoder": digest_of(pipeline.image_encoder.state_dict(), extractor.image_mean, extractor.image_std),
+        "recognizer": digest_of(conditioner.identity_encoder.state_dict(), conditioner.config["identity_network"]),
+        "geometry": digest_of(geometry),
+    }
+
+
+def digest_of(tensors: Mapping[str, torch.Tensor], *facts: Any) -> str:
+    """First digits of the SHA-256 over a network's tensors, and over what else says how it works."""
+    digest = hashlib.sha256(json.dumps(facts).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(np.ascontiguousarray(tensor.detach().float().cpu().numpy()).data)
+    return digest.hexdigest()[:16]
+
+
+def cache_latents(args: Namespace) -> int:
+    """Encodes samples, or what an earlier run that was stopped has left of them.
+
+    Args:
+        args (`Namespace`): See train/cache_latents.py.
+
+    Returns:
+        `int`: How many samples are in the folder.
+
+    Raises:
+        ValueError: If the folder was begun otherwise, or shards would be too large.
+    """
+    pipeline = load_checkpoint(args)
+    faces = PreparedFaces(args.train_data_dir, pipeline.config["crop_size"])
+    check_shard_size(args.shard_size, sample_bytes(pipeline))
+    description = {
+        **latent_settings(args, pipeline),
+        "faces": asdict(faces.summary),
+        "num_samples": args.num_samples,
+        "shard_size": args.shard_size,
+        "latent_size": pipeline.config["crop_size"] // pipeline.vae_scale_factor,
+    }
+    begin_folder(args.output_dir / DESCRIPTION, description, "arguments, faces and checkpoint")
+    missing = missing_shards(args.output_dir, args.num_samples, args.shard_size)
+    num_left = sum(len(samples_of_shard(args, number)) for number in missing)
+    with tqdm(total=args.num_samples, initial=args.num_samples - num_left, desc="encoding", unit="sample") as progress:
+        for number in write_shards(LatentShardWriter, (args,), missing, args.num_workers):
+            progress.update(len(samples_of_shard(args, number)))
+    return args.num_samples
+
+
+def sample_bytes(pipeline: FaceSwapInpaintPipeline) -> int:
+    """What a sample takes in a shard."""
+    conditioner, side = pipeline.conditioner, pipeline.config["crop_size"] // pipeline.vae_scale_factor
+    channels, clip_embed_dim = pipeline.vae.config["latent_channels"], conditioner.config["clip_embed_dim"]
+    sizes = {
+        "latents": channels * side**2, "masked": channels * side**2, "mask": side**2,
+        "identity_embeds": conditioner.identity_dim, "source_clip_embeds": clip_embed_dim,
+        "target_clip_embeds": clip_embed_dim, "landmarks": 2 * conditioner.config["num_landmarks"],
+    }  # fmt: skip
+    return sum(size * STORED[name].itemsize for name, size in sizes.items())
+
+
+def check_shard_size(shard_size: int, bytes_each: int) -> None:
+    """Refuses shards that are larger than `MAX_SHARD_BYTES`.
+
+    Raises:
+        ValueError: Naming the largest number that works.
+    """
+    if shard_size * bytes_each > MAX_SHARD_BYTES:
+        raise ValueError(
+            f"--shard_size {shard_size} makes files of {shard_size * bytes_each / 2**20:.0f} MB: take "
+            f"{MAX_SHARD_BYTES // bytes_each} at most"
+        )
+
+
+def samples_of_shard(args: Namespace, number: int) -> range:
+    """Which samples belong to a shard."""
+    return range(args.num_samples)[number * args.shard_size : (number + 1) * args.shard_size]
+
+
+class LatentShardWriter:
+    """Writes shard after shard.
+
+    Args:
+        args (`Namespace`): See `cache_latents`.
+    """
+
+    def __init__(self, args: Namespace):
+        self.args, self.device = args, default_device()
+        pipeline = load_checkpoint(args)
+        faces = PreparedFaces(args.train_data_dir, pipeline.config["crop_size"])
+        self.samples = draw_samples(args, pipeline, faces, PLAIN, batch_size=1)
+        select_trainable(pipeline, "full")
+        for network in (pipeline.vae, pipeline.image_encoder, pipeline.conditioner):
+            network.to(self.device, memory_format=torch.channels_last)
+        self.batch_size = 1 if self.device == "cpu" else BATCH_SIZE
+        self.objective = SwapObjective(pipeline, ObjectiveSettings(args.seed), PLAIN, faces.identity_network)
+
+    def write(self, number: int) -> int:
+        """Encodes the samples of a shard and writes it; returns its number."""
+        numbers = samples_of_shard(self.args, number)
+        starts = range(0, len(numbers), self.batch_size)
+        parts = [self.encode(numbers[start : start + self.batch_size]) for start in starts]
+        shard = {name: torch.cat([part[name] for part in parts]) for name in STORED}
+        with whole_file(shard_path(Path(self.args.output_dir), number)) as path:
+            save_file(shard, path)
+        return number
+
+    @torch.no_grad()
+    def encode(self, numbers: Sequence[int]) -> dict[str, torch.Tensor]:
+        """Encodes samples, as the loss does it."""
+        batch = self.samples.collate([self.samples[number] for number in numbers]).to(self.device)
+        encoded, _ = self.objective.encode(batch)
+        return {name: getattr(encoded, name).to("cpu", dtype).contiguous() for name, dtype in STORED.items()}

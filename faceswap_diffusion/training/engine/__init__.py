@@ -1,0 +1,1 @@
+"""How any network is trained: steps, states, resuming, sharding, validation, history."""

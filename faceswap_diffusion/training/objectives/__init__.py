@@ -1,0 +1,1 @@
+"""What networks are trained for: the swap's objective, its losses, discriminator and distillation."""

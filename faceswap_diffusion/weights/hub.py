@@ -1,0 +1,257 @@
+"""What a Hub repository of ours carries beside the weights, and how it is uploaded.
+
+Diffusers refuses a Hub id whose `model_index.json` names a component class of a third-party package, unless a file
+`conditioner/faceswap_diffusion.py` lies in the repository; `pipeline.py` serves `DiffusionPipeline.from_pretrained`
+with `custom_pipeline`. Both only re-export the installed package. The folder `pipelines/faceswap_inpaint` shows them.
+"""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.utils import logging
+from huggingface_hub import create_repo, upload_folder
+
+from faceswap_diffusion.weights.folders import (
+    EMBEDDED_CHECKPOINT,
+    checkpoint_folder,
+    folder_variant,
+    load_networks,
+    read_components,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+logger = logging.get_logger(__name__)
+
+HUB_ARGUMENTS = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder")
+LEFT_TO_DIFFUSERS = (
+    "device_map", "quantization_config", "max_memory", "offload_folder", "offload_state_dict", "low_cpu_mem_usage",
+    "use_flashpack", "disable_mmap",
+)  # fmt: skip
+"""Arguments of `from_pretrained` that diffusers follows for networks which it loads itself, and for no others."""
+
+CARD_TAGS = ("face-swap", "inpainting")
+
+CONSENT = """Swap faces only of people who agreed to it, and leave in place the metadata that says a picture was made \
+with AI.
+"""
+
+
+def swap_example(checkpoint: str) -> str:
+    """What a model card shows first: from photo to photo, in Markdown.
+
+    Args:
+        checkpoint (`str`): Hub id or folder.
+    """
+    return f"""```py
+from faceswap_diffusion import FaceSwapper
+
+FaceSwapper.from_pretrained("{checkpoint}").swap("source.jpg", "target.jpg").save("swapped.png")
+```
+"""
+
+
+HUB_FILES = {
+    "pipeline.py": '''"""The pipeline, for `custom_pipeline`; it needs `pip install faceswap-diffusion`."""
+
+from faceswap_diffusion import FaceSwapInpaintPipeline  # noqa: F401
+''',
+    "conditioner/faceswap_diffusion.py": '''"""The conditioner; it needs `pip install faceswap-diffusion`."""
+
+from faceswap_diffusion import FaceConditioner  # noqa: F401
+''',
+    "README.md": f"""---
+library_name: diffusers
+pipeline_tag: image-to-image
+tags:
+- {CARD_TAGS[0]}
+- {CARD_TAGS[1]}
+---
+
+# Face swapping by diffusion
+
+A pipeline for the package `faceswap-diffusion`: it repaints the face of an aligned crop with the identity of a source.
+
+```py
+from faceswap_diffusion import FaceSwapInpaintPipeline
+
+pipe = FaceSwapInpaintPipeline.from_pretrained("owner/name")
+```
+
+From photo to photo:
+
+{swap_example("owner/name")}
+{CONSENT}""",
+}
+
+
+def write_hub_files(folder: str | os.PathLike) -> None:
+    """Writes into a saved pipeline what makes it loadable as a Hub repository; a model card that is there stays.
+
+    Args:
+        folder (`str` or `os.PathLike`): Where `save_pretrained` wrote to.
+    """
+    for name, text in HUB_FILES.items():
+        path = Path(folder, name)
+        if path.parent.is_dir() and not (name == "README.md" and path.exists()):
+            path.write_text(text, encoding="utf-8")
+
+
+def remove_origins(folder: str | os.PathLike) -> None:
+    """Removes from a saved pipeline's configurations where its parts were loaded from, which is nobody's business.
+
+    Args:
+        folder (`str` or `os.PathLike`): Where `save_pretrained` wrote to.
+    """
+    for path in Path(folder).rglob("*.json"):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if config.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def push_folder(
+    folder: str | os.PathLike,
+    repo_id: str,
+    private: bool | None = None,
+    token: str | None = None,
+    commit_message: str = "Upload FaceSwapInpaintPipeline",
+    create_pr: bool = False,
+) -> str:
+    """Uploads a folder, making the repository if there is none.
+
+    Args:
+        folder (`str` or `os.PathLike`): What to upload.
+        repo_id (`str`): `name` or `organisation/name`.
+        private (`bool`, *optional*): Whether a new repository is private; the organisation's default if left out.
+        token (`str`, *optional*): Access token; the stored one if left out.
+        commit_message (`str`): Of the commit.
+        create_pr (`bool`): Whether to open a pull request instead of committing.
+
+    Returns:
+        `str`: URL of the commit.
+    """
+    repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
+    commit = upload_folder(
+        repo_id=repo_id, folder_path=Path(folder), token=token, commit_message=commit_message, create_pr=create_pr
+    )
+    return commit.commit_url
+
+
+def _pop_dtype(arguments: dict[str, Any]) -> torch.dtype | dict[str, torch.dtype]:
+    """Takes the precision out of the arguments of `from_pretrained`, float32 if there is none."""
+    old_name = arguments.pop("torch_dtype", None)
+    dtype = arguments.pop("dtype", None)
+    return (old_name if dtype is None else dtype) or torch.float32
+
+
+def _loaded_here(folder: Path, arguments: dict[str, Any]) -> list[str]:
+    """Which components are not for diffusers to load: those that its own options do not concern."""
+    names = [name for name in read_components(folder) if name not in arguments]
+    is_placed = any(arguments.get(name) is not None for name in LEFT_TO_DIFFUSERS)
+    return [name for name in names if name == "conditioner" or not is_placed]
+
+
+class HubPipeline(DiffusionPipeline):
+    """A pipeline with a `FaceConditioner`, saved and loaded as safetensors, from a Hub id without a trust flag."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike | None = None, **kwargs: Any) -> "Self":
+        """Loads a pipeline from a folder or a Hub id, from safetensors alone, and every weight from the checkpoint.
+
+        Loading the networks here, by name, is what makes a trust flag unnecessary: diffusers would import
+        `FaceConditioner` from a file in the repository.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`, *optional*): Folder or Hub id; the small checkpoint
+                inside the package if left out.
+            kwargs: As for [`DiffusionPipeline.from_pretrained`], and `subfolder`. Without `dtype` all networks are
+                in float32; without `variant` they come from plain files, or where there are none from the only
+                variant.
+
+        Raises:
+            ValueError: If weights are missing, are too many or do not fit, or there are only pickled ones.
+        """
+        if kwargs.setdefault("use_safetensors", True) is not True:
+            raise ValueError("use_safetensors has to be True: pickled weights are not read")
+        name = str(pretrained_model_name_or_path or EMBEDDED_CHECKPOINT)
+        dtype = _pop_dtype(kwargs)
+        hub = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
+        try:
+            folder = checkpoint_folder(name, variant=kwargs.get("variant"), **hub)
+            kwargs["variant"] = folder_variant(folder, kwargs.get("variant"))
+            networks = load_networks(folder, _loaded_here(folder, kwargs), dtype, kwargs["variant"])
+        except ValueError as error:
+            raise ValueError(f"no pipeline with safetensors at {name}: {error}") from error
+        if "conditioner" in networks and kwargs.get("device_map") not in (None, "balanced"):
+            networks["conditioner"].to(kwargs["device_map"])
+        cls._mend_networks(networks, cls.load_config(folder))
+        try:
+            pipeline = super().from_pretrained(folder, dtype=dtype, **networks, **kwargs)
+        except OSError as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"no pipeline with safetensors at {name}: {reason}") from error
+        pipeline.register_to_config(_name_or_path=name)
+        return pipeline
+
+    @classmethod
+    def _mend_networks(cls, networks: dict[str, Any], config: Any) -> None:
+        """Brings what networks of older checkpoints say otherwise in line; a pipeline with such has its own."""
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        safe_serialization: bool = True,
+        push_to_hub: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Saves in Diffusers' layout, as safetensors, with the files that a Hub repository needs (see `hub`).
+
+        Args:
+            save_directory (`str` or `os.PathLike`): Folder, made if there is none.
+            safe_serialization (`bool`): Has to be `True`; anything else is warned of.
+            push_to_hub (`bool`): Not taken: call `push_to_hub`.
+            kwargs: `variant` and `max_shard_size`, as for [`DiffusionPipeline.save_pretrained`].
+
+        Raises:
+            ValueError: If a network holds a LoRA, with which its folder would fit no class.
+        """
+        if push_to_hub:
+            raise ValueError("save_pretrained does not upload: call push_to_hub(repo_id)")
+        self._refuse_adapters()
+        if not safe_serialization:
+            logger.warning("safe_serialization=False is not followed: weights are saved as safetensors only.")
+        super().save_pretrained(save_directory, **kwargs)
+        remove_origins(save_directory)
+        write_hub_files(save_directory)
+
+    def _refuse_adapters(self) -> None:
+        adapted = [name for name, part in self.components.items() if getattr(part, "peft_config", None)]
+        if adapted:
+            raise ValueError(
+                f"the {adapted[0]} holds a LoRA, with which its folder could not be loaded: call unload_lora_weights "
+                "first to save the checkpoint without it, or fuse_lora and unload_lora_weights to save both in one"
+            )
+
+    def push_to_hub(self, repo_id: str, variant: str | None = None, **kwargs: Any) -> str:
+        """Saves the pipeline and uploads it, so that `from_pretrained(repo_id)` needs no trust flag.
+
+        Args:
+            repo_id (`str`): `name` or `organisation/name`.
+            variant (`str`, *optional*): Goes into the names of the weight files, as `"fp16"`.
+            kwargs: `private`, `token`, `commit_message` and `create_pr`, see `hub.push_folder`.
+
+        Returns:
+            `str`: URL of the commit.
+
+        Raises:
+            ValueError: If a network holds a LoRA, see `save_pretrained`.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, variant=variant)
+            return push_folder(folder, repo_id, **kwargs)

@@ -1,0 +1,102 @@
+"""Swaps of faces with something in front of them: it stays."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from faceswap_diffusion.masks.bisenet import BiSeNet
+from faceswap_diffusion.masks.occlusion import CHECKPOINT, load_occlusion_network
+from faceswap_diffusion.masks.parsing import LABELS
+from faceswap_diffusion.photos.loading import load_photo
+from faceswap_diffusion.pipelines.loading import load_occlusion
+from faceswap_diffusion.swapping.swapper import AlignedFace, FaceSwapper, SwapResult
+from tests.tiny import tiny_pipeline
+
+IMAGES = Path(__file__).parents[2] / "examples" / "images"
+WOMAN, SELFIE = IMAGES / "p001_portrait.jpg", IMAGES / "p010_selfie.jpg"
+
+
+@pytest.fixture(scope="module")
+def swapper() -> FaceSwapper:
+    return FaceSwapper(tiny_pipeline(crop_size=128, hidden_fill="reference"), name="tiny")
+
+
+@pytest.fixture(scope="module")
+def blind(swapper: FaceSwapper) -> FaceSwapper:
+    return FaceSwapper(swapper.pipeline, swapper.analyzer, "tiny", occlusion="off")
+
+
+def barred(swapper: FaceSwapper, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """A photo with a bar across the mouth, and the inner part of the bar (H, W) bool."""
+    rgb = load_photo(path).rgb
+    (face,) = swapper.analyzer.analyze(rgb)
+    start, end = (np.round(face.landmarks[point]).astype(int).tolist() for point in (58, 288))
+    width = round(0.1 * np.ptp(face.landmarks[:, 1]))
+    bar, core = (cv2.line(np.zeros(rgb.shape[:2], np.uint8), start, end, 1, line) > 0 for line in (width, width // 2))
+    return np.where(bar[..., None], np.uint8([30, 60, 140]), rgb), core
+
+
+def aligned(swapper: FaceSwapper, rgb: np.ndarray) -> AlignedFace:
+    (face,) = swapper.analyzer.analyze(rgb)
+    return swapper.align(rgb, face)
+
+
+def test_a_bar_before_the_target_stays(swapper: FaceSwapper, blind: FaceSwapper):
+    target, core = barred(swapper, SELFIE)
+
+    def changed(result: SwapResult) -> np.ndarray:
+        return np.abs(np.asarray(result.image).astype(int) - target).max(axis=2)[core] > 4
+
+    left = swapper.swap(WOMAN, target)
+    assert changed(left).mean() <= 0.03
+    assert 0.03 < left.covered[0] < 0.4
+    painted = blind.swap(WOMAN, target)
+    assert changed(painted).mean() > 0.5
+    assert painted.covered == [0.0]
+
+
+def test_a_bare_face_is_swapped_as_if_nobody_had_looked(swapper: FaceSwapper, blind: FaceSwapper):
+    looked, unseen = swapper.swap(WOMAN, SELFIE), blind.swap(WOMAN, SELFIE)
+    assert looked.covered[0] <= 0.04
+    masks = [np.asarray(result.mask).astype(float) / 255 for result in (looked, unseen)]
+    assert np.abs(masks[0] - masks[1]).sum() < 0.06 * masks[1].sum()
+
+
+def test_hair_in_front_is_no_obstacle_where_hair_is_repainted(swapper: FaceSwapper):
+    face = aligned(swapper, load_photo(WOMAN).rgb)
+    face = replace(face, covered=np.full(face.labels.shape, 0.75, np.float32))
+    hair = face.labels == LABELS.index("hair")
+    assert hair.any()
+    assert (face.free("face") == 0.25).all()
+    assert (face.free("head")[hair] == 1).all()
+    assert (face.free("head")[~hair] == 0.25).all()
+
+
+def test_a_mask_of_the_users_is_taken_as_it_is(swapper: FaceSwapper):
+    target, core = barred(swapper, SELFIE)
+    result = swapper.swap(WOMAN, target, mask_image=np.ones(target.shape[:2], np.float32))
+    assert result.covered == [0.0]
+    assert (np.asarray(result.mask)[core] > 200).all()
+
+
+def test_a_checkpoint_with_its_own_parser_keeps_its_own_masks(swapper: FaceSwapper):
+    parser = BiSeNet().eval()
+    assert FaceSwapper(swapper.pipeline, swapper.analyzer, parser=parser).occlusion is None
+    network = load_occlusion_network()
+    assert FaceSwapper(swapper.pipeline, swapper.analyzer, parser=parser, occlusion=network).occlusion is network
+
+
+def test_networks_are_had_by_name_or_folder():
+    assert load_occlusion() is load_occlusion_network()
+    assert load_occlusion("off") is None
+    loaded = load_occlusion(CHECKPOINT)
+    assert loaded is not None
+    assert loaded is not load_occlusion_network()
+    for name, value in load_occlusion_network().state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value)
+    with pytest.raises(ValueError, match="'auto', 'off', or the folder"):
+        load_occlusion("nowhere")
