@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from diffusers.models.attention import BasicTransformerBlock
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -18,6 +17,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.pipelines.latents import channel_count, spatial_factor
 from faceswap_diffusion.training.engine.trainable import trained_parameters
 
 FLOAT32 = 4
@@ -132,9 +132,9 @@ def count_activations(pipeline: FaceSwapInpaintPipeline) -> ActivationCounts:
     """
     with FakeTensorMode():
         unet = UNet2DConditionModel.from_config(pipeline.unet.config).train()
-        vae = AutoencoderKL.from_config(pipeline.vae.config).requires_grad_(False).eval()
-        side = pipeline.config["crop_size"] // 2 ** (len(vae.config["block_out_channels"]) - 1)
-        latents = torch.zeros(1, vae.config["latent_channels"], side, side, requires_grad=True)
+        vae = type(pipeline.vae).from_config(pipeline.vae.config).requires_grad_(False).eval()
+        side = pipeline.config["crop_size"] // spatial_factor(vae)
+        latents = torch.zeros(1, channel_count(vae), side, side, requires_grad=True)
         unet_input = torch.zeros(1, unet.config["in_channels"], side, side)
         tokens = pipeline.conditioner.num_tokens
         context = torch.zeros(1, tokens, unet.config["cross_attention_dim"], requires_grad=True)
