@@ -150,7 +150,7 @@ def test_a_second_run_changes_nothing_and_shards_that_are_missing_are_written_an
     (tmp_path / "some").mkdir()
     for name in ("latents.json", "latents-00002.safetensors"):
         (tmp_path / "some" / name).write_bytes(before[name])
-    (tmp_path / "some" / "latents-00001.safetensors.unfinished-7").write_text("half")
+    (tmp_path / "some" / ".unfinished-7").write_text("half")
     with pytest.raises(
         ValueError, match=r"lacks 2 shard\(s\), the first is latents-00000.safetensors: run cache_latents"
     ):

@@ -11,7 +11,6 @@ import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.utils.dataclasses import get_module_class_from_name
 from accelerate.utils.launch import (
-    prepare_deepspeed_cmd_env,
     prepare_multi_gpu_env,
     prepare_simple_launcher_cmd_env,
 )
@@ -32,7 +31,6 @@ ROOT = Path(__file__).parents[2]
         ("gpu_8", "MULTI_GPU", 1, 8),
         ("gpu_2x8", "MULTI_GPU", 2, 16),
         ("fsdp", "FSDP", 1, 8),
-        ("zero_2", "DEEPSPEED", 1, 8),
     ],
 )
 def test_a_file_starts_as_many_processes_as_its_name_says(name, distributed_type, machines, processes):
@@ -48,7 +46,7 @@ def test_a_file_starts_as_many_processes_as_its_name_says(name, distributed_type
 def test_every_file_is_tested_and_named_in_the_page():
     page = (ROOT / "train" / "README.md").read_text()
     for path in CONFIGS.iterdir():
-        assert path.stem in {"gpu_1", "gpu_8", "gpu_2x8", "fsdp", "zero_2"}
+        assert path.stem in {"gpu_1", "gpu_8", "gpu_2x8", "fsdp"}
         assert f"configs/{path.name}" in page
 
 
@@ -107,12 +105,8 @@ def test_fsdp_gets_its_second_version_and_the_units_of_the_objective():
     assert ignored == [objective.conditioner.identity_encoder]
 
 
-def test_zero_2_divides_gradients_and_optimizer_and_nothing_goes_to_the_cpu():
-    _, environment = prepare_deepspeed_cmd_env(launched("zero_2"))
-    assert environment["ACCELERATE_USE_DEEPSPEED"] == "true"
-    assert environment["ACCELERATE_DEEPSPEED_ZERO_STAGE"] == "2"
-    assert environment["ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE"] == "none"
-    assert "ACCELERATE_GRADIENT_CLIPPING" not in environment, "the script's --max_grad_norm decides"
+def test_fsdp_without_resharding_is_a_flag():
+    assert fsdp_environment("--fsdp_reshard_after_forward", "false")["FSDP_RESHARD_AFTER_FORWARD"] == "false"
 
 
 @pytest.mark.slow

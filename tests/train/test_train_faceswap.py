@@ -25,11 +25,10 @@ from faceswap_diffusion.provenance.save import read_provenance
 from faceswap_diffusion.training.arguments import FAULTS, REFERENCE
 from faceswap_diffusion.training.data.batches import Roles, SampleSettings
 from faceswap_diffusion.training.data.references import ReferenceFaults
-from faceswap_diffusion.training.engine.run import check_zero_2
 from faceswap_diffusion.training.engine.script import settings_of
 from faceswap_diffusion.training.engine.states import saved_steps
 from tests.tiny import tiny_pipeline, tiny_vae
-from tests.train.launching import fsdp_environment, without_deepspeed, zero_2_environment
+from tests.train.launching import fsdp_environment
 from tests.train.scripts import ROOT, TRAIN, load_script, run, start, two_processes
 
 DIVIDED_ON_CPU = str(ROOT / "tests" / "train" / "divided_on_cpu.py")
@@ -303,44 +302,26 @@ def start_with_fsdp(arguments: list[str]) -> subprocess.Popen:
     return start("train_faceswap", arguments, *two_processes(), DIVIDED_ON_CPU, **fsdp_environment())
 
 
-def start_with_zero_2(arguments: list[str]) -> subprocess.Popen:
-    """The script in two processes among which the optimiser is divided."""
-    return start("train_faceswap", arguments, *two_processes(), DIVIDED_ON_CPU, **zero_2_environment())
-
-
-divided = pytest.mark.parametrize(
-    "start_divided",
-    [
-        pytest.param(start_with_fsdp, id="fsdp"),
-        pytest.param(start_with_zero_2, id="zero_2", marks=without_deepspeed),
-    ],
-)
-
-
 @pytest.mark.slow
-@divided
-def test_two_processes_that_divide_the_model_train_like_one(arguments, tmp_path, start_divided):
+def test_two_processes_that_divide_the_model_train_like_one(arguments, tmp_path):
     """A LoRA, which is gathered, written and fused; its checkpoint, too, is that of one process."""
     more = ["--cross_share", 0.5, "--own_share", 0.5, "--learning_rate", 1e-4, "--adversarial_weight", 0]
     more += ["--train", "lora", "--lora_rank", 2]
     run(training, arguments(tmp_path / "one", *more))
-    process = start_divided(arguments(tmp_path / "two", *more, "--train_batch_size", 2))
+    process = start_with_fsdp(arguments(tmp_path / "two", *more, "--train_batch_size", 2))
     output, _ = process.communicate()
     assert process.returncode == 0, output
     compare_runs(tmp_path / "one", tmp_path / "two")
 
 
 @pytest.mark.slow
-@divided
-def test_a_divided_run_goes_on_from_its_own_states_in_one_process_and_from_those_of_one(
-    arguments, tmp_path, start_divided
-):
+def test_a_divided_run_goes_on_from_its_own_states_in_one_process_and_from_those_of_one(arguments, tmp_path):
     """From an earlier state: those after it are taken away."""
     more = ["--cross_share", 0.5, "--own_share", 0.5, "--learning_rate", 1e-4, "--adversarial_weight", 0]
     more += ["--checkpoints_total_limit", 4]
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     run(training, arguments(whole, *more))
-    output, _ = start_divided(arguments(stopped, *more, "--train_batch_size", 2)).communicate()
+    output, _ = start_with_fsdp(arguments(stopped, *more, "--train_batch_size", 2)).communicate()
     for in_one_process, from_step in ((False, 2), (True, 2), (False, 3)):
         assert saved_steps(stopped / "states") == [1, 2, 3, 4], output
         for step in range(from_step + 1, 5):
@@ -349,17 +330,11 @@ def test_a_divided_run_goes_on_from_its_own_states_in_one_process_and_from_those
         if in_one_process:
             run(training, arguments(stopped, *more))
         else:
-            process = start_divided(arguments(stopped, *more, "--train_batch_size", 2))
+            process = start_with_fsdp(arguments(stopped, *more, "--train_batch_size", 2))
             output, _ = process.communicate()
             assert process.returncode == 0, output
         compare_runs(whole, stopped)
         compare_states(whole / "states" / "step_000004", stopped / "states" / "step_000004")
-
-
-@pytest.mark.parametrize("more", [["--mixed_precision", "fp16"], ["--use_8bit_adam"]])
-def test_what_zero_2_cannot_do_is_an_error(arguments, tmp_path, more):
-    with pytest.raises(ValueError, match=f"{' '.join(more)} does not go with ZeRO-2"):
-        check_zero_2(training.swap_parser().parse_args(arguments(tmp_path, *more)))
 
 
 def compare_states(first: Path, second: Path) -> None:
@@ -374,15 +349,12 @@ def compare_states(first: Path, second: Path) -> None:
 
 
 @pytest.mark.slow
-@divided
-def test_a_divided_model_in_16_bits_moves_weights_where_one_process_moves_them(
-    arguments, checkpoint, tmp_path, start_divided
-):
+def test_a_divided_model_in_16_bits_moves_weights_where_one_process_moves_them(arguments, checkpoint, tmp_path):
     """Rolled out samples pass through the UNet without gradients first, of which autocast must remember nothing."""
     more = ["--cross_share", 0.5, "--own_share", 0.5, "--mixed_precision", "bf16", "--ema_decay", 0]
     more += ["--adversarial_weight", 0, "--learning_rate", 1e-3]
     run(training, arguments(tmp_path / "one", *more))
-    process = start_divided(arguments(tmp_path / "two", *more, "--train_batch_size", 2))
+    process = start_with_fsdp(arguments(tmp_path / "two", *more, "--train_batch_size", 2))
     output, _ = process.communicate()
     assert process.returncode == 0, output
     before = load_file(checkpoint / "unet" / "diffusion_pytorch_model.safetensors")

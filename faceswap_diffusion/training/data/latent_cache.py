@@ -28,9 +28,10 @@ from faceswap_diffusion.training.data.latents import (
     shard_path,
 )
 from faceswap_diffusion.training.engine.script import draw_samples, load_checkpoint
-from faceswap_diffusion.training.engine.sharding import begin_folder, whole_file, write_shards
+from faceswap_diffusion.training.engine.sharding import begin_folder, write_shards
 from faceswap_diffusion.training.engine.trainable import select_trainable
 from faceswap_diffusion.training.objectives.objective import ObjectiveSettings, SwapObjective
+from faceswap_diffusion.writing import whole_file
 
 BATCH_SIZE = 16
 """Samples that are encoded at a time; on a CPU one by one, which takes a third of the time."""

@@ -78,8 +78,7 @@ def count_memory(
         counts (`ParameterCounts`): See there.
         strategy (`str`): `"one"` GPU; `"ddp"`: each holds everything, and the buckets that gradients are exchanged in;
             `"fsdp"`: all but the frozen networks is divided, two units are gathered at a time, and the gradients of
-            one (arXiv 2304.11277, section 3); `"zero_2"`: gradients, moments and the copy of the weights that is
-            optimised are divided (arXiv 1910.02054, section 5); DeepSpeed's own buckets come on top.
+            one (arXiv 2304.11277, section 3).
         num_gpus (`int`): Among which is divided.
         use_8bit_adam (`bool`): Moments of 8 bits.
 
@@ -98,11 +97,8 @@ def count_memory(
         parts = {"weights": weights, "gradients": trained, "optimizer": moments, "ema": trained}
         parts = {name: size // num_gpus for name, size in parts.items()}
         parts["exchange"] = 3 * FLOAT32 * counts.largest_unit
-    elif strategy == "zero_2":
-        divided = {"gradients": trained // num_gpus, "optimizer": (moments + trained) // num_gpus}
-        parts = {"weights": weights, **divided, "ema": trained, "exchange": 0}
     else:
-        raise ValueError(f"got strategy {strategy!r}; choose one of one, ddp, fsdp, zero_2")
+        raise ValueError(f"got strategy {strategy!r}; choose one of one, ddp, fsdp")
     parts["weights"] += FLOAT32 * counts.frozen
     return parts
 

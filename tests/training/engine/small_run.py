@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState, GradientState, PartialState
-from accelerate.utils import DistributedType
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import nn
@@ -26,7 +25,6 @@ from torch.distributed.fsdp import fully_shard
 from faceswap_diffusion.training.engine.interruption import StopSignal
 from faceswap_diffusion.training.engine.states import StateNotSavedError, TrainingParts, load_state, save_state
 from faceswap_diffusion.training.objectives.discriminator import PatchDiscriminator
-from tests.train.divided_on_cpu import allow_dividing_on_cpu
 
 ROOT = Path(__file__).parents[3]
 GLOBAL_BATCH = 4
@@ -52,11 +50,7 @@ def fresh_accelerator() -> Accelerator:
         state._reset_state()
     PartialState._reset_state()
     # The discriminator has no gradients in the first steps.
-    accelerator = Accelerator(cpu=True, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
-    if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        settings = accelerator.state.deepspeed_plugin.deepspeed_config
-        settings["train_micro_batch_size_per_gpu"] = GLOBAL_BATCH // accelerator.num_processes
-    return accelerator
+    return Accelerator(cpu=True, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
 
 
 class SmallModel(nn.Module):
@@ -78,9 +72,8 @@ class SmallModel(nn.Module):
 def build_parts(accelerator: Accelerator, sharded: bool = False, **settings: Any) -> TrainingParts:
     torch.manual_seed(0)
     model = SmallModel()
-    if sharded or accelerator.distributed_type == DistributedType.DEEPSPEED:  # take no other memory format
-        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     if sharded:
+        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload] - FSDP takes no other
         fully_shard(model)
     groups = [
         {"params": list(model.painter.parameters()), "lr": 1e-2, "betas": (0.9, 0.99)},
@@ -114,7 +107,6 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("steps", type=int)
     parser.add_argument("--sharded", action="store_true")
-    parser.add_argument("--zero_2", action="store_true")
     parser.add_argument("--file_size", type=int, help="bytes that a file may have at most")
     parser.add_argument("--pause", type=float, default=0.0, help="seconds that a step takes longer")
     args = parser.parse_args()
@@ -122,8 +114,6 @@ def main() -> None:
     if args.file_size:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (args.file_size, args.file_size))
-    if args.zero_2:
-        allow_dividing_on_cpu()
     accelerator = fresh_accelerator()
     parts = build_parts(accelerator, args.sharded)
     try:
