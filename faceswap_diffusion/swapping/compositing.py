@@ -22,7 +22,7 @@ CONTRAST_RANGE = (0.75, 1.33)
 LIGHT_RANGE = (0.75, 1.33)
 """Limits of the factor that brings a swap's shading to the target's: more would be no light."""
 
-LIGHT_SIGMA = 0.04
+LIGHT_SIGMA = 0.03
 """How softly that factor ends beyond the mesh, as a share of the crop's side."""
 
 SURROUNDINGS_SIGMA = 0.02
@@ -121,7 +121,10 @@ def continue_surroundings(pixels: np.ndarray, target: np.ndarray, mask: np.ndarr
 def match_light(
     pixels: np.ndarray, target: np.ndarray, landmarks: np.ndarray, depth: np.ndarray, skin: np.ndarray
 ) -> np.ndarray:
-    """Shades a repainted crop as the target is shaded: the ratio of the two lights, by the mesh's normals.
+    """Shades a repainted crop as the target is shaded: by the ratio of the two lights' shading of the mesh.
+
+    Both lights are fitted to the pixels, with a penalty; so what is the person's own, such as a darker chin, is changed
+    less than all of what differs.
 
     Args:
         pixels (`np.ndarray`): (S, S, 3) float32 RGB in [0, 255], the repainted crop.
@@ -141,7 +144,7 @@ def match_light(
     factor = np.clip(shading(wanted, normals) / shading(given, normals), *LIGHT_RANGE)
     seen = rasterize(landmarks, surface.triangles, (size, size), depth)
     drawn = interpolate(seen, landmarks, surface.triangles, np.log(factor)[:, None])
-    spread = blur_known(drawn, (seen != NOTHING).astype(np.float32), LIGHT_SIGMA * size, doubt=0.05)
+    spread = blur_known(drawn, (seen != NOTHING).astype(np.float32), LIGHT_SIGMA * size, doubt=0.005)
     return scale_lightness(pixels, np.exp(cv2.resize(spread, (size, size), interpolation=cv2.INTER_LINEAR)))
 
 
