@@ -123,8 +123,8 @@ def match_light(
 ) -> np.ndarray:
     """Shades a repainted crop as the target is shaded: by the ratio of the two lights' shading of the mesh.
 
-    Both lights are fitted to the pixels, with a penalty; so what is the person's own, such as a darker chin, is changed
-    less than all of what differs.
+    Both lights are fitted to the pixels, with a penalty, so that a part of what differs stays: a darker chin may be
+    the person's own.
 
     Args:
         pixels (`np.ndarray`): (S, S, 3) float32 RGB in [0, 255], the repainted crop.
