@@ -9,7 +9,6 @@ import pytest
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
-from tests.training.engine.small_run import build_parts, fresh_accelerator, start, take_step
 
 from faceswap_diffusion.training.engine.states import (
     StateNotSavedError,
@@ -18,6 +17,7 @@ from faceswap_diffusion.training.engine.states import (
     save_state,
     saved_steps,
 )
+from tests.training.engine.small_run import build_parts, fresh_accelerator, start, take_step
 
 FILES = ("model.safetensors", "optimizer.safetensors", "ema.safetensors", "state.json")
 
