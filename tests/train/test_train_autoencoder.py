@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from safetensors.torch import load_file
 
 from faceswap_diffusion.metrics.lpips import LPIPS
@@ -14,6 +15,7 @@ from faceswap_diffusion.training.data.windows import recolor
 from faceswap_diffusion.training.engine.states import saved_steps
 from faceswap_diffusion.training.objectives.losses import reconstruction_loss
 from tests.metrics.test_lpips import weights
+from tests.tiny import tiny_autoencoder
 from tests.train.scripts import load_script, run, start, two_processes
 
 WEIGHTS = "vae/diffusion_pytorch_model.safetensors"
@@ -77,6 +79,16 @@ def test_the_second_stage_sharpens_the_decoder_and_leaves_the_latents_alone(auto
     for name, value in before.named_parameters():
         decodes = name.startswith(("decoder.", "post_quant_conv."))
         assert torch.equal(value, after_state[name]) != decodes, name
+
+
+def test_the_decoder_of_another_kind_of_autoencoder_is_sharpened_too(prepared_faces, tmp_path):
+    before = tiny_autoencoder("AutoencoderTiny")
+    before.save_pretrained(tmp_path / "tiny")
+    more = ["--pretrained_model_name_or_path", tmp_path / "tiny", "--decoder_only", "--max_train_steps", 2]
+    run(training, arguments(prepared_faces, tmp_path / "run", *more))
+    after = AutoencoderTiny.from_pretrained(tmp_path / "run" / "vae").state_dict()
+    for name, value in before.named_parameters():
+        assert torch.equal(value, after[name]) != name.startswith("decoder."), name
 
 
 def test_a_finished_run_is_left_as_it_is(autoencoder, prepared_faces):
