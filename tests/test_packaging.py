@@ -21,9 +21,11 @@ DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow"}  # where the 
 FORBIDDEN = {"torchvision", "pickle", "mediapipe", "sklearn"}
 # Imported only where one asks for it.
 EXTRAS = {
-    "evaluation": {"jinja2", "onnxruntime", "psutil", "scipy", "skimage"},
+    "evaluation": {"jinja2"},
     "faces": {"insightface"},
-    "photos.py": {"pillow_heif"},
+    "memory.py": {"psutil"},
+    "metrics": {"onnxruntime", "scipy", "skimage"},
+    "photos": {"pillow_heif"},
     "training": {
         "bitsandbytes",
         "datasets",
