@@ -17,7 +17,6 @@ import yaml
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
-from tests.weights.imitation import HubImitation
 
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.provenance.save import read_provenance
@@ -31,6 +30,7 @@ from tests.processes import finish, free_port, wait_until
 from tests.tiny import tiny_pipeline, tiny_vae
 from tests.train.launching import fsdp_environment, without_deepspeed, zero_2_environment
 from tests.train.scripts import ROOT, TRAIN, load_script, run, start, start_two
+from tests.weights.imitation import HubImitation
 
 training = load_script("train_faceswap")
 
@@ -282,7 +282,8 @@ def test_the_finished_checkpoint_is_pushed_with_its_card(undisturbed, arguments,
     subprocess.run([sys.executable, str(TRAIN / "train_faceswap.py"), *pushed], env=environment, check=True)
     hub.close()
     files = hub.repositories["somebody/mine"]
-    assert {"model_index.json", "README.md", "pipeline.py", "unet/config.json"} <= set(files)
+    assert {"model_index.json", "pipeline.py", "unet/config.json", "curves.png", "validation.png"} <= set(files)
+    assert files["README.md"] == (undisturbed / "pipeline" / "README.md").read_bytes()
     assert b"| steps | 4 |" in files["README.md"]
 
 

@@ -4,11 +4,11 @@ import os
 import signal
 
 import pytest
-from tests.training.engine.small_run import fresh_accelerator, start, start_two
 
 from faceswap_diffusion.training.engine.interruption import StopSignal
 from faceswap_diffusion.training.engine.states import saved_steps
 from tests.processes import finish, wait_until
+from tests.training.engine.small_run import fresh_accelerator, start, start_two
 
 
 def test_a_run_that_is_asked_to_stop_saves_its_last_step(tmp_path):
