@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from faceswap_diffusion import cli, fetch, model_files
+from faceswap_diffusion.cli import main as cli
+from faceswap_diffusion.weights import fetch
+from faceswap_diffusion.weights import registry as model_files
 from faceswap_diffusion.weights.registry import MODEL_FILES, ModelFileError, PackageFile
 
 WEIGHTS = b"weights " * 1000
