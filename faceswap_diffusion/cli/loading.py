@@ -3,9 +3,6 @@
 import argparse
 import logging
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from faceswap_diffusion.cli.options import PROG, tell
@@ -92,17 +89,3 @@ def import_diffusers(args: argparse.Namespace) -> None:
         if not args.verbose:
             library.set_verbosity(logging.CRITICAL)  # what goes wrong is raised as well
         library.disable_progress_bar()
-
-
-@contextmanager
-def without_compiler() -> Iterator[None]:
-    """Keeps PyTorch's compiler from being imported: a third of the start, for a decorator that only it looks at."""
-    if "torch._dynamo" in sys.modules:
-        yield
-        return
-
-    sys.modules["torch._dynamo"] = None  # type: ignore[assignment] - Python's way to say that there is none
-    try:
-        yield
-    finally:
-        del sys.modules["torch._dynamo"]
