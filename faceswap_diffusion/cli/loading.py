@@ -80,8 +80,6 @@ def import_diffusers(args: argparse.Namespace) -> None:
     """Imports the libraries without what they print, unless the command is to be verbose."""
     # A thread that waits for work would otherwise spin, and take a core from whatever else runs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    with without_compiler():
-        pass
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
