@@ -1,6 +1,6 @@
-"""LPIPS over VGG16 (Zhang and others, "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", 2018).
+"""LPIPS with VGG16 (Zhang and others, "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", 2018).
 
-Version 0.1 of the weights, read from NumPy arrays. Figures over another backbone (REFace: AlexNet) do not compare.
+Version 0.1 of the weights, read from NumPy arrays. Values with another backbone (REFace uses AlexNet) differ.
 """
 
 import pickle
@@ -18,7 +18,7 @@ from torch import nn
 from faceswap_diffusion.weights.registry import ModelFileError, fetched_path
 
 VGG16_STAGES = (2, 2, 3, 3, 3)
-"""Convolutions of each stage; their last maps are compared, and pooled for the next stage."""
+"""Number of convolutions in each stage. The last map of a stage is compared, and pooled for the next stage."""
 
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
@@ -32,31 +32,31 @@ ARRAY_PARTS = {
 
 
 class ArrayUnpickler(pickle.Unpickler):
-    """Reads NumPy arrays in dictionaries, and nothing that could run code."""
+    """Reads dictionaries of NumPy arrays, and refuses anything that could run code."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Finds the names that arrays are made of."""
+        """Resolves only names that arrays are made of."""
         if (module, name) not in ARRAY_PARTS:
-            raise ModelFileError(f"the file names {module}.{name}: only NumPy arrays are read")
-        return super().find_class(module.replace(".core.", "._core."), name)  # NumPy 2 moved it
+            raise ModelFileError(f"the file contains {module}.{name}: only NumPy arrays are read")
+        return super().find_class(module.replace(".core.", "._core."), name)  # renamed in NumPy 2
 
 
 def read_arrays(path: Path) -> dict[str, Any]:
     """Reads a pickled dictionary of NumPy arrays.
 
     Raises:
-        ModelFileError: If there is anything else in it.
+        ModelFileError: If it contains anything else.
     """
     with path.open("rb") as file:
         return ArrayUnpickler(file).load()
 
 
 class LPIPS(nn.Module):
-    """Perceptual distance of pictures, differentiable; the network is frozen.
+    """Differentiable perceptual distance of pictures, with a frozen network.
 
     Args:
         weights (`dict[str, Any]`, *optional*): `VGG16_0` with `Conv_0` to `Conv_12` (kernel (3, 3, I, O), bias) and
-            `NetLinLayer_0` to `_4`; the registered file's if left out.
+            `NetLinLayer_0` to `_4`; those of the registered file if left out.
     """
 
     shift: torch.Tensor
@@ -77,15 +77,15 @@ class LPIPS(nn.Module):
 
     @torch.no_grad()
     def forward(self, first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> np.ndarray:
-        """Distances (B,), at 256 px, of pairs of pictures (H, W, 3) uint8 RGB."""
+        """Distances (B,) between pairs of pictures (H, W, 3) uint8 RGB, resized to 256 px."""
         return self.distance(self._tensor(first), self._tensor(second)).cpu().numpy()
 
     def distance(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        """Distances of pairs of pictures at their own size, with gradients.
+        """Distances between pairs of pictures at their own size, with gradients.
 
         Args:
             first (`torch.Tensor`): (B, 3, H, W), RGB in [-1, 1], at least 16 pixels wide and high.
-            second (`torch.Tensor`): (B, 3, H, W), likewise.
+            second (`torch.Tensor`): (B, 3, H, W), the same.
 
         Returns:
             `torch.Tensor`: (B,).
@@ -119,5 +119,5 @@ def _frozen(arrays: Iterable[np.ndarray]) -> nn.ParameterList:
 
 
 def normalized(maps: torch.Tensor) -> torch.Tensor:
-    """Scales the channels (B, C, H, W) at each place to unit length."""
+    """Scales the channels (B, C, H, W) at each position to unit length."""
     return maps / (maps.norm(dim=1, keepdim=True) + 1e-10)

@@ -316,9 +316,9 @@ def test_what_the_format_cannot_hold_is_told_before_the_networks_are_loaded(swap
     photo.save(tmp_path / "alpha.png")
     Image.new("RGB", (16_384, 8)).save(tmp_path / "wide.png")
     for target, name, message in (
-        ("alpha.png", "out.jpg", "JPEG has no transparency"),
-        ("alpha.png", "out.bmp", "BMP has no transparency"),
-        ("wide.png", "out.webp", "WEBP holds at most 16383 pixels a side"),
+        ("alpha.png", "out.jpg", "transparent and JPEG cannot be"),
+        ("alpha.png", "out.bmp", "transparent and BMP cannot be"),
+        ("wide.png", "out.webp", "WEBP allows 16383 per side"),
     ):
         assert swap(SOURCE, tmp_path / target, "-o", tmp_path / name, "--checkpoint", "nobody/nothing") == 2
         error = capsys.readouterr().err

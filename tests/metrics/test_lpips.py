@@ -117,7 +117,7 @@ def test_arrays_are_read_and_nothing_else(tmp_path: Path):
     (tmp_path / "arrays.ckpt").write_bytes(pickle.dumps({"a": {"b": np.arange(6.0).reshape(2, 3)}}, protocol=4))
     np.testing.assert_array_equal(read_arrays(tmp_path / "arrays.ckpt")["a"]["b"], np.arange(6.0).reshape(2, 3))
     (tmp_path / "code.ckpt").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
-    with pytest.raises(ModelFileError, match=r"names os\.system: only NumPy arrays are read"):
+    with pytest.raises(ModelFileError, match=r"contains os\.system: only NumPy arrays are read"):
         read_arrays(tmp_path / "code.ckpt")
 
 
