@@ -221,7 +221,11 @@ def test_casia_names_are_split_at_the_dash_that_fits(tmp_path: Path):
     (tmp_path / "pairs.txt").write_text("a-b.png\nx-b.png\na-b.png\nplain.png\n")
     with pytest.raises(ValueError, match="3 problems") as error:
         protocol.casia_pairs(tmp_path)
-    for problem in ("x-b.png: there are no two such pictures", "plain.png: there are no two", "a-b.png is repeated 2 times"):
+    for problem in (
+        "x-b.png: there are no two such pictures",
+        "plain.png: there are no two",
+        "a-b.png is repeated 2 times",
+    ):
         assert problem in str(error.value)
 
 
