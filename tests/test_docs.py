@@ -1,10 +1,13 @@
-"""The Python blocks of the README and the documentation run as they stand, page by page, on the example photos."""
+"""The README and the documentation: code runs on the example photos, commands parse, and what is named exists."""
 
 import re
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
+
+from faceswap_diffusion.cli.main import build_parser
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.joinpath("docs").rglob("*.md"))]
@@ -26,6 +29,14 @@ def python_blocks(page: Path) -> list[str]:
 
 
 WITH_CODE = [page for page in PAGES if python_blocks(page)]
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Arguments of every call of our command in the shell blocks of a page."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    calls = [shlex.split(line, comments=True) for line in lines]
+    return [call[1:] for call in calls if call[:1] == ["faceswap-diffusion"]]
 
 
 def in_repository(page: Path) -> str:
@@ -51,6 +62,13 @@ def test_names_in_the_architecture_exist():
     source = "\n".join(path.read_text(encoding="utf-8") for path in ROOT.joinpath("faceswap_diffusion").rglob("*.py"))
     assert len(names) > 25
     assert names - set(re.findall(r"\w+", source)) == set()
+
+
+def test_commands_parse():
+    calls = [call for page in [*PAGES, ROOT / "train" / "README.md"] for call in commands(page)]
+    assert {call[0] for call in calls} >= {"swap", "faces", "convert", "evaluate", "fetch", "doctor"}
+    for call in calls:
+        build_parser().parse_args(call)
 
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=in_repository)
