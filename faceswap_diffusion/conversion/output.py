@@ -1,4 +1,4 @@
-"""Where a conversion writes: beside the place that is meant, and there only when all of it is well."""
+"""Writes the result of a conversion: to a temporary place, renamed only when everything has succeeded."""
 
 import os
 import shutil
@@ -12,18 +12,18 @@ from safetensors import SafetensorError
 
 
 def check_output(path: str | Path, overwrite: bool) -> Path:
-    """Finds out early whether a result can be written.
+    """Checks early whether a result can be written.
 
     Args:
         path (`str` or `Path`): File, or folder in Diffusers' layout.
-        overwrite (`bool`): Whether something older may be replaced.
+        overwrite (`bool`): Whether an existing result may be replaced.
 
     Returns:
-        `Path`: `path`, absolute, and that which it leads to if it is a link.
+        `Path`: The absolute path, with links resolved.
 
     Raises:
-        ValueError: If its folder does not exist, or it exists and may not be replaced. A folder that holds something
-            else than a checkpoint never may, nor may a file that is read-only.
+        ValueError: If its folder does not exist, or it exists and may not be replaced. Read-only files, and folders
+            that are not checkpoints, are never replaced.
     """
     path = Path(path).resolve()
     if not path.parent.is_dir():
@@ -39,7 +39,7 @@ def check_output(path: str | Path, overwrite: bool) -> Path:
 
 
 def _mode(path: Path) -> int | None:
-    """The mode of what is there already, `None` if nothing is."""
+    """The mode of an existing file or folder, `None` if there is none."""
     try:
         return path.lstat().st_mode
     except FileNotFoundError:
@@ -50,17 +50,18 @@ def _mode(path: Path) -> int | None:
 
 @contextmanager
 def written(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
-    """A new folder to write a result into, by the name of the result, which takes its place at the end of the block.
+    """Gives a temporary path to write a result to, and moves the result to its place at the end of the block.
 
     Args:
         path (`str` or `Path`): File or folder.
-        overwrite (`bool`): Whether an older one is replaced.
+        overwrite (`bool`): Whether an existing one is replaced.
 
     Yields:
         `Path`: A path that does not exist yet, on the same disk.
 
     Raises:
-        ValueError: If it cannot be written, as when the disk is full; nothing is left then, and an older one stays.
+        ValueError: If it cannot be written, for example because the disk is full. Then nothing is left behind, and an
+            existing result is kept.
     """
     path = check_output(path, overwrite)
     try:
