@@ -71,7 +71,13 @@ def test_commands_parse():
         build_parser().parse_args(call)
 
 
-@pytest.mark.parametrize("page", WITH_CODE, ids=in_repository)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=in_repository(page), marks=() if page.name == "README.md" else pytest.mark.slow)
+        for page in WITH_CODE
+    ],
+)
 def test_code_runs(page: Path, example_images: Path, tmp_path: Path, monkeypatch):
     for name, example in PHOTOS.items():
         shutil.copy(example_images / example, tmp_path / name)
