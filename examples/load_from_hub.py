@@ -2,8 +2,8 @@
 
     python examples/load_from_hub.py OWNER/NAME
 
-Without a name, nothing is downloaded: the checkpoint in the package is saved to a folder, as `push_to_hub` would upload
-it, and loaded from there.
+Without a name, nothing is downloaded: the checkpoint in the package is saved to a folder, as `push_to_hub` would
+upload it, and loaded from there.
 """
 
 import sys
