@@ -142,7 +142,7 @@ def test_an_open_file_is_of_the_kind_that_its_name_says(tmp_path):
 
 
 def test_an_open_file_is_refused_what_its_format_cannot_hold():
-    for file_format, said in (("JPEG", "no transparency"), ("GIF", "choose one of")):
+    for file_format, said in (("JPEG", "is transparent"), ("GIF", "choose one of")):
         memory = io.BytesIO()
         with pytest.raises(ValueError, match=said):
             save_image(picture("RGBA"), memory, provenance=FACTS, file_format=file_format)
