@@ -327,7 +327,7 @@ def test_what_the_format_cannot_hold_is_told_before_the_networks_are_loaded(swap
         assert error.count("\n") == 1
         assert message in error
     assert cli.main(["faces", str(tmp_path / "wide.png"), "-o", str(tmp_path / "out.webp")]) == 2
-    assert "WEBP holds at most" in capsys.readouterr().err
+    assert "WEBP allows" in capsys.readouterr().err
     assert sorted(os.listdir(tmp_path)) == ["alpha.png", "wide.png"]
 
 
