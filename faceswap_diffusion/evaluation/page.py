@@ -78,7 +78,7 @@ def set_section(
     pair_set: PairSet,
     with_pictures: bool,
 ) -> dict[str, Any]:
-    """What the page shows of one set."""
+    """The section of the page for one set."""
     name = pair_set.name
     figures = report["sets"][name]
     shown = [method for method in evaluation.methods if method.painted] or list(evaluation.methods)

@@ -16,7 +16,7 @@ def pasted_source(source: np.ndarray, source_face: Face, target: np.ndarray, tar
         source (`np.ndarray`): (H, W, 3) uint8 RGB.
         source_face ([`Face`]): With the mesh's 478 landmarks.
         target (`np.ndarray`): (H, W, 3) uint8 RGB.
-        target_face ([`Face`]): Likewise.
+        target_face ([`Face`]): With the mesh's 478 landmarks.
 
     Returns:
         `np.ndarray`: Of the target's shape.
@@ -44,7 +44,7 @@ def classical_swap(source: np.ndarray, source_face: Face, target: np.ndarray, ta
         source (`np.ndarray`): (H, W, 3) uint8 RGB.
         source_face ([`Face`]): With the mesh's 478 landmarks.
         target (`np.ndarray`): (H, W, 3) uint8 RGB.
-        target_face ([`Face`]): Likewise.
+        target_face ([`Face`]): With the mesh's 478 landmarks.
 
     Returns:
         `np.ndarray`: Of the target's shape.

@@ -59,7 +59,7 @@ def region_mask(labels: np.ndarray, region: str, label_names: Sequence[str] = LA
     Args:
         labels (`np.ndarray`): (H, W) uint8, indices into `label_names`.
         region (`str`): A key of `REGIONS`.
-        label_names (`Sequence[str]`): What the labels mean: those of our parser if left out.
+        label_names (`Sequence[str]`): Names of the labels; those of our parser if left out.
 
     Returns:
         `np.ndarray`: (H, W) float32, 1 inside.
@@ -78,7 +78,7 @@ def worn_mask(labels: np.ndarray, region: str, label_names: Sequence[str] = LABE
     Args:
         labels (`np.ndarray`): (H, W) uint8, indices into `label_names`.
         region (`str`): A key of `REGIONS`.
-        label_names (`Sequence[str]`): What the labels mean: those of our parser if left out.
+        label_names (`Sequence[str]`): Names of the labels; those of our parser if left out.
 
     Returns:
         `np.ndarray`: (H, W) float32, 1 inside.
@@ -230,7 +230,7 @@ def repaint_mask(
         labels (`np.ndarray`): (S, S) uint8, indices into `label_names`.
         landmarks (`np.ndarray`): (478, 2) or (68, 2), x, y in crop pixels.
         region (`str`): A key of `REGIONS`.
-        label_names (`Sequence[str]`): What the labels mean: those of our parser if left out.
+        label_names (`Sequence[str]`): Names of the labels; those of our parser if left out.
         pixels (`np.ndarray`, *optional*): (S, S, 3) uint8 RGB, the crop. With it and a mesh, face and head
             include `lower_face`, so that a target's beard is repainted, however it was labelled.
 
