@@ -48,22 +48,6 @@ def test_the_main_pages_have_code():
     assert {"README.md", "docs/index.md", "docs/guides/pipeline.md", "docs/guides/group_photos.md"} <= names
 
 
-def test_paths_in_the_architecture_exist():
-    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"`((?:[a-z_]+/)+(?:[a-z_]+\.(?:py|md))?)`", text))
-    places = [ROOT, ROOT / "faceswap_diffusion", ROOT / "faceswap_diffusion" / "training"]
-    assert len(named) > 40
-    assert {path for path in named if not any((place / path).exists() for place in places)} == set()
-
-
-def test_names_in_the_architecture_exist():
-    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").partition("## Where do I change")[2]
-    names = set(re.findall(r"`([A-Za-z_]+)`", text.partition("## Conventions")[0]))
-    source = "\n".join(path.read_text(encoding="utf-8") for path in ROOT.joinpath("faceswap_diffusion").rglob("*.py"))
-    assert len(names) > 25
-    assert names - set(re.findall(r"\w+", source)) == set()
-
-
 def test_commands_parse():
     calls = [call for page in [*PAGES, ROOT / "train" / "README.md"] for call in commands(page)]
     assert {call[0] for call in calls} >= {"swap", "faces", "convert", "evaluate", "fetch", "doctor"}
