@@ -335,7 +335,7 @@ def test_a_face_is_found_by_a_photo_of_the_person():
     faces = swapper.analyzer.analyze(photo.rgb)
     assert swapper.choose_faces(photo, faces, WOMAN) == [WOMAN_IN_GROUP]
     assert swapper.choose_faces(photo, faces, Image.open(IMAGES / "p001_park.jpg")) == [WOMAN_IN_GROUP]
-    with pytest.raises(NoFaceFoundError, match="no face is like the reference face"):
+    with pytest.raises(NoFaceFoundError, match="no face matches the reference face"):
         swapper.choose_faces(photo, faces, MAN)
     network = swapper.pipeline.conditioner.identity_encoder
     network.same_person = 0.99  # the threshold is the recogniser's
