@@ -1,10 +1,4 @@
-"""FSDP on CPU processes: accelerate keeps it for GPUs, while it works with gloo as well.
-
-As a program it runs another one this way: `divided_on_cpu.py train/train_faceswap.py --output_dir ...`.
-"""
-
-import runpy
-import sys
+"""FSDP on CPU processes: accelerate keeps it for GPUs, while it works with gloo as well."""
 
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
@@ -23,9 +17,3 @@ def allow_dividing_on_cpu() -> None:
         PartialState._shared_state["distributed_type"] = self.distributed_type
 
     AcceleratorState.__init__ = initialize_divided
-
-
-if __name__ == "__main__":
-    allow_dividing_on_cpu()
-    del sys.argv[0]
-    runpy.run_path(sys.argv[0], run_name="__main__")

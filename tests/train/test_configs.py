@@ -1,6 +1,5 @@
 """The files for `accelerate launch --config_file`: what they start, read by accelerate's own code."""
 
-import os
 import re
 import subprocess
 import sys
@@ -17,9 +16,10 @@ from accelerate.utils.launch import (
 from safetensors.torch import load_file
 
 from faceswap_diffusion.training.engine.trainable import trained_parameters
+from tests.processes import finish, free_port, start_two
+from tests.train import fsdp_steps
 from tests.train.fsdp_steps import build_objective, take_steps
 from tests.train.launching import CONFIGS, fsdp_environment, launched
-from tests.train.scripts import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -112,21 +112,10 @@ def test_fsdp_without_resharding_is_a_flag():
 @pytest.mark.slow
 def test_two_processes_with_the_units_of_fsdp_train_like_one(tmp_path):
     """Their weights are gathered after two steps, after a swap with the divided networks, and after another step."""
-    environment = {**os.environ, **fsdp_environment(), "ACCELERATE_USE_CPU": "1", "PYTHONPATH": str(ROOT)}
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "--master_port",
-        str(free_port()),
-    ]
-    script = [str(Path(__file__).with_name("fsdp_steps.py")), str(tmp_path / "weights.safetensors")]
-    finished = subprocess.run([*launcher, *script], env=environment, capture_output=True, text=True)
-    assert finished.returncode == 0, finished.stderr
+    path = tmp_path / "weights.safetensors"
+    finish(*start_two(fsdp_steps.main, str(path), ACCELERATE_USE_CPU="1", **fsdp_environment()))
     objective = build_objective()
     take_steps(objective, torch.optim.AdamW(trained_parameters(objective), lr=1e-3), num_processes=2)
-    got = load_file(tmp_path / "weights.safetensors")
+    got = load_file(path)
     for name, tensor in objective.state_dict().items():
         torch.testing.assert_close(got[name], tensor, rtol=1e-3, atol=5e-5, msg=name)

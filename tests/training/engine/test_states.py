@@ -10,14 +10,9 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
-from faceswap_diffusion.training.engine.states import (
-    StateNotSavedError,
-    gather,
-    load_state,
-    save_state,
-    saved_steps,
-)
-from tests.training.engine.small_run import build_parts, fresh_accelerator, start, take_step
+from faceswap_diffusion.training.engine.states import StateNotSavedError, load_state, save_state, saved_steps
+from tests.processes import finish
+from tests.training.engine.small_run import build_parts, fresh_accelerator, start, start_two, take_step
 
 FILES = ("model.safetensors", "optimizer.safetensors", "ema.safetensors", "state.json")
 
@@ -52,9 +47,7 @@ def test_going_on_ends_at_the_same_bits(accelerator, tmp_path, stop):
 def test_going_on_in_a_new_process_ends_at_the_same_bits(accelerator, tmp_path):
     train(accelerator, tmp_path / "undisturbed", 6)
     train(accelerator, tmp_path / "stopped", 4)
-    process = start(tmp_path / "stopped", 6)
-    output, errors = process.communicate()
-    assert process.returncode == 0, errors
+    output = finish(start(tmp_path / "stopped", 6))
     assert re.findall("^step .*", output, re.MULTILINE) == ["step 5", "step 6"]
     assert_same_state(tmp_path / "undisturbed" / "step_000006", tmp_path / "stopped" / "step_000006")
 
@@ -208,9 +201,7 @@ def test_a_folder_that_cannot_be_made_is_a_state_not_saved(accelerator, tmp_path
 )
 def test_two_processes_go_on_at_the_same_bits_and_one_reads_their_state(accelerator, tmp_path, options):
     for folder, steps in (("undisturbed", 5), ("stopped", 3), ("stopped", 5)):
-        process = start(tmp_path / folder, steps, *options, processes=2)
-        _, errors = process.communicate()
-        assert process.returncode == 0, errors
+        finish(*start_two(tmp_path / folder, steps, *options))
     state = tmp_path / "stopped" / "step_000005"
     assert_same_state(tmp_path / "undisturbed" / "step_000005", state)
     alone = train(accelerator, tmp_path / "alone", 3)
@@ -226,7 +217,7 @@ def test_two_processes_go_on_at_the_same_bits_and_one_reads_their_state(accelera
 
 @pytest.mark.slow
 def test_all_processes_are_told_of_a_full_disk(tmp_path):
-    process = start(tmp_path, 4, "--file_size", 4000, processes=2)
-    _, errors = process.communicate()
-    assert process.returncode != 0
-    assert errors.count("StateNotSavedError: cannot save the state of step 1") == 2
+    for program in start_two(tmp_path, 4, "--file_size", 4000):
+        _, errors = program.communicate()
+        assert program.returncode == 1
+        assert "StateNotSavedError: cannot save the state of step 1" in errors
