@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "faceswap_diffusion"
 
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow"}  # where the import's name is another
+REPOSITORY = "faceswap-diffusion/faceswap-diffusion/"
 FORBIDDEN = {"torchvision", "pickle", "mediapipe", "sklearn"}
 # Imported only where one asks for it.
 EXTRAS = {
@@ -171,9 +172,15 @@ def test_nothing_imports_what_must_stay_out():
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/images/README.md"])
 def test_links_lead_to_files(document):
-    links = re.findall(r"\]\(([^)]+)\)", (ROOT / document).read_text(encoding="utf-8"))
-    local = [link for link in links if "://" not in link]
-    assert [link for link in local if not (ROOT / document).parent.joinpath(link).exists()] == []
+    links = re.findall(r"\]\(([^)#]+)", (ROOT / document).read_text(encoding="utf-8"))
+    ours = [ROOT / link.partition("/main/")[2] for link in links if REPOSITORY in link and "/main/" in link]
+    local = [(ROOT / document).parent / link for link in links if "://" not in link]
+    assert [path for path in ours + local if not path.exists()] == []
+
+
+def test_readme_links_work_on_pypi():
+    links = re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert [link for link in links if not link.startswith("https://")] == []
 
 
 def test_every_example_picture_is_described(example_images):
