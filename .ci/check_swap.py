@@ -28,7 +28,7 @@ assert max(margins) < right - left, f"pixels far from the face were changed: {ma
 
 swapper = FaceSwapper.from_pretrained(device="cpu")
 source_id, target_id, result_id = (
-    swapper.encode_person([load_photo(path)]).identity_embeds[0] for path in (source_path, target_path, result_path)
+    swapper.encode_source([load_photo(path)]).identity_embeds[0] for path in (source_path, target_path, result_path)
 )
 before, after = float(source_id @ target_id), float(source_id @ result_id)
 told = f"the likeness to the source went from {before:.2f} to {after:.2f}"
