@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from faceswap_diffusion import __version__
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from faceswap_diffusion.conversion.weights import ConversionReport
     from faceswap_diffusion.faces.analyzer import Face, MeshFaceAnalyzer
+    from faceswap_diffusion.swapping.swapper import FaceSwapper
 
 PROG = "faceswap-diffusion"
 RESPONSIBLE_USE = (
@@ -37,6 +39,9 @@ EXAMPLES = """examples:
     faceswap-diffusion swap me1.jpg me2.jpg group.jpg -o out.png --target-face 0
     faceswap-diffusion swap me1.jpg me2.jpg group.jpg -o out.png --target-face all
     faceswap-diffusion swap me1.jpg me2.jpg group.jpg -o out.png --target-face bob.jpg
+  my identity once, then swaps without my photos:
+    faceswap-diffusion identity me1.jpg me2.jpg -o me.safetensors
+    faceswap-diffusion swap me.safetensors group.jpg -o out.png
   Ann onto face 1 and Bob onto face 0:
     faceswap-diffusion swap ann.jpg bob.jpg two.jpg -o out.png --map 0:1,1:0
 """
@@ -85,6 +90,19 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     )
+    _add_identity_arguments(
+        commands.add_parser(
+            "identity",
+            parents=[common],
+            help="write down who a source is, to swap without the photos",
+            description=textwrap.fill(
+                "Encode photos of one person into a file that `swap` takes in their place, with the same checkpoint. "
+                f"It tells who somebody is: keep it as you keep the photos. {RESPONSIBLE_USE}",
+                79,
+            ),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
     faces = commands.add_parser("faces", parents=[common], help="list and draw the faces found in a photo")
     faces.add_argument("photo", metavar="PHOTO")
     faces.add_argument("-o", "--output", metavar="OUT", help="also write the photo with the faces drawn into it")
@@ -115,7 +133,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_swap_arguments(swap: argparse.ArgumentParser) -> None:
     add = swap.add_argument
-    add("sources", nargs="+", metavar="SOURCE", help="photo of who to become; several are averaged, but see --map")
+    add("sources", nargs="+", metavar="SOURCE", help="photo of who to become; several are averaged, but see --map; or what `identity` wrote")
     add("target", metavar="TARGET", help="photo to change")
     add("-o", "--output", required=True, metavar="OUT",
         help="where to write the result: .png, .jpg, .webp, .tif, .avif or .bmp")  # fmt: skip
@@ -140,15 +158,32 @@ def _add_swap_arguments(swap: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="the same seed gives the same picture (default: 0)")
     add("--no-color-match", action="store_true", help="leave the colours as the network made them")
     add("--no-skin-texture", action="store_true", help="leave the skin as smooth as the network made it")
-    add("--checkpoint", metavar="PATH_OR_ID", help="folder or Hub id of a checkpoint (default: the package's)")
-    add("--variant", metavar="NAME", help="of the checkpoint's weights, as fp16 (default: plain, or the only one)")
-    add("--few-steps", action="store_true", help="take the checkpoint's few-step version")
+    _add_checkpoint_arguments(swap)
     add("--occlusion", default="auto", metavar="WHICH",
         help="things in front of faces stay there: auto, off, or the folder of a "
         "network that finds them (default: auto)")  # fmt: skip
+    swap.set_defaults(run=run_swap)
+
+
+def _add_checkpoint_arguments(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--checkpoint", metavar="PATH_OR_ID", help="folder or Hub id of a checkpoint (default: the package's)")
+    add("--variant", metavar="NAME", help="of the checkpoint's weights, as fp16 (default: plain, or the only one)")
+    add("--few-steps", action="store_true", help="take the checkpoint's few-step version")
     add("--device", help="cpu, cuda, cuda:1, mps (default: the fastest there is)")
     add("--dtype", help="float32, float16 or bfloat16 (default: float16 on cuda, else float32)")
-    swap.set_defaults(run=run_swap)
+
+
+def _add_identity_arguments(identity: argparse.ArgumentParser) -> None:
+    add = identity.add_argument
+    add("photos", nargs="+", metavar="PHOTO", help="one photo or several of the same person")
+    add("-o", "--output", required=True, metavar="OUT", help="file to write (.safetensors)")
+    add("--overwrite", action="store_true", help="replace OUT if it exists")
+    add("--region", default="face", help="what will be repainted, see swap (default: face)")
+    add("--source-face", type=face_choice, default="largest", metavar="FACE",
+        help="in the photos: largest, or an index, 0 being leftmost (default: largest)")  # fmt: skip
+    _add_checkpoint_arguments(identity)
+    identity.set_defaults(run=run_identity)
 
 
 def _add_convert_commands(convert: argparse.ArgumentParser, common: OneLineParser) -> None:
@@ -195,20 +230,10 @@ def run_swap(args: argparse.Namespace) -> int:
     started = time.perf_counter()
     check_output(args.output, overwrite=args.overwrite)
     # All of this before torch and the networks are loaded, which takes seconds.
-    sources, target = [load_photo(path) for path in args.sources], load_photo(args.target)
+    sources = [path if path.endswith(".safetensors") else load_photo(path) for path in args.sources]
+    target = load_photo(args.target)
     check_output(args.output, overwrite=args.overwrite, size=target.size, has_alpha=target.is_transparent)
-    _silence_libraries()
-    from faceswap_diffusion.swapping.swapper import FaceSwapper
-
-    swapper = FaceSwapper.from_pretrained(
-        args.checkpoint,
-        device=args.device,
-        dtype=args.dtype,
-        analyzer=_quiet_analyzer(),
-        few_steps=args.few_steps,
-        variant=args.variant,
-        occlusion=args.occlusion,
-    )
+    swapper = _load_swapper(args, args.occlusion)
     swapper.pipeline.set_progress_bar_config(disable=None, desc="swapping", file=sys.stderr)
     start_seconds = time.perf_counter() - started
     result = swapper.swap(
@@ -242,6 +267,42 @@ def run_swap(args: argparse.Namespace) -> int:
         swapped = ", ".join(map(str, result.swapped))
         say(f"{args.output}: swapped face {swapped} of {len(result.faces)} in {sum(seconds.values()):.1f} s")
     return 0
+
+
+def run_identity(args: argparse.Namespace) -> int:
+    """Encodes a source and writes its identity."""
+    from faceswap_diffusion.photos.loading import load_photo
+    from faceswap_diffusion.provenance.save import check_place
+
+    if not args.output.endswith(".safetensors"):
+        raise ValueError(f"cannot save {args.output}: an identity is a safetensors file; end the name in .safetensors")
+    check_place(Path(args.output), args.overwrite)
+    photos = [load_photo(path) for path in args.photos]
+    identity = _load_swapper(args, "off").encode_source(photos, args.source_face, args.region)
+    identity.save(args.output)
+    shown = None if identity.texture is None else round(identity.texture.shown, 3)
+    if args.json:
+        report = {"output": args.output, "photos": args.photos, "region": args.region, "source_shown": shown}
+        say(json.dumps(report, indent=2))
+    else:
+        told = "" if shown is None else f", which show {shown:.0%} of the face"
+        say(f"{args.output}: the identity of {len(photos)} photo{'' if len(photos) == 1 else 's'}{told}")
+    return 0
+
+
+def _load_swapper(args: argparse.Namespace, occlusion: str) -> "FaceSwapper":
+    _silence_libraries()
+    from faceswap_diffusion.swapping.swapper import FaceSwapper
+
+    return FaceSwapper.from_pretrained(
+        args.checkpoint,
+        device=args.device,
+        dtype=args.dtype,
+        analyzer=_quiet_analyzer(),
+        few_steps=args.few_steps,
+        variant=args.variant,
+        occlusion=occlusion,
+    )
 
 
 def run_faces(args: argparse.Namespace) -> int:

@@ -78,12 +78,18 @@ def check_output(
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
         raise ValueError(f"cannot save {path}: unknown kind {path.suffix!r}; end the name in {', '.join(FORMATS)}")
-    _check_place(path, overwrite)
+    check_place(path, overwrite)
     _check_fit(f"cannot save {path}", FORMATS[suffix], size, has_alpha)
     return path
 
 
-def _check_place(path: Path, overwrite: bool) -> None:
+def check_place(path: Path, overwrite: bool) -> None:
+    """Finds out whether a file may be written there.
+
+    Raises:
+        ValueError: If the name is too long, the path a folder or a file that is read-only or may not be replaced, or
+            its folder is missing or not writable.
+    """
     folder = Path(os.path.realpath(path)).parent
     if not os.path.isdir(folder):
         raise ValueError(f"cannot save {path}: there is no folder {folder}; make it first")
@@ -158,7 +164,7 @@ def save_image(
         if file_format is not None:
             raise ValueError(f"got file_format {file_format!r} for {path}: the suffix of a path tells its format")
         path = check_output(path, size=image.size, has_alpha=is_transparent(image))
-        _replace(
+        replace_file(
             path, _encode(image, FORMATS[path.suffix.lower()], str(path), provenance, digital_source_type, quality)
         )
         return
@@ -169,7 +175,7 @@ def save_image(
     path.write(_encode(image, file_format, "the picture", provenance, digital_source_type, quality))
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
     """Writes a file beside the one that is meant, behind all links, and puts it in its place with its mode."""
     place = Path(os.path.realpath(path))
     partial = place.with_name(f".{secrets.token_hex(8)}.partial")  # its own name might be as long as a name may be

@@ -29,6 +29,8 @@ class AlignedFace:
             analyzer fits no mesh.
         covered (`np.ndarray`, *optional*): (S, S) float32 in [0, 1], where something is in front of the face; `None`
             if nobody looked.
+        own (`np.ndarray`, *optional*): (S, S) float32 in [0, 1], 0 where the crop shows another face; `None` if the
+            photo has no other.
     """
 
     pixels: np.ndarray
@@ -40,12 +42,17 @@ class AlignedFace:
     geometry: torch.Tensor | None = None
     depth: np.ndarray | None = None
     covered: np.ndarray | None = None
+    own: np.ndarray | None = None
+
+    def apart(self) -> np.ndarray:
+        """Where the crop shows no other face, (S, S) float32 in [0, 1]."""
+        return np.ones(self.labels.shape, np.float32) if self.own is None else self.own
 
     def free(self, region: str = "face") -> np.ndarray:
         """Where nothing is in front of the face that is not itself part of a region, (S, S) float32 in [0, 1]."""
         if self.covered is None:
-            return np.ones(self.labels.shape, np.float32)
-        return 1 - self.covered * (1 - worn_mask(self.labels, region, self.label_names))
+            return self.apart()
+        return self.apart() * (1 - self.covered * (1 - worn_mask(self.labels, region, self.label_names)))
 
 
 def native_size(rgb_matrix: np.ndarray, size: int) -> int:

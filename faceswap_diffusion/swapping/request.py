@@ -11,8 +11,9 @@ from PIL import Image
 from faceswap_diffusion.faces.selection import NoFaceFoundError
 from faceswap_diffusion.masks.inpaint import MaskLike, prepare_mask
 from faceswap_diffusion.photos.loading import Photo, PhotoLike, load_photo
+from faceswap_diffusion.swapping.source_identity import SourceIdentity, is_identity_file
 
-SourceLike = PhotoLike | Sequence[PhotoLike]
+SourceLike = PhotoLike | SourceIdentity | Sequence[PhotoLike]
 TargetFace = str | int | np.integer | PhotoLike
 
 
@@ -33,24 +34,30 @@ def check_choice(target_face: TargetFace, mapping: Mapping[int, int] | None) -> 
         raise ValueError(f"target_face is {target_face!r}: give {wanted}")
 
 
-def load_sources(source: Any, several: bool) -> list[list[Photo]]:
-    """Loads the sources: one list of photos for each person.
+def load_sources(source: Any, several: bool) -> list[list[Photo] | SourceIdentity]:
+    """Loads the sources: for each person a list of photos, or the identity that a file keeps.
 
     Args:
         source: As for [`FaceSwapper.swap`].
         several (`bool`): Whether a list holds several people, and not several photos of one.
 
     Raises:
-        ValueError: If there is none, or one cannot be read.
+        ValueError: If there is none, one cannot be read, or an identity is among the photos of a person.
     """
     listed = list(source) if isinstance(source, list | tuple) else [source]
     if not listed:
         raise ValueError("no source given: pass at least one photo of who to become")
-    people = listed if several else [listed]
-    return [
-        [load_photo(photo, "source") for photo in (person if isinstance(person, list | tuple) else [person])]
-        for person in people
-    ]
+    return [_load_person(person) for person in (listed if several else [listed])]
+
+
+def _load_person(source: Any) -> list[Photo] | SourceIdentity:
+    listed = list(source) if isinstance(source, list | tuple) else [source]
+    known = [item for item in listed if isinstance(item, SourceIdentity) or is_identity_file(item)]
+    if not known:
+        return [load_photo(photo, "source") for photo in listed]
+    if len(listed) > 1:
+        raise ValueError(f"got {len(listed)} sources for one person, an identity among them: pass that, or photos")
+    return known[0] if isinstance(known[0], SourceIdentity) else SourceIdentity.load(known[0])
 
 
 def load_mask(mask_image: MaskLike | PhotoLike, photo: Photo) -> np.ndarray:

@@ -2,15 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
+from threading import RLock
 from typing import Any
 
 import numpy as np
 import torch
 from diffusers.utils import logging
-from torch.nn.functional import cosine_similarity
+from torch.nn.functional import cosine_similarity, normalize
 
 from faceswap_diffusion.conditioning.geometry import exchange_geometry, identity_geometry, move_mesh
-from faceswap_diffusion.conditioning.reference import Reference, draw_reference, render_texture
+from faceswap_diffusion.conditioning.reference import Reference, draw_reference, render_texture, ring_reach
 from faceswap_diffusion.faces.alignment import crop, ffhq_matrix, transform_points
 from faceswap_diffusion.faces.analyzer import Face, FaceAnalyzer
 from faceswap_diffusion.faces.selection import select_face
@@ -23,7 +25,9 @@ from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipelin
 from faceswap_diffusion.pipelines.inputs import fill_hidden
 from faceswap_diffusion.swapping.aligned_face import AlignedFace, native_size
 from faceswap_diffusion.swapping.compositing import ShownReference
+from faceswap_diffusion.swapping.overlap import own_pixels
 from faceswap_diffusion.swapping.source_identity import (
+    ANEW,
     SourceIdentity,
     average_identities,
     source_head,
@@ -33,6 +37,7 @@ from faceswap_diffusion.swapping.source_identity import (
 logger = logging.get_logger(__name__)
 
 FACES_PER_BATCH = 4  # bounds the memory that a group photo takes
+SAME_NETWORKS = 0.1  # distance of fingerprints, up to which precision explains it
 LEAST_SHOWN = 1 / 3  # share of a face below which a warning says that the source shows little of it
 
 
@@ -58,10 +63,13 @@ class SwapSteps:
         self.analyzer = analyzer
         self.parser = parser
         self.occlusion = occlusion
+        # OpenCV's and LiteRT's networks, a pipeline's scheduler and its offloaded parts serve one call at a time.
+        self._analyzer_lock, self._pipeline_lock = RLock(), RLock()
 
     def find_faces(self, rgb: np.ndarray) -> list[Face]:
         """Finds the faces of a photo (H, W, 3) uint8 RGB, left to right."""
-        return self.analyzer.analyze(rgb)
+        with self._analyzer_lock:
+            return self.analyzer.analyze(rgb)
 
     @property
     def same_person(self) -> float | None:
@@ -72,9 +80,15 @@ class SwapSteps:
         """
         return self.pipeline.conditioner.identity_encoder.same_person
 
-    def align(self, rgb: np.ndarray, face: Face) -> AlignedFace:
-        """Cuts a face out of a photo (H, W, 3) uint8 RGB, parses it, and finds what is in front of it."""
-        size = self.pipeline.config["crop_size"]
+    def align(self, rgb: np.ndarray, face: Face, faces: Sequence[Face] = ()) -> AlignedFace:
+        """Cuts a face out of a photo, parses it, and finds what is in front of it.
+
+        Args:
+            rgb (`np.ndarray`): (H, W, 3) uint8 RGB.
+            face ([`Face`]): The one to cut out.
+            faces (`Sequence[Face]`): All faces of the photo, as far as they are to be told from this one.
+        """
+        size, others = self.pipeline.config["crop_size"], [other for other in faces if other is not face]
         matrix = ffhq_matrix(face.landmarks68, size)
         pixels = crop(rgb, matrix, size)
         landmarks = face.landmarks if len(face.landmarks) == 478 else face.landmarks68
@@ -89,6 +103,7 @@ class SwapSteps:
             geometry=self.own_geometry(landmarks68, face.head_pose, face.blendshapes),
             depth=None if face.depth is None else face.depth * np.sqrt(abs(np.linalg.det(matrix[:, :2]))),
             covered=None if self.occlusion is None else cover_mask(self.occlusion.find(pixels, landmarks)),
+            own=own_pixels(face, others, matrix, size) if others else None,
         )
 
     def own_geometry(
@@ -137,9 +152,53 @@ class SwapSteps:
         names = [photo.name for photo in loaded]
         if self.same_person is not None:
             _warn_of_others(names, looks, self.same_person)
-        identity = average_identities(looks)
+        identity = replace(average_identities(looks), fingerprint=self.fingerprint, name=", ".join(names))
         _warn_of_little_shown(names, identity)
         return identity
+
+    @cached_property
+    def fingerprint(self) -> torch.Tensor:
+        """What recogniser and image encoder make of a test picture, (D + C,): other networks, another fingerprint."""
+        picture = test_picture(self.pipeline.config["crop_size"])
+        with torch.no_grad(), self._pipeline_lock:
+            embeds = self.pipeline.encode_identity(picture, np.ones(picture.shape[:2], np.float32))
+            clip_embeds = self.pipeline.encode_clip(picture)
+        return torch.cat([normalize(part.float()).cpu() for part in (embeds, clip_embeds)], dim=1)[0]
+
+    def check_identity(self, identity: SourceIdentity, region: str) -> None:
+        """Checks that an identity was encoded for these networks and such a region.
+
+        Args:
+            identity ([`SourceIdentity`]): From `encode_source`, of this or another process.
+            region (`str`): What is to be repainted.
+
+        Raises:
+            ValueError: If it was not.
+        """
+        theirs = identity.fingerprint
+        if theirs is not None and (
+            theirs.shape != self.fingerprint.shape or torch.dist(theirs, self.fingerprint) > SAME_NETWORKS
+        ):
+            raise ValueError(
+                f"{identity.name} was encoded with another recogniser or image encoder than this checkpoint's: {ANEW} "
+                "and this checkpoint"
+            )
+        if self._needs(identity.region) != self._needs(region):
+            raise ValueError(
+                f"{identity.name} was encoded for region {identity.region!r} and lacks what {region!r} shows of a "
+                f"source: {ANEW} --region {region}"
+            )
+
+    def _needs(self, region: str) -> tuple[str, float]:
+        """What decides what of a source is encoded for a region."""
+        return self._shown_region(region), ring_reach(region)
+
+    def _shown_region(self, region: str) -> str:
+        """What is shown of a source: the checkpoint's `shown_regions`, or where they do not hold it, the region."""
+        if region not in REGIONS:
+            raise ValueError(f"got region {region!r}; choose one of {', '.join(REGIONS)}")
+        shown = self.pipeline.config["shown_regions"]
+        return shown if REGIONS[region] <= REGIONS[shown] else region
 
     @property
     def shows_references(self) -> bool:
@@ -173,12 +232,11 @@ class SwapSteps:
             region (`str`): What is to be repainted. It is also what is shown of the source instead of the checkpoint's
                 `shown_regions`, where they do not hold it: hair, for one.
         """
-        shown = self.pipeline.config["shown_regions"]
-        if not REGIONS.get(region, frozenset()) <= REGIONS[shown]:
-            shown = region
-        mask = repaint_mask(face.labels, face.landmarks, shown, face.label_names)
-        identity_embeds = self.pipeline.encode_identity(face.pixels, mask)
-        look = SourceIdentity(identity_embeds, self.pipeline.encode_clip(face.pixels, mask), face.geometry)
+        mask = repaint_mask(face.labels, face.landmarks, self._shown_region(region), face.label_names)
+        with self._pipeline_lock:
+            identity_embeds = self.pipeline.encode_identity(face.pixels, mask)
+            clip_embeds = self.pipeline.encode_clip(face.pixels, mask)
+        look = SourceIdentity(identity_embeds, clip_embeds, face.geometry, region=region)
         if not self.shows_references or face.depth is None:
             return look
         return replace(look, texture=take_texture(rgb, face), head=source_head(rgb, face, region))
@@ -208,19 +266,20 @@ class SwapSteps:
         crops = []
         for batch in _batches(references):
             shown = [reference for reference in references[batch] if reference is not None]
-            (images,) = self.pipeline(
-                image=[face.pixels for face in faces[batch]],
-                mask_image=list(masks[batch]),
-                landmarks=torch.cat([*map(self.exchange_shape, faces[batch], identities[batch])]),
-                reference_image=[reference.pixels / 255 for reference in shown] or None,
-                reference_mask_image=[reference.coverage for reference in shown] or None,
-                identity_embeds=torch.cat([identity.identity_embeds for identity in identities[batch]]),
-                source_clip_embeds=torch.cat([identity.source_clip_embeds for identity in identities[batch]]),
-                generator=[torch.Generator().manual_seed(int(seed)) for _ in faces[batch]],
-                output_type="np",
-                return_dict=False,
-                **settings,
-            )
+            with self._pipeline_lock:
+                (images,) = self.pipeline(
+                    image=[face.pixels for face in faces[batch]],
+                    mask_image=list(masks[batch]),
+                    landmarks=torch.cat([*map(self.exchange_shape, faces[batch], identities[batch])]),
+                    reference_image=[reference.pixels / 255 for reference in shown] or None,
+                    reference_mask_image=[reference.coverage for reference in shown] or None,
+                    identity_embeds=torch.cat([identity.identity_embeds for identity in identities[batch]]),
+                    source_clip_embeds=torch.cat([identity.source_clip_embeds for identity in identities[batch]]),
+                    generator=[torch.Generator().manual_seed(int(seed)) for _ in faces[batch]],
+                    output_type="np",
+                    return_dict=False,
+                    **settings,
+                )
             crops += list(np.round(np.asarray(images) * 255).astype(np.uint8))
         return crops
 
@@ -254,8 +313,9 @@ class SwapSteps:
         drawn = pipeline.preprocess(reference.pixels / 255, size, size)
         mask_and_coverage = [torch.from_numpy(plane)[None, None].float() for plane in (mask, reference.coverage)]
         filled = fill_hidden(pixel_values, mask_and_coverage[0], drawn, mask_and_coverage[1])
-        latents = pipeline.vae.encode(filled.to(pipeline._execution_device, pipeline.vae.dtype)).latent_dist.mode()
-        decoded = pipeline.vae.decode(latents).sample
+        with self._pipeline_lock:
+            latents = pipeline.vae.encode(filled.to(pipeline._execution_device, pipeline.vae.dtype)).latent_dist.mode()
+            decoded = pipeline.vae.decode(latents).sample
         rebuilt, filled = ((view[0].float().cpu().permute(1, 2, 0).numpy() + 1) * 127.5 for view in (decoded, filled))
         finest = native_size(face.matrix, size)
         fine = None
@@ -286,6 +346,13 @@ class SwapSteps:
         """The mesh of a target, (478, 2) in crop pixels, with the facial shape of the source, see `exchange_shape`."""
         moved = self.exchange_shape(face, identity)[0].numpy() - face.landmarks68
         return move_mesh(face.landmarks, moved)
+
+
+def test_picture(size: int) -> np.ndarray:
+    """A picture (size, size, 3) uint8 RGB that is the same everywhere: waves of all directions."""
+    y, x = np.mgrid[:size, :size] / size
+    waves = [np.sin(2 * np.pi * (a * x + b * y)) for a, b in ((1, 2), (3, -1), (2, 5))]
+    return np.round(127.5 + 127.5 * np.stack(waves, axis=-1)).astype(np.uint8)
 
 
 def _batches(references: Sequence[Reference | None]) -> Iterator[slice]:

@@ -59,6 +59,10 @@ StepCallback = Callable[..., dict[str, Any] | None]
 class FaceSwapper(SwapSteps):
     """Swaps faces in photos: finds and aligns them, repaints them by a pipeline, and puts them back.
 
+    One swapper may be used by several threads: each call gives what it would give alone. Networks of OpenCV and LiteRT
+    and the pipeline serve one call at a time, behind locks; masks, references and pasting run side by side. Two
+    swappers must not share an analyzer or a pipeline across threads.
+
     Args:
         pipeline ([`FaceSwapInpaintPipeline`]): With all its components.
         analyzer ([`FaceAnalyzer`], *optional*): Finds the faces; [`MeshFaceAnalyzer`] if left out.
@@ -160,8 +164,9 @@ class FaceSwapper(SwapSteps):
 
         Args:
             source (`str | PathLike | BinaryIO | PIL.Image.Image | np.ndarray | Photo` or a list): Photo of who to
-                become; a list holds photos of one person, which are averaged. With `mapping` a list holds people, each
-                a photo or a list of photos.
+                become; a list holds photos of one person, which are averaged. In place of photos a [`SourceIdentity`],
+                or the .safetensors file of one. With `mapping` a list holds people, each a photo, a list of photos or
+                an identity.
             target (`str | PathLike | BinaryIO | PIL.Image.Image | np.ndarray | Photo`): Photo to change; arrays
                 (H, W, 3) uint8 RGB.
             source_face (`str | int`): Whom the sources show: "largest", or an index, 0 being leftmost.
@@ -189,14 +194,14 @@ class FaceSwapper(SwapSteps):
         mask = None if mask_image is None else load_mask(mask_image, photo)
         watch.lap("load")
         faces = self.find_faces(photo.rgb)
-        aligned = cache(lambda index: self.align(photo.rgb, faces[index]))
+        aligned = cache(lambda index: self.align(photo.rgb, faces[index], faces))
         if mapping is None:
             mapping = dict.fromkeys(self.choose_faces(photo, faces, target_face, aligned), 0)
         mapping = {int(face): int(person) for face, person in sorted(mapping.items())}
         check_mapping(mapping, len(faces), len(sources), photo.name)
         watch.lap("detect")
         identities = {
-            index: self.encode_source(sources[index], source_face, options.region) for index in set(mapping.values())
+            index: self._identity(sources[index], source_face, options.region) for index in set(mapping.values())
         }
         watch.lap("encode")
         made = self._swap_aligned(
@@ -221,6 +226,11 @@ class FaceSwapper(SwapSteps):
         image = photo.with_pixels(made.rgb)
         return SwapResult(image, faces, list(mapping), changed, seconds, provenance, made.source_shown, made.covered)
 
+    def _identity(
+        self, source: list[Photo] | SourceIdentity, which: str | int | np.integer, region: str
+    ) -> SourceIdentity:
+        return source if isinstance(source, SourceIdentity) else self.encode_source(source, which, region)
+
     def swap_faces(
         self,
         rgb: np.ndarray,
@@ -228,6 +238,7 @@ class FaceSwapper(SwapSteps):
         identities: Sequence[SourceIdentity],
         options: SwapOptions,
         *,
+        others: Sequence[Face] = (),
         mask: np.ndarray | None = None,
         callback_on_step_end: StepCallback | None = None,
     ) -> SwappedFaces:
@@ -238,6 +249,7 @@ class FaceSwapper(SwapSteps):
             faces (`Sequence[Face]`): Those to change, from `find_faces`.
             identities (`Sequence[SourceIdentity]`): For each of them who it becomes, from `encode_source`.
             options ([`SwapOptions`]): How.
+            others (`Sequence[Face]`): The picture's other faces, which stay as they are.
             mask (`np.ndarray`, *optional*): (H, W) float32 in [0, 1], 1 = repaint, in place of the region.
             callback_on_step_end (`Callable`, *optional*): As for `swap`.
 
@@ -247,7 +259,7 @@ class FaceSwapper(SwapSteps):
         Raises:
             ValueError: If a face has nothing to be repainted, and for options that do not fit.
         """
-        aligned = [self.align(rgb, face) for face in faces]
+        aligned = [self.align(rgb, face, [*faces, *others]) for face in faces]
         names = [f"face {index} of those to swap" for index in range(len(faces))]
         return self._swap_aligned(rgb, aligned, identities, options, mask, callback_on_step_end, names)
 
@@ -264,8 +276,10 @@ class FaceSwapper(SwapSteps):
     ) -> SwappedFaces:
         """Does what `swap_faces` says with faces that are aligned, called `names` in errors."""
         watch = Stopwatch()
+        for identity in identities:
+            self.check_identity(identity, options.region)
         regions = [_region_crop(face, mask, options.region) for face in aligned]
-        free = [face.free(options.region) if mask is None else np.ones_like(face.free()) for face in aligned]
+        free = [face.free(options.region) if mask is None else face.apart() for face in aligned]
         masks = [region * bare for region, bare in zip(regions, free, strict=True)]
         _check_masks(masks, names)
         settings = self._settings(options)
@@ -326,9 +340,10 @@ class FaceSwapper(SwapSteps):
             return [index for index, face in enumerate(faces) if which == "all" or face is largest]
         reference = load_photo(which, "target_face")
         shown = select_face(self.find_faces(reference.rgb), where=reference.name)
-        aligned = aligned or (lambda index: self.align(photo.rgb, faces[index]))
+        aligned = aligned or (lambda index: self.align(photo.rgb, faces[index], faces))
         crops = [aligned(index).pixels for index in range(len(faces))] + [self.align(reference.rgb, shown).pixels]
-        *embeddings, wanted = self.pipeline.encode_identity(crops).float().cpu().numpy()
+        with torch.no_grad(), self._pipeline_lock:
+            *embeddings, wanted = self.pipeline.encode_identity(crops).float().cpu().numpy()
         return [nearest_face(np.stack(embeddings), wanted, -1 if self.same_person is None else self.same_person)]
 
 
