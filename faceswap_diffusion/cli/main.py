@@ -133,7 +133,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_swap_arguments(swap: argparse.ArgumentParser) -> None:
     add = swap.add_argument
-    add("sources", nargs="+", metavar="SOURCE", help="photo of who to become; several are averaged, but see --map; or what `identity` wrote")
+    add(
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="photo of who to become; several are averaged, but see --map; or what `identity` wrote",
+    )
     add("target", metavar="TARGET", help="photo to change")
     add("-o", "--output", required=True, metavar="OUT",
         help="where to write the result: .png, .jpg, .webp, .tif, .avif or .bmp")  # fmt: skip

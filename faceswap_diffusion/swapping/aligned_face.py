@@ -17,7 +17,7 @@ class AlignedFace:
     """A face cut out as the pipeline wants it.
 
     Args:
-        pixels (`np.ndarray`): (S, S, 3) uint8 RGB, FFHQ-aligned.
+        pixels (`np.ndarray`): (S, S, 3) uint8 RGB, FFHQ-aligned; brighter than the photo where `exposure` says.
         matrix (`np.ndarray`): (2, 3), photo pixels to crop pixels.
         labels (`np.ndarray`): (S, S) uint8, what the face parser sees.
         label_names (`tuple[str, ...]`): What the labels mean.
@@ -31,6 +31,7 @@ class AlignedFace:
             if nobody looked.
         own (`np.ndarray`, *optional*): (S, S) float32 in [0, 1], 0 where the crop shows another face; `None` if the
             photo has no other.
+        exposure (`float`): How many times longer than the photo `pixels` are exposed, see [`exposure.brighten`].
     """
 
     pixels: np.ndarray
@@ -43,6 +44,7 @@ class AlignedFace:
     depth: np.ndarray | None = None
     covered: np.ndarray | None = None
     own: np.ndarray | None = None
+    exposure: float = 1.0
 
     def apart(self) -> np.ndarray:
         """Where the crop shows no other face, (S, S) float32 in [0, 1]."""

@@ -16,6 +16,7 @@ from faceswap_diffusion.swapping.compositing import (
     match_color,
     paste_back,
 )
+from faceswap_diffusion.swapping.exposure import brighten, darken
 
 FEATHER = 0.015  # standard deviation of the seam, as a share of the crop's side
 
@@ -56,10 +57,11 @@ def paste_faces(
             pixels = match_color(pixels, face.pixels, skin)
         size = native_size(face.matrix, len(pixels))
         matrix = resized_matrix(face.matrix, len(pixels), size)
-        fine = add_detail(pixels, face.pixels, crop(photo, matrix, size), skin if skin_texture else None, reference)
+        fine_target = brighten(crop(photo, matrix, size), face.exposure)
+        fine = add_detail(pixels, face.pixels, fine_target, skin if skin_texture else None, reference)
         # The region ends softly, things in front of it as sharply as they are.
         seam = bare * feather(mask, FEATHER * len(mask))
         seam = cv2.resize(seam, (size, size), interpolation=cv2.INTER_LINEAR)
-        rgb, seam = paste_back(rgb, fine, seam, matrix)
+        rgb, seam = paste_back(rgb, darken(fine, face.exposure), seam, matrix)
         changed = np.maximum(changed, seam)
     return rgb, changed

@@ -19,6 +19,7 @@ from faceswap_diffusion.faces.texture import FaceTexture, extract_texture, fill_
 from faceswap_diffusion.masks.regions import repaint_mask
 from faceswap_diffusion.provenance.save import check_place, replace_file
 from faceswap_diffusion.swapping.aligned_face import AlignedFace, native_size, within_photo
+from faceswap_diffusion.swapping.exposure import brighten
 
 FINEST_TEXTURE = 1024  # side in texels
 
@@ -196,7 +197,8 @@ def take_texture(rgb: np.ndarray, face: AlignedFace) -> FaceTexture:
     assert face.depth is not None  # only meshes have textures
     landmarks, depth = (face.landmarks + 0.5) * scale - 0.5, face.depth * scale
     texels = min(FINEST_TEXTURE, 2 ** int(np.ceil(np.log2(size)) + 1))  # the face fills half of the crop
-    return extract_texture(crop(rgb, matrix, size), landmarks, depth, visible, texels)
+    pixels = brighten(crop(rgb, matrix, size), face.exposure)
+    return extract_texture(pixels, landmarks, depth, visible, texels)
 
 
 def source_head(rgb: np.ndarray, face: AlignedFace, region: str) -> SourceHead:

@@ -25,6 +25,7 @@ from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipelin
 from faceswap_diffusion.pipelines.inputs import fill_hidden
 from faceswap_diffusion.swapping.aligned_face import AlignedFace, native_size
 from faceswap_diffusion.swapping.compositing import ShownReference
+from faceswap_diffusion.swapping.exposure import brighten, exposure_gain
 from faceswap_diffusion.swapping.overlap import own_pixels
 from faceswap_diffusion.swapping.source_identity import (
     ANEW,
@@ -81,7 +82,7 @@ class SwapSteps:
         return self.pipeline.conditioner.identity_encoder.same_person
 
     def align(self, rgb: np.ndarray, face: Face, faces: Sequence[Face] = ()) -> AlignedFace:
-        """Cuts a face out of a photo, parses it, and finds what is in front of it.
+        """Cuts a face out of a photo, brightens it if it is dark, parses it, and finds what is in front of it.
 
         Args:
             rgb (`np.ndarray`): (H, W, 3) uint8 RGB.
@@ -90,9 +91,11 @@ class SwapSteps:
         """
         size, others = self.pipeline.config["crop_size"], [other for other in faces if other is not face]
         matrix = ffhq_matrix(face.landmarks68, size)
-        pixels = crop(rgb, matrix, size)
         landmarks = face.landmarks if len(face.landmarks) == 478 else face.landmarks68
         landmarks, landmarks68 = (transform_points(points, matrix) for points in (landmarks, face.landmarks68))
+        pixels = crop(rgb, matrix, size)
+        exposure = exposure_gain(pixels, landmarks)
+        pixels = brighten(pixels, exposure)
         return AlignedFace(
             pixels=pixels,
             matrix=matrix,
@@ -104,6 +107,7 @@ class SwapSteps:
             depth=None if face.depth is None else face.depth * np.sqrt(abs(np.linalg.det(matrix[:, :2]))),
             covered=None if self.occlusion is None else cover_mask(self.occlusion.find(pixels, landmarks)),
             own=own_pixels(face, others, matrix, size) if others else None,
+            exposure=exposure,
         )
 
     def own_geometry(
