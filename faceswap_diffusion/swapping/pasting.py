@@ -14,6 +14,7 @@ from faceswap_diffusion.swapping.compositing import (
     continue_surroundings,
     match_border_tone,
     match_color,
+    match_light,
     paste_back,
 )
 from faceswap_diffusion.swapping.exposure import brighten, darken
@@ -52,6 +53,8 @@ def paste_faces(
         skin = mask * bare * region_mask(face.labels, "skin", face.label_names)
         if reference is not None:
             pixels = continue_surroundings(pixels.astype(np.float32), face.pixels, mask)
+            assert face.depth is not None  # only meshes have references
+            pixels = match_light(pixels, face.pixels, face.landmarks, face.depth, skin)
             pixels = match_border_tone(pixels, face.pixels, mask, skin)
         elif color_match:
             pixels = match_color(pixels, face.pixels, skin)

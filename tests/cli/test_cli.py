@@ -12,13 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.weights.imitation import HubImitation, list_files
 
-from faceswap_diffusion import __version__, cli, model_files
+from faceswap_diffusion import __version__
+from faceswap_diffusion.cli import main as cli
 from faceswap_diffusion.masks.regions import REGIONS
 from faceswap_diffusion.photos.loading import load_photo
 from faceswap_diffusion.provenance.save import read_provenance
+from faceswap_diffusion.weights import registry
 from tests.tiny import odd_exif, save_with_few_steps, tiny_pipeline
+from tests.weights.imitation import HubImitation, list_files
 
 IMAGES = Path(__file__).parents[2] / "examples" / "images"
 SOURCE, TARGET, GROUP = (str(IMAGES / name) for name in ("p001_portrait.jpg", "p010_selfie.jpg", "group.jpg"))
@@ -362,11 +364,11 @@ def test_odd_exif_is_one_warning(swap, tmp_path: Path, caplog, capsys):
 
 
 def test_an_altered_model_file_is_refused(swap, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch):
-    assets = Path(shutil.copytree(model_files.ASSETS, tmp_path / "assets"))
-    altered = assets / model_files.MODEL_FILES["yunet"].filename
+    assets = Path(shutil.copytree(registry.ASSETS, tmp_path / "assets"))
+    altered = assets / registry.MODEL_FILES["yunet"].filename
     altered.write_bytes(altered.read_bytes()[:-1] + b"!")
-    monkeypatch.setattr(model_files, "ASSETS", assets)
-    model_files.model_path.cache_clear()
+    monkeypatch.setattr(registry, "ASSETS", assets)
+    registry.model_path.cache_clear()
     try:
         assert swap(SOURCE, TARGET, "-o", tmp_path / "out.png") == 2
         error = capsys.readouterr().err
@@ -375,7 +377,7 @@ def test_an_altered_model_file_is_refused(swap, tmp_path: Path, capsys, monkeypa
         assert cli.main(["doctor"]) == 1
         assert f"PROBLEM: {altered}: SHA-256 is" in capsys.readouterr().out
     finally:
-        model_files.model_path.cache_clear()
+        registry.model_path.cache_clear()
     assert os.listdir(tmp_path) == ["assets"]
 
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from safetensors.torch import load_file
-from tests.metrics.test_lpips import weights
 
 from faceswap_diffusion.metrics.lpips import LPIPS
 from faceswap_diffusion.training.data.dataset import PreparedFaces
 from faceswap_diffusion.training.data.windows import recolor
 from faceswap_diffusion.training.engine.states import saved_steps
 from faceswap_diffusion.training.objectives.losses import reconstruction_loss
+from tests.metrics.test_lpips import weights
 from tests.train.scripts import load_script, run, start, two_processes
 
 WEIGHTS = "vae/diffusion_pytorch_model.safetensors"

@@ -18,7 +18,6 @@ import yaml
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
-from tests.weights.imitation import HubImitation
 
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.provenance.save import read_provenance
@@ -31,6 +30,7 @@ from faceswap_diffusion.training.engine.states import saved_steps
 from tests.tiny import tiny_pipeline, tiny_vae
 from tests.train.launching import fsdp_environment, without_deepspeed, zero_2_environment
 from tests.train.scripts import ROOT, TRAIN, load_script, run, start, two_processes
+from tests.weights.imitation import HubImitation
 
 DIVIDED_ON_CPU = str(ROOT / "tests" / "train" / "divided_on_cpu.py")
 

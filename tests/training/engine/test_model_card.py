@@ -12,14 +12,14 @@ from accelerate import Accelerator
 from huggingface_hub import ModelCard
 from jsonargparse import Namespace
 from PIL import Image
-from tests.weights.imitation import HubImitation
-from tests.training.engine.small_run import ROOT, SmallModel, fresh_accelerator
 
 from faceswap_diffusion.training.data.batches import Roles, SampleSettings, SwapSamples
 from faceswap_diffusion.training.data.dataset import PreparedFaces
 from faceswap_diffusion.training.engine.model_card import write_model_card
 from faceswap_diffusion.training.engine.run import Run
 from tests.tiny import CROP_SIZE, tiny_picture, tiny_pipeline
+from tests.training.engine.small_run import ROOT, SmallModel, fresh_accelerator
+from tests.weights.imitation import HubImitation
 
 
 def finished_run(accelerator: Accelerator, output_dir: Path, faces: Path, **more: object) -> Run:
