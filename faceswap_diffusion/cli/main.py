@@ -60,6 +60,17 @@ def face_choice(text: str) -> str | int:
     return int(text) if text.lstrip("-").isdigit() else text
 
 
+def face_score(text: str) -> float:
+    """Reads the least confidence of a face."""
+    try:
+        score = float(text)
+    except ValueError:
+        score = float("nan")
+    if not 0 < score < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}; a number between 0 and 1 is needed")
+    return score
+
+
 def source_to_face(text: str) -> dict[int, int]:
     """Reads `SOURCE:FACE` pairs, as in `0:1,1:0`, into the mapping from face to source that `FaceSwapper` takes."""
     try:
@@ -107,6 +118,7 @@ def build_parser() -> argparse.ArgumentParser:
     faces.add_argument("photo", metavar="PHOTO")
     faces.add_argument("-o", "--output", metavar="OUT", help="also write the photo with the faces drawn into it")
     faces.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    _add_face_score(faces)
     faces.set_defaults(run=run_faces)
     _add_convert_commands(commands.add_parser("convert", help="convert checkpoints from and to other layouts"), common)
     evaluate = commands.add_parser(
@@ -170,7 +182,13 @@ def _add_swap_arguments(swap: argparse.ArgumentParser) -> None:
     swap.set_defaults(run=run_swap)
 
 
+def _add_face_score(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--face-score", type=face_score, metavar="S",
+        help="least confidence of the detector in a face, 0 to 1 (default: 0.6)")  # fmt: skip
+
+
 def _add_checkpoint_arguments(command: argparse.ArgumentParser) -> None:
+    _add_face_score(command)
     add = command.add_argument
     add("--checkpoint", metavar="PATH_OR_ID", help="folder or Hub id of a checkpoint (default: the package's)")
     add("--variant", metavar="NAME", help="of the checkpoint's weights, as fp16 (default: plain, or the only one)")
@@ -264,6 +282,7 @@ def run_swap(args: argparse.Namespace) -> int:
             "output": str(args.output),
             "faces": [describe_face(face) for face in result.faces],
             "swapped": result.swapped,
+            "dropped": [{**describe_face(dropped.face), "reason": dropped.reason} for dropped in result.dropped],
             "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
             "provenance": result.provenance,
         }
@@ -303,7 +322,7 @@ def _load_swapper(args: argparse.Namespace, occlusion: str) -> "FaceSwapper":
         args.checkpoint,
         device=args.device,
         dtype=args.dtype,
-        analyzer=_quiet_analyzer(),
+        analyzer=_quiet_analyzer(args.face_score),
         few_steps=args.few_steps,
         variant=args.variant,
         occlusion=occlusion,
@@ -320,7 +339,7 @@ def run_faces(args: argparse.Namespace) -> int:
     photo = load_photo(args.photo)
     if args.output:
         check_output(args.output, overwrite=args.overwrite, size=photo.size)
-    faces = _quiet_analyzer().analyze(photo.rgb)
+    faces = _quiet_analyzer(args.face_score).analyze(photo.rgb)
     if args.output:
         save_image(draw_faces(photo.rgb, faces), args.output, provenance=None)
     if args.json:
@@ -463,11 +482,11 @@ def _draw_points(draw: "ImageDraw.ImageDraw", points: "np.ndarray", radius: int,
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
 
 
-def _quiet_analyzer() -> "MeshFaceAnalyzer":
+def _quiet_analyzer(face_score: float | None = None) -> "MeshFaceAnalyzer":
     """Loads the default analyzer without the line that LiteRT's C++ writes to standard error."""
     from faceswap_diffusion.faces.analyzer import MeshFaceAnalyzer
 
-    analyzer = MeshFaceAnalyzer()
+    analyzer = MeshFaceAnalyzer() if face_score is None else MeshFaceAnalyzer(face_score)
     kept = os.dup(2)
     try:
         with open(os.devnull, "w") as nowhere:

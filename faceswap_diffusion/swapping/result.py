@@ -10,6 +10,7 @@ from PIL import Image
 
 from faceswap_diffusion.faces.analyzer import Face
 from faceswap_diffusion.provenance.save import save_image
+from faceswap_diffusion.swapping.second_look import DroppedFace
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +49,7 @@ class SwapResult:
             show; `None` if the checkpoint is shown no references.
         covered (`list[float]`): For each of `swapped` the share of what was to be repainted that was left as it is,
             because something is in front of it.
+        dropped (`list[DroppedFace]`): What the detector took for faces of the target, and why it does not count.
     """
 
     image: Image.Image
@@ -58,6 +60,7 @@ class SwapResult:
     provenance: dict[str, Any]
     source_shown: list[float] | None = None
     covered: list[float] = field(default_factory=list)
+    dropped: list[DroppedFace] = field(default_factory=list)
 
     def save(self, path: str | PathLike | BinaryIO, file_format: str | None = None) -> None:
         """Saves `image`, marked in its metadata as made with AI.

@@ -25,6 +25,7 @@ FINEST_TEXTURE = 1024  # side in texels
 
 SUFFIX = ".safetensors"
 FORMAT = "faceswap-diffusion source identity 1"
+SAME_NETWORKS = 0.1  # distance of fingerprints, up to which precision explains it
 ANEW = "write it anew with `faceswap-diffusion identity`"
 
 
@@ -72,6 +73,19 @@ class SourceIdentity:
         facts = {"format": FORMAT, "sha256": _digest(tensors, facts), **facts}
         replace_file(path, save(tensors, facts))
 
+    def check_networks(self, fingerprint: torch.Tensor) -> None:
+        """Checks that it was encoded with networks of a fingerprint (F,).
+
+        Raises:
+            ValueError: If its own fingerprint is another one.
+        """
+        theirs = self.fingerprint
+        if theirs is None or theirs.shape != fingerprint.shape or torch.dist(theirs, fingerprint) > SAME_NETWORKS:
+            raise ValueError(
+                f"{self.name} was encoded with another recogniser or image encoder than this checkpoint's: {ANEW} "
+                "and this checkpoint"
+            )
+
     @classmethod
     def load(cls, path: str | PathLike) -> "SourceIdentity":
         """Reads what `save` wrote.
@@ -92,6 +106,13 @@ class SourceIdentity:
         if facts.pop("sha256", None) != _digest(tensors, facts):
             raise ValueError(f"cannot read {path}: it is damaged; {ANEW}")
         return _put_together(tensors, facts, str(path))
+
+
+def fingerprint_picture(size: int) -> np.ndarray:
+    """A picture (size, size, 3) uint8 RGB that is the same everywhere: waves of all directions."""
+    y, x = np.mgrid[:size, :size] / size
+    waves = [np.sin(2 * np.pi * (a * x + b * y)) for a, b in ((1, 2), (3, -1), (2, 5))]
+    return np.round(127.5 + 127.5 * np.stack(waves, axis=-1)).astype(np.uint8)
 
 
 def is_identity_file(source: object) -> bool:

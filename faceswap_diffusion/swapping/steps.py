@@ -15,7 +15,6 @@ from faceswap_diffusion.conditioning.geometry import exchange_geometry, identity
 from faceswap_diffusion.conditioning.reference import Reference, draw_reference, render_texture, ring_reach
 from faceswap_diffusion.faces.alignment import crop, ffhq_matrix, transform_points
 from faceswap_diffusion.faces.analyzer import Face, FaceAnalyzer
-from faceswap_diffusion.faces.selection import select_face
 from faceswap_diffusion.masks.bisenet import BiSeNet
 from faceswap_diffusion.masks.occlusion import OcclusionNetwork, cover_mask
 from faceswap_diffusion.masks.parsing import FaceParser
@@ -27,10 +26,12 @@ from faceswap_diffusion.swapping.aligned_face import AlignedFace, native_size
 from faceswap_diffusion.swapping.compositing import ShownReference
 from faceswap_diffusion.swapping.exposure import brighten, exposure_gain
 from faceswap_diffusion.swapping.overlap import own_pixels
+from faceswap_diffusion.swapping.second_look import DroppedFace, FoundFaces, doubt, select_aligned
 from faceswap_diffusion.swapping.source_identity import (
     ANEW,
     SourceIdentity,
     average_identities,
+    fingerprint_picture,
     source_head,
     take_texture,
 )
@@ -38,7 +39,6 @@ from faceswap_diffusion.swapping.source_identity import (
 logger = logging.get_logger(__name__)
 
 FACES_PER_BATCH = 4  # bounds the memory that a group photo takes
-SAME_NETWORKS = 0.1  # distance of fingerprints, up to which precision explains it
 LEAST_SHOWN = 1 / 3  # share of a face below which a warning says that the source shows little of it
 
 
@@ -69,8 +69,23 @@ class SwapSteps:
 
     def find_faces(self, rgb: np.ndarray) -> list[Face]:
         """Finds the faces of a photo (H, W, 3) uint8 RGB, left to right."""
+        return self.survey(rgb).faces
+
+    def survey(self, rgb: np.ndarray) -> FoundFaces:
+        """Finds the faces of a photo, cuts them out, and drops what turns out to be none.
+
+        Args:
+            rgb (`np.ndarray`): (H, W, 3) uint8 RGB.
+        """
         with self._analyzer_lock:
-            return self.analyzer.analyze(rgb)
+            detected = self.analyzer.analyze(rgb)
+        looks = [self._look(rgb, face) for face in detected]
+        doubts = [doubt(look) for look in looks]
+        faces = [face for face, reason in zip(detected, doubts, strict=True) if reason is None]
+        dropped = [DroppedFace(face, reason) for face, reason in zip(detected, doubts, strict=True) if reason]
+        kept = [look for look, reason in zip(looks, doubts, strict=True) if reason is None]
+        aligned = [self._finish(look, face, faces) for look, face in zip(kept, faces, strict=True)]
+        return FoundFaces(faces, aligned, dropped)
 
     @property
     def same_person(self) -> float | None:
@@ -89,7 +104,11 @@ class SwapSteps:
             face ([`Face`]): The one to cut out.
             faces (`Sequence[Face]`): All faces of the photo, as far as they are to be told from this one.
         """
-        size, others = self.pipeline.config["crop_size"], [other for other in faces if other is not face]
+        return self._finish(self._look(rgb, face), face, faces)
+
+    def _look(self, rgb: np.ndarray, face: Face) -> AlignedFace:
+        """Cuts a face out and parses it."""
+        size = self.pipeline.config["crop_size"]
         matrix = ffhq_matrix(face.landmarks68, size)
         landmarks = face.landmarks if len(face.landmarks) == 478 else face.landmarks68
         landmarks, landmarks68 = (transform_points(points, matrix) for points in (landmarks, face.landmarks68))
@@ -105,10 +124,16 @@ class SwapSteps:
             landmarks68=landmarks68,
             geometry=self.own_geometry(landmarks68, face.head_pose, face.blendshapes),
             depth=None if face.depth is None else face.depth * np.sqrt(abs(np.linalg.det(matrix[:, :2]))),
-            covered=None if self.occlusion is None else cover_mask(self.occlusion.find(pixels, landmarks)),
-            own=own_pixels(face, others, matrix, size) if others else None,
             exposure=exposure,
         )
+
+    def _finish(self, look: AlignedFace, face: Face, faces: Sequence[Face]) -> AlignedFace:
+        """Adds what is in front of a face, and which pixels other faces have."""
+        others = [other for other in faces if other is not face]
+        own = own_pixels(face, others, look.matrix, len(look.pixels)) if others else None
+        if self.occlusion is None:
+            return replace(look, own=own)
+        return replace(look, own=own, covered=cover_mask(self.occlusion.find(look.pixels, look.landmarks)))
 
     def own_geometry(
         self, landmarks68: np.ndarray, head_pose: np.ndarray | None, blendshapes: np.ndarray | None
@@ -148,11 +173,8 @@ class SwapSteps:
             NoFaceFoundError: If a photo has no such face.
         """
         loaded = [load_photo(photo, "source") for photo in photos]
-        found = [select_face(self.find_faces(photo.rgb), which, where=photo.name) for photo in loaded]
-        looks = [
-            self.encode_face(photo.rgb, self.align(photo.rgb, face), region)
-            for photo, face in zip(loaded, found, strict=True)
-        ]
+        found = [select_aligned(self.survey(photo.rgb), which, photo.name) for photo in loaded]
+        looks = [self.encode_face(photo.rgb, face, region) for photo, face in zip(loaded, found, strict=True)]
         names = [photo.name for photo in loaded]
         if self.same_person is not None:
             _warn_of_others(names, looks, self.same_person)
@@ -163,7 +185,7 @@ class SwapSteps:
     @cached_property
     def fingerprint(self) -> torch.Tensor:
         """What recogniser and image encoder make of a test picture, (D + C,): other networks, another fingerprint."""
-        picture = test_picture(self.pipeline.config["crop_size"])
+        picture = fingerprint_picture(self.pipeline.config["crop_size"])
         with torch.no_grad(), self._pipeline_lock:
             embeds = self.pipeline.encode_identity(picture, np.ones(picture.shape[:2], np.float32))
             clip_embeds = self.pipeline.encode_clip(picture)
@@ -179,14 +201,8 @@ class SwapSteps:
         Raises:
             ValueError: If it was not.
         """
-        theirs = identity.fingerprint
-        if theirs is not None and (
-            theirs.shape != self.fingerprint.shape or torch.dist(theirs, self.fingerprint) > SAME_NETWORKS
-        ):
-            raise ValueError(
-                f"{identity.name} was encoded with another recogniser or image encoder than this checkpoint's: {ANEW} "
-                "and this checkpoint"
-            )
+        if identity.fingerprint is not None:
+            identity.check_networks(self.fingerprint)
         if self._needs(identity.region) != self._needs(region):
             raise ValueError(
                 f"{identity.name} was encoded for region {identity.region!r} and lacks what {region!r} shows of a "
@@ -350,13 +366,6 @@ class SwapSteps:
         """The mesh of a target, (478, 2) in crop pixels, with the facial shape of the source, see `exchange_shape`."""
         moved = self.exchange_shape(face, identity)[0].numpy() - face.landmarks68
         return move_mesh(face.landmarks, moved)
-
-
-def test_picture(size: int) -> np.ndarray:
-    """A picture (size, size, 3) uint8 RGB that is the same everywhere: waves of all directions."""
-    y, x = np.mgrid[:size, :size] / size
-    waves = [np.sin(2 * np.pi * (a * x + b * y)) for a, b in ((1, 2), (3, -1), (2, 5))]
-    return np.round(127.5 + 127.5 * np.stack(waves, axis=-1)).astype(np.uint8)
 
 
 def _batches(references: Sequence[Reference | None]) -> Iterator[slice]:

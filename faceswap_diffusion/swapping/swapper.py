@@ -1,7 +1,6 @@
 """Photo in, photo out: the only place that chains detection, masks, diffusion and compositing."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -42,6 +41,7 @@ from faceswap_diffusion.swapping.request import (
     load_sources,
 )
 from faceswap_diffusion.swapping.result import Stopwatch, SwappedFaces, SwapResult
+from faceswap_diffusion.swapping.second_look import FoundFaces, select_aligned
 from faceswap_diffusion.swapping.source_identity import (
     SourceIdentity,
 )
@@ -193,12 +193,11 @@ class FaceSwapper(SwapSteps):
         sources = load_sources(source, several=mapping is not None)
         mask = None if mask_image is None else load_mask(mask_image, photo)
         watch.lap("load")
-        faces = self.find_faces(photo.rgb)
-        aligned = cache(lambda index: self.align(photo.rgb, faces[index], faces))
+        found = self.survey(photo.rgb)
         if mapping is None:
-            mapping = dict.fromkeys(self.choose_faces(photo, faces, target_face, aligned), 0)
+            mapping = dict.fromkeys(self.choose_faces(found, target_face, photo.name), 0)
         mapping = {int(face): int(person) for face, person in sorted(mapping.items())}
-        check_mapping(mapping, len(faces), len(sources), photo.name)
+        check_mapping(mapping, len(found.faces), len(sources), photo.name)
         watch.lap("detect")
         identities = {
             index: self._identity(sources[index], source_face, options.region) for index in set(mapping.values())
@@ -206,7 +205,7 @@ class FaceSwapper(SwapSteps):
         watch.lap("encode")
         made = self._swap_aligned(
             photo.rgb,
-            [aligned(index) for index in mapping],
+            [found.aligned[index] for index in mapping],
             [identities[index] for index in mapping.values()],
             options,
             mask,
@@ -224,7 +223,17 @@ class FaceSwapper(SwapSteps):
         }
         seconds = {**watch.seconds, **made.seconds}
         image = photo.with_pixels(made.rgb)
-        return SwapResult(image, faces, list(mapping), changed, seconds, provenance, made.source_shown, made.covered)
+        return SwapResult(
+            image,
+            found.faces,
+            list(mapping),
+            changed,
+            seconds,
+            provenance,
+            made.source_shown,
+            made.covered,
+            found.dropped,
+        )
 
     def _identity(
         self, source: list[Photo] | SourceIdentity, which: str | int | np.integer, region: str
@@ -310,41 +319,33 @@ class FaceSwapper(SwapSteps):
         guidance = config["default_guidance_scale"] if guidance is None else guidance
         return {"num_inference_steps": steps, "guidance_scale": guidance, "strength": options.strength}
 
-    def choose_faces(
-        self,
-        photo: Photo,
-        faces: list[Face],
-        which: TargetFace,
-        aligned: Callable[[int], AlignedFace] | None = None,
-    ) -> list[int]:
+    def choose_faces(self, found: FoundFaces, which: TargetFace, where: str) -> list[int]:
         """Chooses faces of the target.
 
         Args:
-            photo ([`Photo`]): The target.
-            faces (`list[Face]`): Its faces, left to right.
+            found ([`FoundFaces`]): Its faces, from `survey`.
             which (`str | int` or photo): "largest", "all", an index, or a photo of the person meant.
-            aligned (`Callable`, *optional*): From an index to the aligned face, for those who keep them; `align` if
-                left out.
+            where (`str`): What to call the target in errors.
 
         Returns:
-            `list[int]`: Indices into `faces`.
+            `list[int]`: Indices into the faces.
 
         Raises:
             NoFaceFoundError: If there is none such.
         """
+        faces = found.faces
         if isinstance(which, int | np.integer):
-            select_face(faces, which, where=photo.name)
+            select_face(faces, which, where=where)
             return [int(which)]
-        largest = select_face(faces, "largest", where=photo.name)
+        largest = select_face(faces, "largest", where=where)
         if isinstance(which, str) and which in ("largest", "all"):
             return [index for index, face in enumerate(faces) if which == "all" or face is largest]
         reference = load_photo(which, "target_face")
-        shown = select_face(self.find_faces(reference.rgb), where=reference.name)
-        aligned = aligned or (lambda index: self.align(photo.rgb, faces[index], faces))
-        crops = [aligned(index).pixels for index in range(len(faces))] + [self.align(reference.rgb, shown).pixels]
+        wanted = select_aligned(self.survey(reference.rgb), "largest", reference.name)
+        crops = [face.pixels for face in [*found.aligned, wanted]]
         with torch.no_grad(), self._pipeline_lock:
-            *embeddings, wanted = self.pipeline.encode_identity(crops).float().cpu().numpy()
-        return [nearest_face(np.stack(embeddings), wanted, -1 if self.same_person is None else self.same_person)]
+            *embeddings, sought = self.pipeline.encode_identity(crops).float().cpu().numpy()
+        return [nearest_face(np.stack(embeddings), sought, -1 if self.same_person is None else self.same_person)]
 
 
 def _region_crop(face: AlignedFace, photo_mask: np.ndarray | None, region: str) -> np.ndarray:

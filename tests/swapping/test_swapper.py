@@ -331,27 +331,25 @@ class TestFewSteps:
 
 def test_a_face_is_found_by_a_photo_of_the_person():
     swapper = FaceSwapper(tiny_pipeline(crop_size=128))
-    photo = load_photo(GROUP)
-    faces = swapper.analyzer.analyze(photo.rgb)
-    assert swapper.choose_faces(photo, faces, WOMAN) == [WOMAN_IN_GROUP]
-    assert swapper.choose_faces(photo, faces, Image.open(IMAGES / "p001_park.jpg")) == [WOMAN_IN_GROUP]
+    found = swapper.survey(load_photo(GROUP).rgb)
+    assert swapper.choose_faces(found, WOMAN, "group") == [WOMAN_IN_GROUP]
+    assert swapper.choose_faces(found, Image.open(IMAGES / "p001_park.jpg"), "group") == [WOMAN_IN_GROUP]
     with pytest.raises(NoFaceFoundError, match="no face is like the reference face"):
-        swapper.choose_faces(photo, faces, MAN)
+        swapper.choose_faces(found, MAN, "group")
     network = swapper.pipeline.conditioner.identity_encoder
     network.same_person = 0.99  # the threshold is the recogniser's
     with pytest.raises(NoFaceFoundError, match=r"at least 0\.99 is wanted"):
-        swapper.choose_faces(photo, faces, Image.open(IMAGES / "p001_park.jpg"))
+        swapper.choose_faces(found, Image.open(IMAGES / "p001_park.jpg"), "group")
     network.same_person = None  # nobody knows: the nearest is meant
-    assert swapper.choose_faces(photo, faces, MAN)[0] in range(len(faces))
+    assert swapper.choose_faces(found, MAN, "group")[0] in range(len(found.faces))
     with pytest.raises(ValueError, match="target_face is 'biggest': give 'largest', 'all', an index"):
         swapper.swap(WOMAN, GROUP, target_face="biggest")
 
 
 def test_the_largest_face_is_the_default(swapper: FaceSwapper):
-    photo = load_photo(GROUP)
-    faces = swapper.analyzer.analyze(photo.rgb)
-    areas = [np.prod(face.bbox[2:] - face.bbox[:2]) for face in faces]
-    assert swapper.choose_faces(photo, faces, "largest") == [int(np.argmax(areas))]
+    found = swapper.survey(load_photo(GROUP).rgb)
+    areas = [np.prod(face.bbox[2:] - face.bbox[:2]) for face in found.faces]
+    assert swapper.choose_faces(found, "largest", "group") == [int(np.argmax(areas))]
 
 
 def test_a_missing_face_names_the_photo(swapper: FaceSwapper, no_face: Path):
