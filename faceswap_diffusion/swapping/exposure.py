@@ -10,6 +10,9 @@ DARK, USUAL = 64.0, 112.0
 HASTE = 2.5
 """How much brighter than `DARK` a face is shown for each level that it is below."""
 
+BRIGHTEST = 245.0
+"""Of 255: up to where the brightest parts of a face may come, so that light from one side is kept."""
+
 LUMA = np.array([0.299, 0.587, 0.114])
 
 
@@ -20,33 +23,21 @@ def exposure_gain(pixels: np.ndarray, landmarks: np.ndarray) -> float:
         pixels (`np.ndarray`): (S, S, 3) uint8 RGB.
         landmarks (`np.ndarray`): (478, 2) or (68, 2), x, y in pixels.
     """
-    inside = region_mask_from_landmarks(landmarks, len(pixels)) > 0
-    median = float(np.median(pixels[inside] @ LUMA)) if inside.any() else DARK
+    face = pixels[region_mask_from_landmarks(landmarks, len(pixels)) > 0] @ LUMA
+    median, bright = np.maximum(np.percentile(face, (50, 98)), 1)
     if median >= DARK:
         return 1.0
-    median, goal = max(median, 1.0) / 255, min(USUAL, DARK + HASTE * (DARK - median)) / 255
-    return goal * (1 - median) / (median * (1 - goal))
+    goal = min(USUAL, DARK + HASTE * (DARK - median))
+    return float(max(1, min(goal / median, BRIGHTEST / bright)))
 
 
 def brighten(pixels: np.ndarray, gain: float) -> np.ndarray:
-    """Exposes a picture longer. Black and white stay, and nothing in between is lost, so that `darken` undoes it.
-
-    Args:
-        pixels (`np.ndarray`): (..., 3) uint8 RGB.
-        gain (`float`): Factor on the darkest values, at least 1.
-
-    Returns:
-        `np.ndarray`: uint8.
-    """
+    """Exposes a picture `gain` times longer: (..., 3) uint8 RGB, as it comes out; what is too bright becomes white."""
     if gain == 1:
         return pixels
-    values = pixels.astype(np.float32) / 255
-    return np.round(255 * gain * values / (1 + (gain - 1) * values)).astype(np.uint8)
+    return np.round(np.clip(gain * pixels.astype(np.float32), 0, 255)).astype(np.uint8)
 
 
 def darken(pixels: np.ndarray, gain: float) -> np.ndarray:
     """Undoes `brighten`: (..., 3) float32 RGB in [0, 255], as it comes out."""
-    if gain == 1:
-        return pixels
-    values = pixels / 255
-    return 255 * values / (gain - (gain - 1) * values)
+    return pixels if gain == 1 else pixels / np.float32(gain)
