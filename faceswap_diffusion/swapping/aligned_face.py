@@ -29,8 +29,8 @@ class AlignedFace:
             analyzer fits no mesh.
         covered (`np.ndarray`, *optional*): (S, S) float32 in [0, 1], where something is in front of the face; `None`
             if nobody looked.
-        own (`np.ndarray`, *optional*): (S, S) float32 in [0, 1], 0 where the crop shows another face; `None` if the
-            photo has no other.
+        own (`np.ndarray`, *optional*): (S, S) float32 in [0, 1], 0 where the crop shows another face; `None` if
+            none is near.
         exposure (`float`): How many times longer than the photo `pixels` are exposed, see [`exposure.brighten`].
     """
 

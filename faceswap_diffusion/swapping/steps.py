@@ -130,7 +130,7 @@ class SwapSteps:
     def _finish(self, look: AlignedFace, face: Face, faces: Sequence[Face]) -> AlignedFace:
         """Adds what is in front of a face, and which pixels other faces have."""
         others = [other for other in faces if other is not face]
-        own = own_pixels(face, others, look.matrix, len(look.pixels)) if others else None
+        own = own_pixels(face, others, look.matrix, len(look.pixels))
         if self.occlusion is None:
             return replace(look, own=own)
         return replace(look, own=own, covered=cover_mask(self.occlusion.find(look.pixels, look.landmarks)))

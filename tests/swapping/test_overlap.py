@@ -98,6 +98,7 @@ def test_pixels_of_two_squares_by_hand():
     of_right = own_pixels(replace(right, score=0.95), [left], identity, 60)
     assert (of_right[20, 25:] == 1).all()
     assert (of_right[20, :24] == 0).all()
+    assert own_pixels(left, [square_face(200, 0.8)], identity, 60) is None  # out of the crop
 
 
 def test_a_face_without_neighbours_has_its_whole_crop(swapper: FaceSwapper):
