@@ -59,7 +59,7 @@ def agreement(face: AlignedFace) -> float:
     shares = []
     for part, names in PARTS.items():
         outlined = region_mask_from_landmarks(face.landmarks, len(face.labels), part) > 0
-        right = np.isin(face.labels, [LABELS.index(name) for name in names])
+        right = np.isin(face.labels, [index for index, name in enumerate(face.label_names) if name in names])
         shares.append(right[outlined].mean() if outlined.any() else 0.0)
     return float(np.mean(shares))
 
