@@ -40,7 +40,7 @@ class DroppedFace:
 
 
 @dataclass(frozen=True, eq=False)
-class FoundFaces:
+class PhotoFaces:
     """The faces of a photo, with all that is known of them.
 
     Args:
@@ -74,7 +74,7 @@ def doubt(face: AlignedFace) -> str | None:
     return f"no eyes, nose and mouth in their places (agreement {agreed:.2f}, below {LEAST_AGREEMENT})"
 
 
-def select_aligned(found: FoundFaces, which: str | int | np.integer, where: str) -> AlignedFace:
+def select_aligned(found: PhotoFaces, which: str | int | np.integer, where: str) -> AlignedFace:
     """Chooses one face as `faces.selection.select_face` does, and returns it cut out.
 
     Raises:

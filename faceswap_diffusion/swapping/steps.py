@@ -22,11 +22,12 @@ from faceswap_diffusion.masks.regions import REGIONS, region_mask, repaint_mask
 from faceswap_diffusion.photos.loading import PhotoLike, load_photo
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.pipelines.inputs import fill_hidden
+from faceswap_diffusion.pipelines.latents import rebuild
 from faceswap_diffusion.swapping.aligned_face import AlignedFace, native_size
 from faceswap_diffusion.swapping.compositing import ShownReference
 from faceswap_diffusion.swapping.exposure import brighten, exposure_gain
 from faceswap_diffusion.swapping.overlap import own_pixels
-from faceswap_diffusion.swapping.second_look import DroppedFace, FoundFaces, doubt, select_aligned
+from faceswap_diffusion.swapping.second_look import DroppedFace, PhotoFaces, doubt, select_aligned
 from faceswap_diffusion.swapping.source_identity import (
     ANEW,
     SourceIdentity,
@@ -71,7 +72,7 @@ class SwapSteps:
         """Finds the faces of a photo (H, W, 3) uint8 RGB, left to right."""
         return self.survey(rgb).faces
 
-    def survey(self, rgb: np.ndarray) -> FoundFaces:
+    def survey(self, rgb: np.ndarray) -> PhotoFaces:
         """Finds the faces of a photo, cuts them out, and drops what turns out to be none.
 
         Args:
@@ -85,7 +86,7 @@ class SwapSteps:
         dropped = [DroppedFace(face, reason) for face, reason in zip(detected, doubts, strict=True) if reason]
         kept = [look for look, reason in zip(looks, doubts, strict=True) if reason is None]
         aligned = [self._finish(look, face, faces) for look, face in zip(kept, faces, strict=True)]
-        return FoundFaces(faces, aligned, dropped)
+        return PhotoFaces(faces, aligned, dropped)
 
     @property
     def same_person(self) -> float | None:
@@ -334,8 +335,7 @@ class SwapSteps:
         mask_and_coverage = [torch.from_numpy(plane)[None, None].float() for plane in (mask, reference.coverage)]
         filled = fill_hidden(pixel_values, mask_and_coverage[0], drawn, mask_and_coverage[1])
         with self._pipeline_lock:
-            latents = pipeline.vae.encode(filled.to(pipeline._execution_device, pipeline.vae.dtype)).latent_dist.mode()
-            decoded = pipeline.vae.decode(latents).sample
+            decoded = rebuild(pipeline.vae, filled.to(pipeline._execution_device, pipeline.vae.dtype))
         rebuilt, filled = ((view[0].float().cpu().permute(1, 2, 0).numpy() + 1) * 127.5 for view in (decoded, filled))
         finest = native_size(face.matrix, size)
         fine = None

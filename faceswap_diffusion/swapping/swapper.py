@@ -41,7 +41,7 @@ from faceswap_diffusion.swapping.request import (
     load_sources,
 )
 from faceswap_diffusion.swapping.result import Stopwatch, SwappedFaces, SwapResult
-from faceswap_diffusion.swapping.second_look import FoundFaces, select_aligned
+from faceswap_diffusion.swapping.second_look import PhotoFaces, select_aligned
 from faceswap_diffusion.swapping.source_identity import (
     SourceIdentity,
 )
@@ -319,11 +319,11 @@ class FaceSwapper(SwapSteps):
         guidance = config["default_guidance_scale"] if guidance is None else guidance
         return {"num_inference_steps": steps, "guidance_scale": guidance, "strength": options.strength}
 
-    def choose_faces(self, found: FoundFaces, which: TargetFace, where: str) -> list[int]:
+    def choose_faces(self, found: PhotoFaces, which: TargetFace, where: str) -> list[int]:
         """Chooses faces of the target.
 
         Args:
-            found ([`FoundFaces`]): Its faces, from `survey`.
+            found ([`PhotoFaces`]): Its faces, from `survey`.
             which (`str | int` or photo): "largest", "all", an index, or a photo of the person meant.
             where (`str`): What to call the target in errors.
 
