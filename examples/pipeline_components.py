@@ -33,7 +33,7 @@ target = swapper.align(photo.rgb, select_face(swapper.analyzer.analyze(photo.rgb
 mask = repaint_mask(target.labels, target.landmarks, "face")
 
 # 3. Encode the source, and draw the source's face on the target's mesh.
-person = swapper.encode_person([load_photo(IMAGES / "p005_portrait.jpg")])
+person = swapper.encode_source([load_photo(IMAGES / "p005_portrait.jpg")])
 reference = swapper.draw_reference(target, person)
 assert reference is not None  # the checkpoint in the package uses references
 
@@ -41,7 +41,7 @@ assert reference is not None  # the checkpoint in the package uses references
 (swapped,) = pipe(
     image=Image.fromarray(target.pixels),
     mask_image=mask,
-    landmarks=swapper.lend_shape(target, person),
+    landmarks=swapper.exchange_shape(target, person),
     identity_embeds=person.identity_embeds,
     source_clip_embeds=person.source_clip_embeds,
     reference_image=reference.pixels / 255,

@@ -19,7 +19,9 @@ from faceswap_diffusion.faces.analyzer import Face, MeshFaceAnalyzer
 from faceswap_diffusion.faces.selection import select_face
 from faceswap_diffusion.photos.loading import load_photo
 from faceswap_diffusion.pipelines.loading import EMBEDDED_CHECKPOINT
-from faceswap_diffusion.swapping.swapper import AlignedFace, FaceSwapper, Person
+from faceswap_diffusion.swapping.aligned_face import AlignedFace
+from faceswap_diffusion.swapping.source_identity import SourceIdentity
+from faceswap_diffusion.swapping.swapper import FaceSwapper
 
 
 @dataclass(frozen=True)
@@ -203,18 +205,18 @@ class WarpedSource:
         return rgb, select_face(self.analyzer.analyze(rgb), where=str(path))
 
 
-CropFill = Callable[[FaceSwapper, AlignedFace, np.ndarray, Person, Reference | None], np.ndarray]
-"""Maps a swapper, a target's face, its mask (S, S) float in [0, 1], a person and the reference to a crop (S, S, 3)
+CropFill = Callable[[FaceSwapper, AlignedFace, np.ndarray, SourceIdentity, Reference | None], np.ndarray]
+"""Maps a swapper, a target's face, its mask (S, S) float in [0, 1], an identity and the reference to a crop (S, S, 3)
 uint8 RGB."""
 
 
 def filled_with_reference(
-    swapper: FaceSwapper, face: AlignedFace, mask: np.ndarray, person: Person, reference: Reference | None
+    swapper: FaceSwapper, face: AlignedFace, mask: np.ndarray, identity: SourceIdentity, reference: Reference | None
 ) -> np.ndarray:
     """The input of the pipeline (reference inside the mask, target outside), encoded and decoded again."""
     if reference is None:
         return face.pixels
-    rebuilt = swapper.shown_reference(face, mask, reference, person).rebuilt
+    rebuilt = swapper.shown_reference(face, mask, reference, identity).rebuilt
     return np.clip(np.round(rebuilt), 0, 255).astype(np.uint8)
 
 
@@ -234,13 +236,13 @@ class FillingSwapper(FaceSwapper):
         self,
         faces: Sequence[AlignedFace],
         masks: Sequence[np.ndarray],
-        people: Sequence[Person],
+        identities: Sequence[SourceIdentity],
         references: Sequence[Reference | None],
         seed: int,
         **settings: Any,
     ) -> list[np.ndarray]:
         """Fills each face's crop; seed and settings have no effect."""
-        return [self.fill(self, *parts) for parts in zip(faces, masks, people, references, strict=True)]
+        return [self.fill(self, *parts) for parts in zip(faces, masks, identities, references, strict=True)]
 
 
 class ReferenceAlone:

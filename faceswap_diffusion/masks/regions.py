@@ -108,7 +108,7 @@ def region_mask_from_landmarks(landmarks: np.ndarray, size: int, region: str = "
     if len(landmarks) not in POLYGONS:
         raise ValueError(f"got {len(landmarks)} landmarks; the mesh's 478 or dlib's 68 are needed")
     if region == "face":
-        return _filled_hull(_face_outline(landmarks), size)
+        return _filled_hull(face_outline(landmarks), size)
     polygons = POLYGONS[len(landmarks)]
     if region not in polygons:
         raise ValueError(f"landmarks cannot show region {region!r}; choose one of face, {', '.join(polygons)}")
@@ -274,7 +274,8 @@ def _filled_hull(points: np.ndarray, size: int) -> np.ndarray:
     return canvas.astype(np.float32)
 
 
-def _face_outline(landmarks: np.ndarray) -> np.ndarray:
+def face_outline(landmarks: np.ndarray) -> np.ndarray:
+    """The outline (N, 2) of a face, from chin to forehead, of (478, 2) or (68, 2) landmarks."""
     if len(landmarks) == 478:
         return landmarks[list(FACE_OVAL_478)]
     jaw, brows = landmarks[:17], landmarks[17:27]

@@ -79,12 +79,18 @@ def check_output(
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
         raise ValueError(f"cannot save {path}: unknown kind {path.suffix!r}; end the name in {', '.join(FORMATS)}")
-    _check_place(path, overwrite)
+    check_place(path, overwrite)
     _check_fit(f"cannot save {path}", FORMATS[suffix], size, has_alpha)
     return path
 
 
-def _check_place(path: Path, overwrite: bool) -> None:
+def check_place(path: Path, overwrite: bool) -> None:
+    """Finds out whether a file may be written there.
+
+    Raises:
+        ValueError: If the name is too long, the path a folder or a file that is read-only or may not be replaced, or
+            its folder is missing or not writable.
+    """
     folder = Path(os.path.realpath(path)).parent
     if not os.path.isdir(folder):
         raise ValueError(f"cannot save {path}: there is no folder {folder}; make it first")
@@ -161,7 +167,7 @@ def save_image(
         if file_format is not None:
             raise ValueError(f"got file_format {file_format!r} for {path}: the suffix of a path selects the format")
         path = check_output(path, size=image.size, has_alpha=is_transparent(image))
-        _replace(
+        replace_file(
             path, _encode(image, FORMATS[path.suffix.lower()], str(path), provenance, digital_source_type, quality)
         )
         return
@@ -172,7 +178,12 @@ def save_image(
     path.write(_encode(image, file_format, "the picture", provenance, digital_source_type, quality))
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all, see [`writing.whole_file`].
+
+    Raises:
+        ValueError: If it cannot be written.
+    """
     try:
         with whole_file(path) as unfinished:
             unfinished.write_bytes(content)

@@ -181,6 +181,37 @@ def test_sources_and_faces_of_a_group(swap, tmp_path: Path, capsys, sources, opt
         assert (changed[top:bottom, left:right].mean() > 0.5) == (index in swapped)
 
 
+def test_an_identity_is_written_once_and_swapped_without_its_photos(swap, checkpoint, tmp_path: Path, capsys):
+    photos = [str(IMAGES / name) for name in ("p001_portrait.jpg", "p001_park.jpg")]
+    identity = tmp_path / "woman.safetensors"
+    write = ["identity", *photos, "-o", str(identity), "--checkpoint", checkpoint]
+    assert cli.main(write) == 0
+    assert capsys.readouterr().out == f"{identity}: the identity of 2 photos\n"
+    for name, sources in (("by_photos.png", photos), ("by_file.png", [identity])):
+        assert swap(*sources, TARGET, "-o", tmp_path / name) == 0
+    np.testing.assert_array_equal(*(load_photo(tmp_path / name).rgb for name in ("by_photos.png", "by_file.png")))
+    written = identity.read_bytes()
+    assert cli.main(write) == 2
+    assert "exists" in capsys.readouterr().err
+    assert cli.main([*write, "--overwrite"]) == 0
+    assert identity.read_bytes() == written
+    assert cli.main(["identity", photos[0], "-o", str(tmp_path / "woman.pt")]) == 2
+    assert "end the name in .safetensors" in capsys.readouterr().err
+    (tmp_path / "bad.safetensors").write_bytes(b"no identity")
+    assert swap(tmp_path / "bad.safetensors", TARGET, "-o", tmp_path / "out.png") == 2
+    told = capsys.readouterr().err.splitlines()
+    assert told[-1].startswith(f"faceswap-diffusion: error: cannot read {tmp_path / 'bad.safetensors'}: it is damaged")
+
+
+def test_a_face_has_to_reach_the_score_that_is_asked_for(swap, tmp_path: Path, capsys):
+    assert cli.main(["faces", TARGET, "--json"]) == 0
+    (face,) = json.loads(capsys.readouterr().out)["faces"]
+    assert cli.main(["faces", TARGET, "--json", "--face-score", str(face["score"] + 0.01)]) == 0
+    assert json.loads(capsys.readouterr().out)["faces"] == []
+    assert swap(SOURCE, TARGET, "-o", tmp_path / "out.png", "--face-score", 1) == 2
+    assert "got '1'; a number between 0 and 1 is needed" in capsys.readouterr().err
+
+
 def test_map_reads_source_to_face():
     assert source_to_face("0:1,1:0") == {1: 0, 0: 1}
     assert source_to_face("2:5") == {5: 2}
