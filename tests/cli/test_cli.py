@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.weights.imitation import HubImitation, list_files
 
 from faceswap_diffusion import __version__, cli, model_files
 from faceswap_diffusion.masks.regions import REGIONS
 from faceswap_diffusion.photos.loading import load_photo
 from faceswap_diffusion.provenance.save import read_provenance
 from tests.tiny import odd_exif, save_with_few_steps, tiny_pipeline
+from tests.weights.imitation import HubImitation, list_files
 
 IMAGES = Path(__file__).parents[2] / "examples" / "images"
 SOURCE, TARGET, GROUP = (str(IMAGES / name) for name in ("p001_portrait.jpg", "p010_selfie.jpg", "group.jpg"))

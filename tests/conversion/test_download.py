@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import constants
-from tests.weights.imitation import HubImitation, list_files
 
 from faceswap_diffusion.conversion.download import download_reface
 from faceswap_diffusion.conversion.reface import convert_reface
@@ -18,6 +17,7 @@ from faceswap_diffusion.photos.loading import load_photo
 from tests.conversion.test_reface import saved_weights
 from tests.masks.test_bisenet import synthetic_file
 from tests.parity.reduced import REDUCED
+from tests.weights.imitation import HubImitation, list_files
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "examples" / "images"

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from tests.metrics.test_lpips import weights
 
 from faceswap_diffusion.metrics.lpips import LPIPS
+from tests.metrics.test_lpips import weights
 from tests.tiny import CROP_SIZE
 from tests.train.scripts import load_script
 

@@ -116,7 +116,7 @@ def start(data: Path, output: Path) -> subprocess.Popen:
     """A run of 6 steps on 6 pictures in batches of 4."""
     command = [sys.executable, SCRIPT, "--train_data_dir", data, "--output_dir", output, "--resolution", 32]
     command += ["--block_out_channels", 4, 8, 8, 8, "--train_batch_size", 4, "--checkpointing_steps", 1]
-    command += ["--validation_stride", 4, "--max_train_steps", 6]
+    command += ["--validation_stride", 4, "--validation_steps", 1, "--max_train_steps", 6]
     environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[1]), "PYTHONUNBUFFERED": "1"}
     environment |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(list(map(str, command)), env=environment, stdout=subprocess.PIPE, text=True)

@@ -88,7 +88,16 @@ def test_scores_tell_kinds_and_false_alarms_apart():
 def begin(data: Path, names: Path, output: Path) -> subprocess.Popen:
     """A run of 4 steps in batches of 4."""
     arguments = ["--train_data_dir", data, "--clear_faces", names, "--output_dir", output, "--resolution", 32]
-    arguments += ["--train_batch_size", 4, "--checkpointing_steps", 1, "--validation_stride", 4]
+    arguments += [
+        "--train_batch_size",
+        4,
+        "--checkpointing_steps",
+        1,
+        "--validation_stride",
+        4,
+        "--validation_steps",
+        1,
+    ]
     arguments += ["--max_train_steps", 4]
     return start(
         "train_occlusion", [str(argument) for argument in arguments], PYTHONUNBUFFERED="1", OMP_NUM_THREADS="1"

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.weights.imitation import HubImitation, list_files
 
 from faceswap_diffusion import FaceSwapInpaintPipeline
 from tests.tiny import tiny_inputs, tiny_pipeline
+from tests.weights.imitation import HubImitation, list_files
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow  # each of two processes imports everything anew

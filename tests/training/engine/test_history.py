@@ -9,10 +9,10 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import ProjectConfiguration
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tests.training.engine.small_run import fresh_accelerator
 
 from faceswap_diffusion.training.engine.history import History, check_tracker, draw_curves, log_pictures
 from tests.tiny import tiny_picture
+from tests.training.engine.small_run import fresh_accelerator
 
 
 def losses(step: int) -> dict[str, float]:

@@ -6,10 +6,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.training.engine.small_run import fresh_accelerator, start
 
 from faceswap_diffusion.training.engine.interruption import StopSignal
 from faceswap_diffusion.training.engine.states import saved_steps
+from tests.training.engine.small_run import fresh_accelerator, start
 
 
 def wait_for_a_step(process: subprocess.Popen) -> None:

@@ -9,10 +9,10 @@ import pytest
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
-from tests.training.engine.small_run import build_parts, fresh_accelerator, start, take_step
 
 from faceswap_diffusion.training.engine.states import StateNotSavedError, load_state, save_state, saved_steps
 from tests.train.launching import without_deepspeed, zero_2_environment
+from tests.training.engine.small_run import build_parts, fresh_accelerator, start, take_step
 
 FILES = ("model.safetensors", "optimizer.safetensors", "ema.safetensors", "state.json")
 
