@@ -40,6 +40,7 @@ from faceswap_diffusion.training.engine.script import run_script
 from faceswap_diffusion.training.engine.trainable import build_optimizer, trained_parameters
 from faceswap_diffusion.training.engine.trainer import Task, Trainer
 from faceswap_diffusion.training.models.autoencoder_growth import grow_autoencoder
+from faceswap_diffusion.training.models.autoencoder_passes import encode
 from faceswap_diffusion.training.models.latent_targets import LatentTargets, fit_new_channels
 from faceswap_diffusion.training.objectives.reconstruction import load_crops
 
@@ -90,7 +91,7 @@ class GrowthObjective(nn.Module):
         """The loss of `images` (B, 3, H, W), RGB in [-1, 1]."""
         images = batch["images"]
         wanted = self.targets[0].to(images.device)(images)
-        errors = (self.vae.encode(images).latent_dist.mean - wanted) * self.vae.config["scaling_factor"]
+        errors = (encode(self.vae, images).mean - wanted) * self.vae.config["scaling_factor"]
         was = self.targets[0].old.config["latent_channels"]
         old, new = (part.square().mean() for part in (errors[:, :was], errors[:, was:]))
         return {"loss": self.distill_weight * old + new}
@@ -99,7 +100,7 @@ class GrowthObjective(nn.Module):
 @torch.no_grad()
 def unexplained(vae: AutoencoderKL, targets: LatentTargets, images: torch.Tensor) -> list[float]:
     """Squared error of each channel over the variance of what it is to be."""
-    pairs = [(vae.encode(image).latent_dist.mean, targets(image)) for image in images.to(vae.device).split(1)]
+    pairs = [(encode(vae, image).mean, targets(image)) for image in images.to(vae.device).split(1)]
     got, wanted = (torch.cat(part) for part in zip(*pairs, strict=True))
     return ((got - wanted).square().mean((0, 2, 3)) / wanted.var((0, 2, 3))).tolist()
 

@@ -1,5 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
-# diffusers annotates its models and their outputs too loosely for the checker.
 """Compares autoencoders by what they make of held-out faces, by their size and by their speed.
 
     faceswap-diffusion fetch lpips_vgg16
@@ -22,6 +20,7 @@ from jsonargparse.typing import PositiveInt
 
 from faceswap_diffusion.metrics.lpips import LPIPS
 from faceswap_diffusion.training.data.dataset import PreparedFaces
+from faceswap_diffusion.training.models.autoencoder_passes import decode, encode
 from faceswap_diffusion.training.objectives.reconstruction import load_crops, reconstruct
 
 HEADINGS = (
@@ -61,9 +60,9 @@ def milliseconds(work: Callable[[], object], num_timings: int) -> float:
 def describe(folder: Path, crops: torch.Tensor, lpips: LPIPS, num_timings: int) -> list[str]:
     """The line of an autoencoder, cell by cell."""
     vae = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32)
-    latents = vae.encode(crops[:1]).latent_dist.mode()
-    times = [milliseconds(lambda: vae.encode(crops[:1]), num_timings)]
-    times.append(milliseconds(lambda: vae.decode(latents), num_timings))
+    latents = encode(vae, crops[:1]).mode()
+    times = [milliseconds(lambda: encode(vae, crops[:1]), num_timings)]
+    times.append(milliseconds(lambda: decode(vae, latents), num_timings))
     result = reconstruct(vae, crops)
     distances = [
         lpips.distance(got, wanted) for got, wanted in zip(result.images.split(8), crops.split(8), strict=True)

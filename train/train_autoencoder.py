@@ -43,6 +43,7 @@ from faceswap_diffusion.training.engine.randomness import draw_uniform, generato
 from faceswap_diffusion.training.engine.script import run_script
 from faceswap_diffusion.training.engine.trainable import build_optimizer, trained_parameters
 from faceswap_diffusion.training.engine.trainer import Task, Trainer
+from faceswap_diffusion.training.models.autoencoder_passes import decode, encode
 from faceswap_diffusion.training.objectives.discriminator import (
     PatchDiscriminator,
     discriminator_loss,
@@ -132,7 +133,7 @@ class AutoencoderObjective(nn.Module):
 
     def reconstruct(self, images: torch.Tensor, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Reconstruction through noisy latents, and the KL term. What is drawn depends on the samples' numbers."""
-        posterior = self.vae.encode(images).latent_dist
+        posterior = encode(self.vae, images)
         generators = [generator_for(self.seed, "noise", index) for index in indices.tolist()]
         shape = (2, *posterior.mean.shape[1:])
         strength = (
@@ -140,7 +141,7 @@ class AutoencoderObjective(nn.Module):
         )
         sampling, noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators], 1)
         noisy = posterior.mean + posterior.std * sampling.to(images) + (strength * noise).to(images)
-        return self.vae.decode(noisy).sample.float(), posterior.kl().mean()
+        return decode(self.vae, noisy).float(), posterior.kl().mean()
 
     def forward(self, batch: dict[str, torch.Tensor], step: int) -> dict[str, torch.Tensor]:
         """The loss of `images` (B, 3, H, W), RGB in [-1, 1], with the samples' numbers as `indices`."""

@@ -62,8 +62,8 @@ def arguments(checkpoint):
         given = [
             "--pretrained_model_name_or_path", checkpoint, "--output_dir", output_dir, "--train_batch_size", 4,
             "--max_train_steps", 3, "--lr_warmup_steps", 1, "--cross_identity_share", 0,
-            "--self_reconstruction_share", 0, "--checkpointing_steps", 1, "--dataloader_num_workers", 0, "--report_to", "none",
-            *SAMPLES, *more,
+            "--self_reconstruction_share", 0, "--checkpointing_steps", 1, "--dataloader_num_workers", 0, "--report_to",
+            "none", *SAMPLES, *more,
         ]  # fmt: skip
         return [str(part) for part in given]
 

@@ -1,5 +1,3 @@
-# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
-# diffusers annotates its models too loosely for the checker.
 """Samples encoded once for all epochs, in shards, by several processes."""
 
 import hashlib

@@ -27,6 +27,8 @@ from faceswap_diffusion.training.engine.sharding import begin_folder, whole_file
 
 REJECTED = "rejected.csv"
 
+NEW_PHOTOS = "another --output_dir; new photos alone go there, and --train_data_dir takes both folders"
+
 MEASURED_SIZE = 512
 """The largest side in pixels at which crops are measured: the networks see no more in larger ones."""
 
@@ -250,7 +252,7 @@ def _begin(source: PhotoSource, output_dir: Path, settings: PreparationSettings)
         "num_photos": len(source),
         "photos_sha256": source.digest(),
     }
-    begin_folder(output_dir / DESCRIPTION, wanted, "arguments and photos")
+    begin_folder(output_dir / DESCRIPTION, wanted, "arguments and photos", NEW_PHOTOS)
 
 
 def _finish(output_dir: Path, num_shards: int) -> tuple[int, list[Rejection]]:

@@ -1,10 +1,8 @@
-# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportArgumentType=false
-# diffusers annotates its models too loosely for the checker.
 """Memory that training takes, counted without a weight in memory: per parameter, and per sample for activations."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers.models.attention import BasicTransformerBlock
@@ -19,6 +17,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.training.engine.trainable import trained_parameters
+from faceswap_diffusion.training.models.autoencoder_passes import decode
 
 FLOAT32 = 4
 ADAM, ADAM_8BIT = 8, 2  # two moments a weight
@@ -131,8 +130,8 @@ def count_activations(pipeline: FaceSwapInpaintPipeline) -> ActivationCounts:
         pipeline (`FaceSwapInpaintPipeline`): Its settings are what counts; it is trained as a whole.
     """
     with FakeTensorMode():
-        unet = UNet2DConditionModel.from_config(pipeline.unet.config).train()
-        vae = AutoencoderKL.from_config(pipeline.vae.config).requires_grad_(False).eval()
+        unet = cast(UNet2DConditionModel, UNet2DConditionModel.from_config(pipeline.unet.config)).train()
+        vae = cast(AutoencoderKL, AutoencoderKL.from_config(pipeline.vae.config)).requires_grad_(False).eval()
         side = pipeline.config["crop_size"] // 2 ** (len(vae.config["block_out_channels"]) - 1)
         latents = torch.zeros(1, vae.config["latent_channels"], side, side, requires_grad=True)
         unet_input = torch.zeros(1, unet.config["in_channels"], side, side)
@@ -140,7 +139,7 @@ def count_activations(pipeline: FaceSwapInpaintPipeline) -> ActivationCounts:
         context = torch.zeros(1, tokens, unet.config["cross_attention_dim"], requires_grad=True)
         return ActivationCounts(
             *_bytes_kept(unet, lambda: unet(unet_input, torch.zeros(1), context)),
-            *_bytes_kept(vae, lambda: vae.decode(latents)),
+            *_bytes_kept(vae, lambda: decode(vae, latents)),
         )
 
 

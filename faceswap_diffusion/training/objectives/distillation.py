@@ -1,6 +1,3 @@
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportOptionalMemberAccess=false
-# pyright: reportIndexIssue=false, reportOptionalCall=false
-# diffusers annotates its models and their outputs too loosely for the checker.
 """Few-step students of the swap model by latent-consistency distillation (arXiv 2310.04378, 2311.05556)."""
 
 import copy
@@ -175,7 +172,7 @@ class ConsistencyObjective(SwapModule):
         masked = self.encode_masked(batch, generators)
         not_dropped = torch.zeros(len(masked), dtype=torch.bool, device=masked.device)
         context = self.context(**self.conditions(batch), dropped=not_dropped)
-        return masked, resize(batch.mask, *masked.shape[-2:]), context
+        return masked, resize(batch.mask, masked.shape[-2], masked.shape[-1]), context
 
     def clean_latents(
         self, batch: SwapBatch, inputs: tuple[torch.Tensor, ...], generators: list[torch.Generator]
@@ -241,5 +238,6 @@ class ConsistencyObjective(SwapModule):
 
     def denoise(self, noisy: torch.Tensor, timesteps: torch.Tensor, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """Where the student ends (B, C, h, w), by its consistency function."""
-        output, alphas = self.predict(noisy, timesteps, *inputs), self.alphas_cumprod.to(noisy.device)
+        masked, mask, context = inputs
+        output, alphas = self.predict(noisy, timesteps, masked, mask, context), self.alphas_cumprod.to(noisy.device)
         return consistency_function(output, noisy, timesteps, alphas, self.prediction_type)

@@ -1,6 +1,3 @@
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportOptionalMemberAccess=false
-# pyright: reportIndexIssue=false, reportOptionalCall=false
-# diffusers annotates its models and their outputs too loosely for the checker.
 """The objective of the swap model: what one batch costs, term by term; all that is trained is in one module."""
 
 from dataclasses import dataclass
@@ -114,7 +111,7 @@ class SwapObjective(SwapModule):
         encoded = EncodedBatch(
             latents=latents,
             masked=self.encode_masked(batch, draws.generators),
-            mask=resize(batch.mask, *latents.shape[-2:]),
+            mask=resize(batch.mask, latents.shape[-2], latents.shape[-1]),
             **self.conditions(batch),
             indices=batch.indices,
             num_cross_identity=batch.num_cross_identity,
@@ -136,7 +133,9 @@ class SwapObjective(SwapModule):
         if batch.num_cross_identity:
             losses |= self.cross_identity_losses(x0s, batch, encoded.identity_embeds, draws.generators)
         if self.discriminator is not None:
-            losses |= self.adversarial_losses(x0s[-1], latents[:num_rolled_out], mask[:num_rolled_out])
+            losses |= self.adversarial_losses(
+                self.discriminator, x0s[-1], latents[:num_rolled_out], mask[:num_rolled_out]
+            )
         return losses
 
     def total(self, losses: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -275,21 +274,22 @@ class SwapObjective(SwapModule):
         return decoded * mask + target * (1 - mask)
 
     def adversarial_losses(
-        self, x0: torch.Tensor, latents: torch.Tensor, mask: torch.Tensor
+        self, discriminator: PatchDiscriminator, x0: torch.Tensor, latents: torch.Tensor, mask: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """The model's loss, and the discriminator's, which judges latents (LADD, arXiv 2403.12015, eq. 2).
 
         Args:
+            discriminator (`PatchDiscriminator`): The judge.
             x0 (`torch.Tensor`): (B, C, h, w), predicted.
             latents (`torch.Tensor`): (B, C, h, w), of the targets, which are real, and lie around what was generated.
             mask (`torch.Tensor`): (B, 1, h, w), 1 = generated.
         """
         generated = x0 * mask + latents * (1 - mask)
-        self.discriminator.requires_grad_(False)
-        verdict = self.discriminator(generated)
-        self.discriminator.requires_grad_(True)
-        weights = resize(mask, *verdict.shape[-2:])
-        real, fake = self.discriminator(torch.cat([latents, generated.detach()])).chunk(2)
+        discriminator.requires_grad_(False)
+        verdict = discriminator(generated)
+        discriminator.requires_grad_(True)
+        weights = resize(mask, verdict.shape[-2], verdict.shape[-1])
+        real, fake = discriminator(torch.cat([latents, generated.detach()])).chunk(2)
         return {
             "adversarial": generator_loss(verdict, weights).mean(),
             "discriminator": discriminator_loss(real, fake, weights).mean(),

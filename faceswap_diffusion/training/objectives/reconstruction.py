@@ -1,5 +1,3 @@
-# pyright: reportAttributeAccessIssue=false, reportOptionalCall=false
-# diffusers annotates its models and their outputs too loosely for the checker.
 """How good an autoencoder is at crops of faces."""
 
 from collections.abc import Iterable
@@ -9,6 +7,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 from faceswap_diffusion.training.data.dataset import PreparedFaces
+from faceswap_diffusion.training.models.autoencoder_passes import decode, encode
 from faceswap_diffusion.training.objectives.losses import image_gradients
 
 
@@ -46,12 +45,15 @@ def reconstruct(vae: AutoencoderKL, images: torch.Tensor, batch_size: int = 8) -
     generator = torch.Generator().manual_seed(0)
     latents, decoded = [], []
     for batch in images.split(batch_size):
-        posterior = vae.encode(batch.to(vae.device)).latent_dist
+        posterior = encode(vae, batch.to(vae.device))
         latents.append(posterior.sample(generator))
-        decoded.append(vae.decode(posterior.mode()).sample.clamp(-1, 1).cpu())
+        decoded.append(decode(vae, posterior.mode()).clamp(-1, 1).cpu())
     got = torch.cat(decoded)
     errors = (got - images).square().mean(dim=(1, 2, 3))
-    energies = [sum(part.square().mean(dim=(1, 2, 3)) for part in image_gradients(view)) for view in (got, images)]
+    energies = [
+        torch.stack([part.square().mean(dim=(1, 2, 3)) for part in image_gradients(view)]).sum(0)
+        for view in (got, images)
+    ]
     return Reconstruction(
         images=got,
         psnr=(10 * torch.log10(4 / errors)).mean().item(),

@@ -193,12 +193,12 @@ def test_what_is_painted_in_several_steps_is_judged_inside_its_mask_whoever_the_
     mask = torch.zeros(2, 1, 16, 16)
     mask[..., 4:12, 4:12] = 1
     x0.requires_grad_()
-    losses = objective.adversarial_losses(x0, latents, mask)
+    losses = objective.adversarial_losses(objective.discriminator, x0, latents, mask)
     losses["adversarial"].backward()
     assert x0.grad is not None
     assert ((x0.grad != 0).any(dim=1, keepdim=True) == (mask > 0)).all()
     assert all(parameter.grad is None for parameter in trained_parameters(objective.discriminator))
-    untouched = objective.adversarial_losses(x0, latents, torch.zeros_like(mask))
+    untouched = objective.adversarial_losses(objective.discriminator, x0, latents, torch.zeros_like(mask))
     assert [value.item() for value in untouched.values()] == [0, 0]
 
 
