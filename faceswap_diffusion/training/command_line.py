@@ -180,13 +180,15 @@ def problems_of_file(parser: ArgumentParser, kind: type, path: Path, complete: b
         return [f"{path} cannot be read: {_one_line(error)}"]
     if not isinstance(values, dict):
         return [f"{path} holds no settings: lines of `name: value` are wanted"]
-    known = [name for name, _ in settings(kind)]
+    known = dict(settings(kind))
     unknown = [str(name) for name in values if name not in known]
     missing = [name for name in known if name not in values] if complete else []
     problems = [
         f"{kind_of} {', '.join(names)}" for kind_of, names in (("unknown", unknown), ("missing", missing)) if names
     ]
-    problems += filter(None, (_type_problem(parser, name, value) for name, value in values.items() if name in known))
+    problems += filter(
+        None, (_type_problem(parser, name, known[name], value) for name, value in values.items() if name in known)
+    )
     return [f"{path}: {problem}" for problem in problems]
 
 
@@ -215,6 +217,10 @@ def check_resumed(config: Any, saved: Mapping[str, Any]) -> None:
 def _sections(kind: type) -> list[tuple[Field, type]]:
     hints = get_type_hints(kind)
     return [(field, hints[field.name]) for field in fields(kind)]
+
+
+def _is_list(field: Field) -> bool:
+    return any(get_origin(annotated) is tuple for annotated in (field.type, *get_args(field.type)))
 
 
 def _is_required(field: Field) -> bool:
@@ -261,9 +267,9 @@ def _config_files(arguments: Sequence[str] | None) -> list[Path]:
     return parser.parse_known_args(arguments)[0].config
 
 
-def _type_problem(parser: ArgumentParser, name: str, value: Any) -> str | None:
+def _type_problem(parser: ArgumentParser, name: str, field: Field, value: Any) -> str | None:
     """Why a value of a file is none of its setting, if so."""
-    if isinstance(value, str) and isinstance(parser.get_default(name), list):
+    if _is_list(field) and value is not None and not isinstance(value, list):
         return f"{name} has to be a list: [{value}]"
     try:
         parser.parse_object({name: value})

@@ -26,7 +26,6 @@ from faceswap_diffusion.training.objectives.consistency import (
 from faceswap_diffusion.training.objectives.losses import masked_mse
 from faceswap_diffusion.training.objectives.sampling import ddim_predictions, visited_timesteps
 
-OUTPUT_TYPES = ("lora", "full")
 LORA_LAYERS = [
     "to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2",
     "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv", "time_emb_proj",
