@@ -24,7 +24,9 @@ def test_shares_make_the_shortest_period_of_whole_samples():
     )
     assert SampleRoles.from_shares(0, 0) == SampleRoles(period=1, num_cross_identity=0, num_self_reconstruction=0)
     roles = SampleRoles.from_shares(1 / 3, 1 / 3)
-    assert [roles.of(index) for index in range(4)] == ["cross", "own", "plain", "cross"]
+    assert [roles.of(index) for index in range(4)] == [
+        "cross_identity", "self_reconstruction", "denoising", "cross_identity",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("shares", [(0.7, 0.5), (-0.1, 0.5)])
