@@ -71,7 +71,7 @@ def build_trainer(config: DistillConfig, accelerator: Accelerator) -> Trainer[Di
     ]
     task = Task(
         objective=objective,
-        optimizer=swap_optimizer(config, accelerator, groups),
+        optimizer=swap_optimizer(config, groups),
         samples=samples,
         validate=SwapValidation(config.validation, pipeline, partial(save_weights, config)),
         collate=samples.collate,

@@ -23,6 +23,7 @@ from jsonargparse.typing import NonNegativeFloat, PositiveInt
 from torch import nn
 from tqdm.auto import tqdm
 
+from faceswap_diffusion.pipelines.latents import load_autoencoder, posterior
 from faceswap_diffusion.training.config import (
     FIXED,
     CropConfig,
@@ -40,7 +41,6 @@ from faceswap_diffusion.training.engine.script import run_script
 from faceswap_diffusion.training.engine.trainable import build_optimizer, trained_parameters
 from faceswap_diffusion.training.engine.trainer import Task, Trainer
 from faceswap_diffusion.training.models.autoencoder_growth import grow_autoencoder
-from faceswap_diffusion.training.models.autoencoder_passes import encode
 from faceswap_diffusion.training.models.latent_targets import LatentTargets, fit_new_channels
 from faceswap_diffusion.training.objectives.reconstruction import load_crops
 
@@ -91,7 +91,7 @@ class GrowthObjective(nn.Module):
         """The loss of `images` (B, 3, H, W), RGB in [-1, 1]."""
         images = batch["images"]
         wanted = self.targets[0].to(images.device)(images)
-        errors = (encode(self.vae, images).mean - wanted) * self.vae.config["scaling_factor"]
+        errors = (posterior(self.vae, images).mean - wanted) * self.vae.config["scaling_factor"]
         was = self.targets[0].old.config["latent_channels"]
         old, new = (part.square().mean() for part in (errors[:, :was], errors[:, was:]))
         return {"loss": self.distill_weight * old + new}
@@ -100,7 +100,7 @@ class GrowthObjective(nn.Module):
 @torch.no_grad()
 def unexplained(vae: AutoencoderKL, targets: LatentTargets, images: torch.Tensor) -> list[float]:
     """Squared error of each channel over the variance of what it is to be."""
-    pairs = [(encode(vae, image).mean, targets(image)) for image in images.to(vae.device).split(1)]
+    pairs = [(posterior(vae, image).mean, targets(image)) for image in images.to(vae.device).split(1)]
     got, wanted = (torch.cat(part) for part in zip(*pairs, strict=True))
     return ((got - wanted).square().mean((0, 2, 3)) / wanted.var((0, 2, 3))).tolist()
 
@@ -121,7 +121,7 @@ def build_trainer(config: Config, accelerator: Accelerator) -> Trainer[Config]:
     rows, held_out_rows = hold_out(len(faces), data.num_validation)
     held_out_images = load_crops(faces, held_out_rows)
     fitted_images = load_crops(faces, rows[:: max(1, len(rows) // growth.num_fitted)])
-    old = AutoencoderKL.from_pretrained(growth.pretrained_model_name_or_path)
+    old = load_autoencoder(growth.pretrained_model_name_or_path)
     vae = grow_autoencoder(old, growth.latent_channels)
     targets = LatentTargets(old, growth.latent_channels - old.config["latent_channels"], fitted_images)
     fit_new_channels(vae, targets, fitted_images)

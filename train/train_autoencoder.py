@@ -17,6 +17,7 @@ last saved state, to the same end.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -26,6 +27,13 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from faceswap_diffusion.metrics.lpips import LPIPS
+from faceswap_diffusion.pipelines.latents import (
+    Autoencoder,
+    freeze_encoder,
+    load_autoencoder,
+    posterior,
+    scale_and_shift,
+)
 from faceswap_diffusion.training.config import (
     FIXED,
     CropConfig,
@@ -43,7 +51,6 @@ from faceswap_diffusion.training.engine.randomness import draw_uniform, generato
 from faceswap_diffusion.training.engine.script import run_script
 from faceswap_diffusion.training.engine.trainable import build_optimizer, trained_parameters
 from faceswap_diffusion.training.engine.trainer import Task, Trainer
-from faceswap_diffusion.training.models.autoencoder_passes import decode, encode
 from faceswap_diffusion.training.objectives.discriminator import (
     PatchDiscriminator,
     discriminator_loss,
@@ -121,27 +128,27 @@ def build_autoencoder(config: AutoencoderConfig, resolution: int) -> Autoencoder
 class AutoencoderObjective(nn.Module):
     """The losses of autoencoder and discriminator in one forward pass."""
 
-    def __init__(self, config: ReconstructionConfig, vae: AutoencoderKL, decoder_only: bool = False, seed: int = 0):
+    def __init__(self, config: ReconstructionConfig, vae: Autoencoder, decoder_only: bool = False, seed: int = 0):
         super().__init__()
-        self.config, self.vae, self.decoder_only, self.seed = config, vae, decoder_only, seed
-        self.noise = config.latent_noise / vae.config["scaling_factor"]
+        self.config, self.decoder_only, self.seed = config, decoder_only, seed
+        self.vae: Any = vae
+        self.noise = config.latent_noise / scale_and_shift(vae)[0]
         self.discriminator = PatchDiscriminator() if config.adversarial_weight else None
         self.lpips = (LPIPS(),) if config.lpips_weight else ()  # in a tuple: it is neither trained nor saved
         if decoder_only:
-            vae.encoder.requires_grad_(False)
-            vae.get_submodule("quant_conv").requires_grad_(False)
+            freeze_encoder(vae)
 
     def reconstruct(self, images: torch.Tensor, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Reconstruction through noisy latents, and the KL term. What is drawn depends on the samples' numbers."""
-        posterior = encode(self.vae, images)
+        latents = posterior(self.vae, images)
         generators = [generator_for(self.seed, "noise", index) for index in indices.tolist()]
-        shape = (2, *posterior.mean.shape[1:])
+        shape = (2, *latents.mean.shape[1:])
         strength = (
             self.noise * torch.tensor([draw_uniform(generator) for generator in generators])[:, None, None, None]
         )
         sampling, noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators], 1)
-        noisy = posterior.mean + posterior.std * sampling.to(images) + (strength * noise).to(images)
-        return decode(self.vae, noisy).float(), posterior.kl().mean()
+        noisy = latents.mean + latents.std * sampling.to(images) + (strength * noise).to(images)
+        return self.vae.decode(noisy, return_dict=False)[0].float(), latents.kl().mean()
 
     def forward(self, batch: dict[str, torch.Tensor], step: int) -> dict[str, torch.Tensor]:
         """The loss of `images` (B, 3, H, W), RGB in [-1, 1], with the samples' numbers as `indices`."""
@@ -207,11 +214,7 @@ def build_trainer(config: Config, accelerator: Accelerator) -> Trainer[Config]:
     rows, held_out_rows = hold_out(len(faces), data.num_validation)
     held_out_images = load_crops(faces, held_out_rows)
     started_from = config.model.pretrained_model_name_or_path
-    vae = (
-        AutoencoderKL.from_pretrained(started_from)
-        if started_from
-        else build_autoencoder(config.model, data.resolution)
-    )
+    vae = load_autoencoder(started_from) if started_from else build_autoencoder(config.model, data.resolution)
     objective = AutoencoderObjective(config.reconstruction, vae, config.model.decoder_only, optimization.seed)
     groups = objective.parameter_groups(optimization.learning_rate)
     task = Task(

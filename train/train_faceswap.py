@@ -153,7 +153,7 @@ def build_trainer(config: TrainFaceswapConfig, accelerator: Accelerator) -> Trai
     objective = SwapObjective(pipeline, config.loss, roles, identity_network, config.optimization.seed)
     task = Task(
         objective=objective,
-        optimizer=swap_optimizer(config, accelerator, parameter_groups(config, objective)),
+        optimizer=swap_optimizer(config, parameter_groups(config, objective)),
         samples=samples,
         validate=SwapValidation(config.validation, pipeline, partial(save_weights, config)),
         collate=samples.collate,

@@ -276,10 +276,10 @@ def lay_over(below: Reference, above: Reference) -> Reference:
 def relight(reference: Reference, target: np.ndarray, skin: np.ndarray, beardless: np.ndarray) -> Reference:
     """Brings a reference to the tone of the target's skin, and then to its shadows.
 
-    First the mean in CIELAB is matched over the skin that both show (Reinhard et al. 2001, without the spread: more
-    contrast would turn glints into metal, less would dull eyes and brows). Chroma is half scaled and half shifted: a
-    shift alone would tint glints, teeth and the white of eyes, a factor alone would stain shadows. Then what smoothly
-    varies between the two is added, as far as it may be light.
+    First the mean in CIELAB is matched over the skin that both show (Reinhard et al. 2001). Contrast is kept, unless
+    the target is darker: then lips, brows and creases get darker and duller as the skin does. Chroma is half scaled
+    and half shifted: a shift alone would tint glints, teeth and the white of eyes, a factor alone would stain shadows.
+    Then what smoothly varies between the two is added, as far as it may be light.
 
     Args:
         reference ([`Reference`]): Drawn on the target's mesh.
@@ -296,12 +296,22 @@ def relight(reference: Reference, target: np.ndarray, skin: np.ndarray, beardles
         return reference
     drawn, wanted = _to_lab(reference.pixels), _to_lab(target)
     mean, wanted_mean = _mean_tone(drawn, compared), _mean_tone(wanted, compared)
-    chroma = np.sqrt(np.clip(wanted_mean[1:] / np.maximum(mean[1:], 1), *CHROMA_RANGE))
-    matched = (drawn - mean) * [1, *chroma] + wanted_mean
+    matched = (drawn - mean) * _contrast(mean, wanted_mean) + wanted_mean
     residual = blur_known(wanted - matched, weights, RESIDUAL_SIGMA * len(target), doubt=0.02)
     residual = cv2.resize(residual, weights.shape[::-1], interpolation=cv2.INTER_LINEAR)
     matched = matched + np.clip(residual, -RESIDUAL_LIMIT, RESIDUAL_LIMIT)
     return Reference(_to_rgb(matched), reference.coverage)
+
+
+def _contrast(mean: np.ndarray, wanted_mean: np.ndarray) -> np.ndarray:
+    """Factors (3,) on the differences from a mean tone in CIELAB, which becomes another.
+
+    Darker skin, or less light, scales linear values; L* + 16, a* and b* go with cube roots of these (CIE 15:2004,
+    equations 8.3 to 8.5). The reverse, more contrast, would turn glints into metal.
+    """
+    darker = min(1.0, (wanted_mean[0] + 16) / (mean[0] + 16))
+    chroma = np.sqrt(np.clip(wanted_mean[1:] / np.maximum(mean[1:], 1), *CHROMA_RANGE))
+    return darker * np.array([1, *(np.minimum(chroma, 1) if darker < 1 else chroma)])
 
 
 def skin_of_mesh(landmarks: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -3,10 +3,8 @@
 Version 0.1 of the weights, read from NumPy arrays. Figures over another backbone (REFace: AlexNet) do not compare.
 """
 
-import pickle
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -15,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from faceswap_diffusion.weights.registry import ModelFileError, fetched_path
+from faceswap_diffusion.weights.pickled import read_arrays
+from faceswap_diffusion.weights.registry import fetched_path
 
 VGG16_STAGES = (2, 2, 3, 3, 3)
 """Convolutions of each stage; their last maps are compared, and pooled for the next stage."""
@@ -23,32 +22,6 @@ VGG16_STAGES = (2, 2, 3, 3, 3)
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
 SIZE = 256
-ARRAY_PARTS = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-}
-
-
-class ArrayUnpickler(pickle.Unpickler):
-    """Reads NumPy arrays in dictionaries, and nothing that could run code."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Finds the names that arrays are made of."""
-        if (module, name) not in ARRAY_PARTS:
-            raise ModelFileError(f"the file names {module}.{name}: only NumPy arrays are read")
-        return super().find_class(module.replace(".core.", "._core."), name)  # NumPy 2 moved it
-
-
-def read_arrays(path: Path) -> dict[str, Any]:
-    """Reads a pickled dictionary of NumPy arrays.
-
-    Raises:
-        ModelFileError: If there is anything else in it.
-    """
-    with path.open("rb") as file:
-        return ArrayUnpickler(file).load()
 
 
 class LPIPS(nn.Module):

@@ -8,7 +8,9 @@ import torch
 
 from faceswap_diffusion.conditioning.reference import Reference
 from faceswap_diffusion.faces.alignment import invert, transform_points, uncrop
-from faceswap_diffusion.faces.texture import blur_known, smoothstep
+from faceswap_diffusion.faces.lighting import face_light, shading
+from faceswap_diffusion.faces.surface import NOTHING, face_surface, interpolate, rasterize, vertex_normals
+from faceswap_diffusion.faces.texture import blur_known, scale_lightness, smoothstep
 from faceswap_diffusion.pipelines.inputs import close_holes
 
 SMALLEST_SAMPLE = 64
@@ -16,6 +18,12 @@ SMALLEST_SAMPLE = 64
 
 CONTRAST_RANGE = (0.75, 1.33)
 """Limits of the factor on the spread of a Lab channel: colours are matched, shading is not flattened or blown up."""
+
+LIGHT_RANGE = (0.75, 1.33)
+"""Limits of the factor that brings a swap's shading to the target's: more would be no light."""
+
+LIGHT_SIGMA = 0.03
+"""How softly that factor ends beyond the mesh, as a share of the crop's side."""
 
 SURROUNDINGS_SIGMA = 0.02
 """Smoothness of what is carried on from around the mask, as a share of the crop's side."""
@@ -108,6 +116,36 @@ def continue_surroundings(pixels: np.ndarray, target: np.ndarray, mask: np.ndarr
     difference = torch.from_numpy(target.astype(np.float32) - pixels).permute(2, 0, 1)[None]
     carried = close_holes(difference * known, known)[0].permute(1, 2, 0).numpy()
     return pixels + cv2.GaussianBlur(carried, (0, 0), SURROUNDINGS_SIGMA * len(mask))
+
+
+def match_light(
+    pixels: np.ndarray, target: np.ndarray, landmarks: np.ndarray, depth: np.ndarray, skin: np.ndarray
+) -> np.ndarray:
+    """Shades a repainted crop as the target is shaded: by the ratio of the two lights' shading of the mesh.
+
+    Both lights are fitted to the pixels, with a penalty, so that a part of what differs stays: a darker chin may be
+    the person's own.
+
+    Args:
+        pixels (`np.ndarray`): (S, S, 3) float32 RGB in [0, 255], the repainted crop.
+        target (`np.ndarray`): (S, S, 3) uint8 RGB, the crop before it was repainted.
+        landmarks (`np.ndarray`): (478, 2), the target's mesh in crop pixels.
+        depth (`np.ndarray`): (478,), in crop pixels, smaller is nearer.
+        skin (`np.ndarray`): (S, S) float in [0, 1], where both show bare skin.
+
+    Returns:
+        `np.ndarray`: (S, S, 3) float32 RGB; `pixels` itself where too little skin is seen to tell.
+    """
+    size, surface = len(pixels), face_surface()
+    given, wanted = (face_light(np.clip(view, 0, 255), landmarks, depth, skin) for view in (pixels, target))
+    if np.isnan(given).any() or np.isnan(wanted).any():
+        return pixels
+    normals = vertex_normals(np.column_stack([landmarks, depth]), surface.triangles)
+    factor = np.clip(shading(wanted, normals) / shading(given, normals), *LIGHT_RANGE)
+    seen = rasterize(landmarks, surface.triangles, (size, size), depth)
+    drawn = interpolate(seen, landmarks, surface.triangles, np.log(factor)[:, None])
+    spread = blur_known(drawn, (seen != NOTHING).astype(np.float32), LIGHT_SIGMA * size, doubt=0.005)
+    return scale_lightness(pixels, np.exp(cv2.resize(spread, (size, size), interpolation=cv2.INTER_LINEAR)))
 
 
 def match_border_tone(pixels: np.ndarray, target: np.ndarray, mask: np.ndarray, skin: np.ndarray) -> np.ndarray:

@@ -8,7 +8,8 @@ import cv2
 import pytest
 import torch
 
-from faceswap_diffusion import cli, doctor
+from faceswap_diffusion.cli import doctor
+from faceswap_diffusion.cli import main as cli
 from faceswap_diffusion.weights.registry import MODEL_FILES
 
 

@@ -243,6 +243,23 @@ class TestRelight:
         for side in (left, right):
             assert mean_lab(relit.pixels, side)[0] == pytest.approx(mean_lab(target, side)[0], abs=1.5)
 
+    def test_lips_get_as_much_darker_as_the_skin_does(self):
+        face = canonical_face()
+        skin = beardless_skin(face.landmarks, SIZE)
+        lips = np.zeros(SIZE, np.float32)
+        lips[170:180, 120:136] = 1
+        pixels = np.full((*SIZE, 3), (220, 180, 165), np.float32)
+        pixels[lips > 0] = (190, 90, 95)
+        dark = paint(face, plain(95, 62, 48))
+        relit = relight(Reference(pixels, np.ones(SIZE, np.float32)), dark, skin, skin)
+        shown, source_lips, source_skin = (mean_lab(relit.pixels, lips), *(mean_lab(pixels, m) for m in (lips, skin)))
+        darker = (mean_lab(dark, skin)[0] + 16) / (source_skin[0] + 16)
+        assert darker < 0.6
+        # The lips' lightness goes by the same factor; their redness over the skin's no further.
+        assert (shown[0] + 16) / (source_lips[0] + 16) == pytest.approx(darker, rel=0.03)
+        redder = shown[1] - mean_lab(relit.pixels, skin)[1]
+        assert 0 < redder < 1.05 * darker * (source_lips[1] - source_skin[1])
+
     def test_without_common_skin_nothing_changes(self):
         drawn = self.drawn()
         black, none, all_of_it = np.zeros((*SIZE, 3), np.uint8), np.zeros(SIZE, np.float32), np.ones(SIZE, np.float32)

@@ -9,10 +9,10 @@ from PIL import Image
 from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig
 
 from faceswap_diffusion.conditioning.identity import IRSE50
-from faceswap_diffusion.evaluation import feature_networks, onnx_networks, recognizers
 from faceswap_diffusion.evaluation.description import NETWORK_FILES, load_networks
 from faceswap_diffusion.faces.analyzer import Face, MeshFaceAnalyzer
 from faceswap_diffusion.faces.selection import select_face
+from faceswap_diffusion.metrics import feature_networks, onnx_networks, recognizers
 from faceswap_diffusion.metrics.faces import rotation_angles
 from faceswap_diffusion.weights.registry import MODEL_FILES, ModelFileError, models_folder
 

@@ -6,15 +6,19 @@ import pytest
 
 from faceswap_diffusion.conditioning.reference import Reference
 from faceswap_diffusion.faces.alignment import crop as cut
+from faceswap_diffusion.faces.lighting import face_light, light_angles
 from faceswap_diffusion.swapping.compositing import (
+    LIGHT_RANGE,
     ShownReference,
     add_detail,
     agreement,
     continue_surroundings,
     match_border_tone,
     match_color,
+    match_light,
     paste_back,
 )
+from tests.canonical_face import GREY, canonical_face, lit_face, to_linear
 
 
 def noise(height: int, width: int, mean: tuple[int, int, int], spread: float, seed: int = 0) -> np.ndarray:
@@ -296,3 +300,46 @@ class TestDetail:
         alone = add_detail(crop_view, self.target, fine_target, skin, None)
         uncovered = add_detail(crop_view, self.target, fine_target, skin, shown(crop_view, crop_view, coverage=0.0))
         np.testing.assert_allclose(uncovered, alone, atol=1e-4)
+
+
+LIGHT = np.array([3.0, 0.3, 0.9, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])  # from the front, a little from above
+
+
+def from_side(x: float) -> np.ndarray:
+    return LIGHT + np.array([0, 0, 0, x, 0, 0, 0, 0, 0])
+
+
+def test_a_swap_is_shaded_as_the_target_is():
+    face = canonical_face()
+    target, swap = lit_face(face, from_side(0.4)), lit_face(face, from_side(-0.2)).astype(np.float32)
+    on_mesh = (target != GREY).any(axis=2)
+    # Away from the outline: what lies around the face would dilute the fit.
+    skin = cv2.erode(on_mesh.astype(np.float32), np.ones((19, 19)))
+    matched = match_light(swap, target, face.landmarks, face.depth, skin)
+    before, after = (np.abs(picture - target)[on_mesh].mean() for picture in (swap, matched))
+    assert before > 8
+    assert after < 0.3 * before  # at the outline the limits hold
+    lights = [face_light(picture, face.landmarks, face.depth, skin) for picture in (swap, matched, target)]
+    angle_before, angle_after = light_angles(np.stack(lights[:2]), np.stack([lights[2]] * 2))
+    assert angle_before > 30
+    assert angle_after < 0.35 * angle_before  # the fit's penalty holds a part back
+
+
+def test_a_colour_of_skin_is_no_light():
+    face, everywhere = canonical_face(), np.ones((256, 256), np.float32)
+    target = lit_face(face, LIGHT)
+    swap = target.astype(np.float32) * [0.5, 0.6, 0.7]
+    matched = match_light(swap, target, face.landmarks, face.depth, everywhere)
+    assert np.abs(matched - swap).max() < 12  # the factor is not applied to brightness, only to how it varies
+    assert np.abs(matched - swap).mean() < 1.5
+
+
+def test_light_is_changed_within_limits_and_not_without_skin():
+    face, everywhere = canonical_face(), np.ones((256, 256), np.float32)
+    target, swap = lit_face(face, from_side(1.6)), lit_face(face, from_side(-1.6)).astype(np.float32)
+    matched = match_light(swap, target, face.landmarks, face.depth, everywhere)
+    on_mesh = (target != GREY).any(axis=2) & (swap > 20).all(axis=2)
+    ratio = (to_linear(matched) / to_linear(swap))[on_mesh]
+    assert LIGHT_RANGE[0] * 0.97 < ratio.min() < LIGHT_RANGE[0] * 1.1
+    assert LIGHT_RANGE[1] * 0.9 < ratio.max() < LIGHT_RANGE[1] * 1.03
+    assert match_light(swap, target, face.landmarks, face.depth, 0 * everywhere) is swap

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from faceswap_diffusion import cli, fetch, model_files
+from faceswap_diffusion.cli import main as cli
+from faceswap_diffusion.weights import fetch, registry
 from faceswap_diffusion.weights.registry import MODEL_FILES, ModelFileError, PackageFile
 
 WEIGHTS = b"weights " * 1000
@@ -46,7 +47,7 @@ def carrier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def register(weights: bytes = WEIGHTS, package: bytes = archive, member: str = "carrier/weights.onnx") -> Path:
         source = PackageFile("carrier==1.0", digest(package), member)
         entry = replace(MODEL_FILES["w600k_mbf"], sha256=digest(weights), source=source)
-        monkeypatch.setitem(model_files.MODEL_FILES, "w600k_mbf", entry)
+        monkeypatch.setitem(registry.MODEL_FILES, "w600k_mbf", entry)
         return tmp_path / "models"
 
     return register

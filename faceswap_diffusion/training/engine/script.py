@@ -5,12 +5,12 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, ProjectConfiguration, set_seed
+from accelerate.utils import ProjectConfiguration, set_seed
 from safetensors import SafetensorError
 
 from faceswap_diffusion.console import say
 from faceswap_diffusion.training.command_line import parse_config
-from faceswap_diffusion.training.config import HardwareConfig, TrainingConfig
+from faceswap_diffusion.training.config import TrainingConfig
 from faceswap_diffusion.training.engine.history import check_tracker
 from faceswap_diffusion.training.engine.trainer import DivergedError, Trainer
 
@@ -28,34 +28,11 @@ def build_accelerator(config: TrainingConfig) -> Accelerator:
             project_dir=str(output.output_dir), logging_dir=str(output.output_dir / "logs")
         ),
     )
-    fsdp, deepspeed = (getattr(accelerator.state, f"{name}_plugin", None) for name in ("fsdp", "deepspeed"))
+    fsdp = getattr(accelerator.state, "fsdp_plugin", None)
     if accelerator.is_fsdp2 and fsdp is not None:
         # Autocast decides what is computed in 16 bits, as in one process; FSDP's own policy would round batches, too.
         fsdp.mixed_precision_policy = None
-    if accelerator.distributed_type == DistributedType.DEEPSPEED and deepspeed is not None:
-        settings = deepspeed.deepspeed_config
-        settings["train_micro_batch_size_per_gpu"] = optimization.train_batch_size
-        settings["gradient_clipping"] = optimization.max_grad_norm
-        if optimization.mixed_precision == "bf16":  # weights stay in float32, as in one process
-            settings |= {"bf16": {"enabled": False}, "torch_autocast": {"enabled": True, "dtype": "bfloat16"}}
     return accelerator
-
-
-def check_zero_2(mixed_precision: str, hardware: HardwareConfig) -> None:
-    """What DeepSpeed's ZeRO-2 cannot do.
-
-    Args:
-        mixed_precision (`str`): Of the run.
-        hardware (`HardwareConfig`): Of the run.
-
-    Raises:
-        ValueError: With fp16: it clips gradients that are still scaled, and Adam's epsilon outweighs what is left.
-            With 8-bit Adam: its scales belong to blocks across parameters, which states know one by one.
-    """
-    if mixed_precision == "fp16":
-        raise ValueError("--mixed_precision fp16 does not go with ZeRO-2: take bf16, or another configuration")
-    if hardware.use_8bit_adam:
-        raise ValueError("--use_8bit_adam does not go with ZeRO-2: leave it out, or take another configuration")
 
 
 @contextmanager

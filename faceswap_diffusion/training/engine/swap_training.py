@@ -6,11 +6,10 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from tqdm.auto import tqdm
 
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.pipelines.latents import load_autoencoder
 from faceswap_diffusion.provenance.save import save_image
 from faceswap_diffusion.training.config import (
     HardwareConfig,
@@ -27,7 +26,6 @@ from faceswap_diffusion.training.engine.checkpoints import load_whole_pipeline
 from faceswap_diffusion.training.engine.gathering import gather_pipeline
 from faceswap_diffusion.training.engine.history import log_pictures
 from faceswap_diffusion.training.engine.model_card import write_model_card
-from faceswap_diffusion.training.engine.script import check_zero_2
 from faceswap_diffusion.training.engine.trainable import build_optimizer
 from faceswap_diffusion.training.engine.trainer import Trainer, global_batch_size
 from faceswap_diffusion.training.engine.validation import choose_rows, validate
@@ -43,7 +41,7 @@ def load_checkpoint(config: ModelConfig) -> FaceSwapInpaintPipeline:
 def change_checkpoint(config: ModelConfig, pipeline: FaceSwapInpaintPipeline) -> FaceSwapInpaintPipeline:
     """Exchanges a checkpoint's autoencoder, the size of its crops, and what they show, as far as it is asked for."""
     if config.new_vae:
-        pipeline = exchange_autoencoder(pipeline, AutoencoderKL.from_pretrained(config.new_vae))
+        pipeline = exchange_autoencoder(pipeline, load_autoencoder(config.new_vae))
     if config.crop_size is not None:
         resize_checkpoint(pipeline, config.crop_size)
     if config.hidden_fill is not None:
@@ -114,16 +112,12 @@ def prepare_networks(config: HardwareConfig, accelerator: Accelerator, pipeline:
         pipeline.unet.compile()
 
 
-def swap_optimizer(
-    config: SwapModelConfig, accelerator: Accelerator, groups: list[dict[str, Any]]
-) -> torch.optim.Optimizer:
+def swap_optimizer(config: SwapModelConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     """The optimiser of a run.
 
     Raises:
-        ValueError: If it does not go with ZeRO-2, or its package is missing.
+        ValueError: If its package is missing.
     """
-    if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        check_zero_2(config.optimization.mixed_precision, config.hardware)
     return build_optimizer(groups, config.optimization.weight_decay, config.hardware.use_8bit_adam)
 
 

@@ -92,7 +92,7 @@ class Trainer(Generic[Config]):
         names = [name for name, parameter in task.objective.named_parameters() if id(parameter) in trained]
         self.rates = [(group["lr"], group["weight_decay"]) for group in task.optimizer.param_groups]
         self.model, self.optimizer = accelerator.prepare(task.objective, task.optimizer)
-        # FSDP exchanges the objective's parameters, DeepSpeed those of the optimiser: what stays is their names.
+        # FSDP exchanges the objective's parameters: what stays is their names.
         parameters = dict(task.objective.named_parameters())
         self.averaged = [parameters[name] for name in names]
         self.lr_scheduler = get_scheduler(
@@ -222,10 +222,8 @@ class Trainer(Generic[Config]):
         return values, waited
 
     def clip_gradients(self) -> dict[str, float]:
-        """Clips the gradients of the network; returns their norm before, which DeepSpeed keeps to itself."""
+        """Clips the gradients of the network; returns their norm before."""
         norm = self.accelerator.clip_grad_norm_(self.averaged, self.config.optimization.max_grad_norm)
-        if norm is None:
-            return {}
         whole = norm.full_tensor() if isinstance(norm, DTensor) else torch.as_tensor(norm)
         return {"grad_norm": whole.item()}
 

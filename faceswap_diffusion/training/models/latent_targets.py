@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import nn
 
-from faceswap_diffusion.training.models.autoencoder_passes import decode, encode
+from faceswap_diffusion.pipelines.latents import posterior, spatial_factor
 
 
 class LatentTargets(nn.Module):
@@ -34,7 +34,7 @@ class LatentTargets(nn.Module):
         super().__init__()
         self.old = old.requires_grad_(False)
         self.scale = old.config["scaling_factor"]
-        self.factor = 2 ** len(old.config["block_out_channels"])
+        self.factor = 2 * spatial_factor(old)
         missing = torch.cat([self.patches(image - self.restored(image)) for image in images.split(1)]).double()
         energies, components = torch.linalg.eigh(missing.T @ missing)  # ascending
         self.explained = (energies[len(energies) - num_details :].sum() / energies.sum()).item()
@@ -46,8 +46,13 @@ class LatentTargets(nn.Module):
     @torch.no_grad()
     def restored(self, images: torch.Tensor) -> torch.Tensor:
         """The old autoencoder's reconstruction of halved crops, doubled."""
-        latents = encode(self.old, F.avg_pool2d(images, 2)).mean
-        return F.interpolate(decode(self.old, latents), scale_factor=2.0, mode="bicubic")
+        latents = posterior(self.old, F.avg_pool2d(images, 2)).mean
+        return F.interpolate(self.decode(latents), scale_factor=2.0, mode="bicubic")
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """The old autoencoder's pictures (B, 3, S/2, S/2) of unscaled latents."""
+        old: Any = self.old
+        return old.decode(latents, return_dict=False)[0]
 
     def patches(self, images: torch.Tensor) -> torch.Tensor:
         """The patch of each place, row by row: (B * h * w, 3 * factor**2)."""
@@ -56,7 +61,7 @@ class LatentTargets(nn.Module):
     @torch.no_grad()
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Latents (B, C, h, w) as the encoder is to give them; new channels have unit spread once they are scaled."""
-        latents = encode(self.old, F.avg_pool2d(images, 2)).mean
+        latents = posterior(self.old, F.avg_pool2d(images, 2)).mean
         details = (self.patches(images) @ self.components - self.mean) / self.std / self.scale
         places = details.unflatten(0, (len(images), *latents.shape[-2:]))
         return torch.cat([latents, places.permute(0, 3, 1, 2)], 1)

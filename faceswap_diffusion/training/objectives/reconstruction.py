@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
+from faceswap_diffusion.pipelines.latents import Autoencoder, posterior
 from faceswap_diffusion.training.data.dataset import PreparedFaces
-from faceswap_diffusion.training.models.autoencoder_passes import decode, encode
 from faceswap_diffusion.training.objectives.losses import image_gradients
 
 
@@ -34,20 +34,21 @@ def load_crops(faces: PreparedFaces, rows: Iterable[int]) -> torch.Tensor:
 
 
 @torch.no_grad()
-def reconstruct(vae: AutoencoderKL, images: torch.Tensor, batch_size: int = 8) -> Reconstruction:
+def reconstruct(vae: Autoencoder, images: torch.Tensor, batch_size: int = 8) -> Reconstruction:
     """Sends pictures through an autoencoder.
 
     Args:
-        vae (`AutoencoderKL`): Where it is, and as precise as it is.
+        vae (`Autoencoder`): Where it is, and as precise as it is.
         images (`torch.Tensor`): (B, 3, S, S), RGB in [-1, 1].
         batch_size (`int`): How many at a time.
     """
+    network: Any = vae
     generator = torch.Generator().manual_seed(0)
     latents, decoded = [], []
     for batch in images.split(batch_size):
-        posterior = encode(vae, batch.to(vae.device))
-        latents.append(posterior.sample(generator))
-        decoded.append(decode(vae, posterior.mode()).clamp(-1, 1).cpu())
+        encoded = posterior(network, batch.to(network.device))
+        latents.append(encoded.sample(generator))
+        decoded.append(network.decode(encoded.mode(), return_dict=False)[0].clamp(-1, 1).cpu())
     got = torch.cat(decoded)
     errors = (got - images).square().mean(dim=(1, 2, 3))
     energies = [
