@@ -63,7 +63,6 @@ PLANS: dict[str, tuple[str, dict[str, Any]]] = {
     "1 GPU, attention": ("attention", {}),
     "1 GPU, LoRA": ("lora", {}),
     "8 GPUs, DDP": ("full", {"strategy": "ddp"}),
-    "8 GPUs, ZeRO-2": ("full", {"strategy": "zero_2", "num_gpus": 8}),
     "8 GPUs, FSDP": ("full", {"strategy": "fsdp", "num_gpus": 8}),
 }
 """What is trained, and arguments of `count_memory`, by name."""

@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 
 # From low to high. A unit is a module or a subpackage; units of one layer know nothing of each other.
 LAYERS = (
+    {"writing"},
     {"console", "devices", "memory", "photos", "versions", "weights"},
     {"faces"},
     {"masks"},

@@ -1,11 +1,15 @@
 """Tiny components with the classes of a real checkpoint, random weights from a seed: a swap takes milliseconds."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from diffusers.models.autoencoders.autoencoder_asym_kl import AsymmetricAutoencoderKL
+from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from PIL import Image
@@ -38,6 +42,28 @@ def tiny_vae(seed: int = 0, latent_channels: int = 4, num_halvings: int = 1) -> 
         "sample_size": CROP_SIZE,
     }
     return AutoencoderKL(**config).eval()
+
+
+def tiny_autoencoder(kind: str, seed: int = 0) -> Any:
+    """An autoencoder of factor 2 and four channels, of any kind that `pipelines/latents.py` knows."""
+    torch.manual_seed(seed)
+    kinds: dict[str, Callable[[], Any]] = {
+        "AutoencoderKL": tiny_vae,
+        "AutoencoderTiny": lambda: AutoencoderTiny(
+            encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8), num_encoder_blocks=(1, 1),
+            num_decoder_blocks=(1, 1),
+        ),
+        "AutoencoderDC": lambda: AutoencoderDC(
+            latent_channels=4, attention_head_dim=4, encoder_block_out_channels=(8, 16),
+            decoder_block_out_channels=(8, 16), encoder_layers_per_block=(1, 1), decoder_layers_per_block=(1, 1),
+            encoder_qkv_multiscales=((), ()), decoder_qkv_multiscales=((), ()), scaling_factor=0.5,
+        ),
+        "AsymmetricAutoencoderKL": lambda: AsymmetricAutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 2, down_block_out_channels=(8, 16),
+            up_block_types=("UpDecoderBlock2D",) * 2, up_block_out_channels=(16, 24), norm_num_groups=4,
+        ),
+    }  # fmt: skip
+    return kinds[kind]().eval()
 
 
 def small_vae(seed: int = 0) -> AutoencoderKL:

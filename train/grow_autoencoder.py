@@ -25,6 +25,7 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveIn
 from torch import nn
 from tqdm.auto import tqdm
 
+from faceswap_diffusion.pipelines.latents import load_autoencoder
 from faceswap_diffusion.training.arguments import add_small_run_arguments, build_parser
 from faceswap_diffusion.training.data.dataset import PreparedFaces
 from faceswap_diffusion.training.data.windows import Windows
@@ -94,7 +95,7 @@ def train(args: Namespace, accelerator: Accelerator) -> None:
     rows, held_out_rows = hold_out(len(faces), args.num_validation)
     held_out_images = load_crops(faces, held_out_rows)
     fitted_images = load_crops(faces, rows[:: max(1, len(rows) // args.num_fitted)])
-    old = AutoencoderKL.from_pretrained(args.pretrained_model_name_or_path)
+    old = load_autoencoder(args.pretrained_model_name_or_path)
     vae = grow_autoencoder(old, args.latent_channels)
     targets = LatentTargets(old, args.latent_channels - old.config["latent_channels"], fitted_images)
     fit_new_channels(vae, targets, fitted_images)

@@ -14,13 +14,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
 
 from faceswap_diffusion.metrics.lpips import LPIPS
+from faceswap_diffusion.pipelines.latents import encoder_widths, load_autoencoder, posterior
 from faceswap_diffusion.training.data.dataset import PreparedFaces
 from faceswap_diffusion.training.objectives.reconstruction import load_crops, reconstruct
 
@@ -60,8 +61,8 @@ def milliseconds(work: Callable[[], object], num_timings: int) -> float:
 @torch.inference_mode()
 def describe(folder: Path, crops: torch.Tensor, lpips: LPIPS, num_timings: int) -> list[str]:
     """The line of an autoencoder, cell by cell."""
-    vae = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32)
-    latents = vae.encode(crops[:1]).latent_dist.mode()
+    vae: Any = load_autoencoder(folder, torch_dtype=torch.float32)
+    latents = posterior(vae, crops[:1]).mode()
     times = [milliseconds(lambda: vae.encode(crops[:1]), num_timings)]
     times.append(milliseconds(lambda: vae.decode(latents), num_timings))
     result = reconstruct(vae, crops)
@@ -69,7 +70,7 @@ def describe(folder: Path, crops: torch.Tensor, lpips: LPIPS, num_timings: int) 
         lpips.distance(got, wanted) for got, wanted in zip(result.images.split(8), crops.split(8), strict=True)
     ]
     return [
-        str(folder), "/".join(str(width) for width in vae.config["block_out_channels"]),
+        str(folder), "/".join(str(width) for width in encoder_widths(vae)),
         f"{2 * vae.num_parameters() / 1e6:.2f}", " x ".join(str(side) for side in latents.shape[1:]),
         *(f"{value:.1f}" for value in times), f"{result.psnr:.2f} dB", f"{torch.cat(distances).mean():.4f}",
         f"{result.gradient_energy:.2f}",

@@ -29,6 +29,13 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from faceswap_diffusion.metrics.lpips import LPIPS
+from faceswap_diffusion.pipelines.latents import (
+    Autoencoder,
+    freeze_encoder,
+    load_autoencoder,
+    posterior,
+    scale_and_shift,
+)
 from faceswap_diffusion.training.arguments import add_small_run_arguments, build_parser
 from faceswap_diffusion.training.data.dataset import PreparedFaces
 from faceswap_diffusion.training.data.windows import Windows, random_window
@@ -94,25 +101,24 @@ def build_autoencoder(args: Namespace) -> AutoencoderKL:
 class AutoencoderObjective(nn.Module):
     """The losses of autoencoder and discriminator in one forward pass."""
 
-    def __init__(self, args: Namespace, vae: AutoencoderKL):
+    def __init__(self, args: Namespace, vae: Autoencoder):
         super().__init__()
         self.args, self.vae = args, vae
-        self.noise = args.latent_noise / vae.config["scaling_factor"]
+        self.noise = args.latent_noise / scale_and_shift(vae)[0]
         self.discriminator = PatchDiscriminator() if args.adversarial_weight else None
         self.lpips = (LPIPS(),) if args.lpips_weight else ()  # in a tuple: it is neither trained nor saved
         if args.decoder_only:
-            vae.encoder.requires_grad_(False)
-            vae.quant_conv.requires_grad_(False)
+            freeze_encoder(vae)
 
     def reconstruct(self, images: torch.Tensor, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Reconstruction through noisy latents, and the KL term. What is drawn depends on the samples' numbers."""
-        posterior = self.vae.encode(images).latent_dist
+        latents = posterior(self.vae, images)
         generators = [generator_for(self.args.seed, "noise", index) for index in indices.tolist()]
-        shape = (2, *posterior.mean.shape[1:])
+        shape = (2, *latents.mean.shape[1:])
         strength = self.noise * torch.tensor([uniform(generator) for generator in generators])[:, None, None, None]
         sampling, noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators], 1)
-        noisy = posterior.mean + posterior.std * sampling.to(images) + (strength * noise).to(images)
-        return self.vae.decode(noisy).sample.float(), posterior.kl().mean()
+        noisy = latents.mean + latents.std * sampling.to(images) + (strength * noise).to(images)
+        return self.vae.decode(noisy).sample.float(), latents.kl().mean()
 
     def forward(self, images: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
         args = self.args
@@ -161,7 +167,7 @@ def train(args: Namespace, accelerator: Accelerator) -> None:
     rows, held_out_rows = hold_out(len(faces), args.num_validation)
     held_out_images = load_crops(faces, held_out_rows)
     started_from = args.pretrained_model_name_or_path
-    vae = AutoencoderKL.from_pretrained(started_from) if started_from else build_autoencoder(args)
+    vae = load_autoencoder(started_from) if started_from else build_autoencoder(args)
     objective = AutoencoderObjective(args, vae)
 
     def show(step: int, loss: float) -> None:

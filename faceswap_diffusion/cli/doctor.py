@@ -1,13 +1,18 @@
 """What this installation would use: versions, device, attention kernel, models and their licences, OpenCV."""
 
+import argparse
+import json
 import platform
 from pathlib import Path
 from typing import Any
 
 from faceswap_diffusion import __version__
+from faceswap_diffusion.cli.options import tell
+from faceswap_diffusion.console import say
 from faceswap_diffusion.versions import installed_versions
 from faceswap_diffusion.weights.registry import MODEL_FILES, ModelFileError, model_path
 
+SUMMARY = "say which device, attention kernel, models and OpenCV are used"
 PACKAGES = (
     "torch", "diffusers", "transformers", "accelerate", "safetensors", "numpy", "pillow",
     "pillow-heif", "ai-edge-litert", "onnxruntime", "insightface", "xformers",
@@ -16,6 +21,21 @@ OPENCV_DISTRIBUTIONS = (
     "opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python",
 )  # fmt: skip
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments to its parser."""
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Examines the installation; 1 if something is wrong with it."""
+    report = examine()
+    if args.json:
+        say(json.dumps(report, indent=2))
+    else:
+        tell(args, format_report(report))
+    return 1 if report["problems"] else 0
 
 
 def attention_kernels(device: str) -> list[str]:

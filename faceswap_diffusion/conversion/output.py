@@ -1,14 +1,12 @@
 """Writes the result of a conversion: to a temporary place, renamed only when everything has succeeded."""
 
-import os
-import shutil
-import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
+
+from faceswap_diffusion.writing import is_read_only, whole_file, whole_folder
 
 
 def check_output(path: str | Path, overwrite: bool) -> Path:
@@ -28,36 +26,35 @@ def check_output(path: str | Path, overwrite: bool) -> Path:
     path = Path(path).resolve()
     if not path.parent.is_dir():
         raise ValueError(f"cannot write {path}: there is no folder {path.parent}")
-    mode = _mode(path)
-    if mode is not None and not overwrite:
+    if _is_there(path) and not overwrite:
         raise ValueError(f"{path} exists: choose another name, or pass --overwrite to replace it")
-    if mode is not None and stat.S_ISREG(mode) and not mode & 0o222:
+    if is_read_only(path):
         raise ValueError(f"{path} is read-only: choose another name, or make it writable")
     if path.is_dir() and any(path.iterdir()) and not (path / "model_index.json").is_file():
         raise ValueError(f"{path} is a folder of other things than a checkpoint and is not replaced: remove it first")
     return path
 
 
-def _mode(path: Path) -> int | None:
-    """The mode of an existing file or folder, `None` if there is none."""
+def _is_there(path: Path) -> bool:
     try:
-        return path.lstat().st_mode
+        return bool(path.lstat())
     except FileNotFoundError:
-        return None
+        return False
     except OSError as error:  # as for a name that is too long
         raise ValueError(f"cannot write {path}: {error.strerror}") from None
 
 
 @contextmanager
-def written(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
-    """Gives a temporary path to write a result to, and moves the result to its place at the end of the block.
+def written(path: str | Path, overwrite: bool = False, as_file: bool = False) -> Iterator[Path]:
+    """Gives a temporary folder or file to write a result to, and moves it to its place at the end of the block.
 
     Args:
-        path (`str` or `Path`): File or folder.
+        path (`str` or `Path`): Folder or file.
         overwrite (`bool`): Whether an existing one is replaced.
+        as_file (`bool`): Whether the result is a file.
 
     Yields:
-        `Path`: A path that does not exist yet, on the same disk.
+        `Path`: A folder, or the path of a file that does not exist yet, on the same disk.
 
     Raises:
         ValueError: If it cannot be written, for example because the disk is full. Then nothing is left behind, and an
@@ -65,13 +62,8 @@ def written(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     """
     path = check_output(path, overwrite)
     try:
-        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=path.parent) as folder:
-            yield Path(folder, path.name)
-            if path.is_file():
-                shutil.copymode(path, Path(folder, path.name))
-            if path.exists():
-                os.replace(path, Path(tempfile.mkdtemp(dir=folder), path.name))
-            os.replace(Path(folder, path.name), path)
+        with (whole_file if as_file else whole_folder)(path) as unfinished:
+            yield unfinished
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"cannot write {path}: {reason}") from error

@@ -61,14 +61,15 @@ def convert_to_reface(checkpoint: str | Path, file: str | Path, *, overwrite: bo
             state_dict[key] = weights[name].reshape(compvis_shape(key, tuple(weights[name].shape)))
             report.became[f"{part}/{name}"] = f"REFace's checkpoint/{key}"
     report.left_out = {f"conditioner/{name}": "REFace takes landmarks in raw pixels" for name in RAW_LANDMARKS}
-    with written(file, overwrite) as target:
+    with written(file, overwrite, as_file=True) as target:
         _save(state_dict, target)
     return report
 
 
 def _save(state_dict: dict[str, torch.Tensor], path: Path) -> None:
     try:
-        torch.save({"state_dict": state_dict}, path)
+        with path.open("wb") as file:  # PyTorch would write a path's name into it
+            torch.save({"state_dict": state_dict}, file)
     except RuntimeError as error:
         raise OSError(f"PyTorch failed, the disk may be full ({error})") from error
 

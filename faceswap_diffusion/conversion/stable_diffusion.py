@@ -24,6 +24,7 @@ from faceswap_diffusion.conversion.reface import (
 from faceswap_diffusion.conversion.torch_files import read_checkpoint
 from faceswap_diffusion.conversion.weights import ConversionReport, check_weights, fill, left_out, shapes_of
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.pipelines.latents import spatial_factor
 from faceswap_diffusion.weights.folders import EMBEDDED_CHECKPOINT, choose_variant, variants_of
 
 FRESH = "fresh layers of the conditioner"
@@ -75,7 +76,7 @@ def init_from_stable_diffusion(
     widen_input(unet, source)
     encoder, feature_extractor = load_image_encoder(image_encoder)
     conditioner = fresh_conditioner(unet, encoder, arcface, seed)
-    crop_size = unet.config["sample_size"] * 2 ** (len(vae.config["block_out_channels"]) - 1)
+    crop_size = unet.config["sample_size"] * spatial_factor(vae)
     pipeline = FaceSwapInpaintPipeline(
         vae=vae,
         unet=unet,

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from faceswap_diffusion.conversion.pickled import PickleReader, StorageRecord, TensorRecord
+from faceswap_diffusion.weights.pickled import PickleReader, StorageRecord, TensorRecord
 
 ZIP_SIGNATURE = b"PK\x03\x04"
 LEGACY_MAGIC_NUMBER = 0x1950A86A20F9469CFC6C

@@ -1,6 +1,7 @@
 """The command `faceswap-diffusion evaluate`, also as `accelerate launch -m faceswap_diffusion.evaluation`."""
 
 import argparse
+import json
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -75,6 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=positive, default=8, metavar="N", help="batch size of the feature networks (default: 8)")
     add("--device", help="cpu, cuda, mps (default: the fastest there is)")
     add("--dtype", help="float32, float16 or bfloat16 (default: float16 on cuda, else float32)")
+    add("--json", action="store_true", help="print the report in JSON on standard output, in place of the tables")
 
 
 def check_extra() -> None:
@@ -185,7 +187,10 @@ def write_report(
     report, values = build_report(evaluation, sets, ablated, args.ablate)
     write_data(report, values, sets, evaluation.folder)
     path = write_page(report, values, evaluation, sets, args.without_pictures)
-    say(f"{format_report(report)}\n\n{card_of_first(report)}\nThe report is at {path}")
+    if args.json:
+        say(json.dumps(report, indent=2))
+    else:
+        say(f"{format_report(report)}\n\n{card_of_first(report)}\nThe report is at {path}")
 
 
 def main(arguments: list[str] | None = None) -> int:

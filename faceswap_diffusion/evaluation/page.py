@@ -2,7 +2,6 @@
 
 import base64
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from faceswap_diffusion.evaluation.report import (
 )
 from faceswap_diffusion.evaluation.run import Evaluation
 from faceswap_diffusion.evaluation.summary import Values
+from faceswap_diffusion.writing import write_text
 
 NUM_WORST, NUM_RANDOM = 10, 20
 TRIPLE_HEIGHT = 128
@@ -65,9 +65,8 @@ def write_page(
         set_section(report, values, evaluation, pair_set, pair_set.name not in without_pictures) for pair_set in sets
     ]
     html = environment.get_template("page.html.j2").render(report=report, sections=sections, facts_line=facts_line)
-    path, partial = evaluation.folder / "report.html", evaluation.folder / ".report.html.partial"
-    partial.write_text(html, encoding="utf-8")
-    os.replace(partial, path)
+    path = evaluation.folder / "report.html"
+    write_text(path, html)
     return path
 
 

@@ -1,12 +1,13 @@
 """Measurements on disk: one file for each picture and each swap, so that a killed run can continue."""
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from faceswap_diffusion.writing import whole_file, write_text
 
 Record = dict[str, np.ndarray]
 ROWS_AT_ONCE = 256
@@ -41,14 +42,12 @@ class Records:
             return arrays.get(name)
 
     def write(self, index: int, record: dict[str, Any]) -> None:
-        """Writes a record under a temporary name, and renames it."""
+        """Writes a record."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / f".{index:06d}.{os.getpid()}.partial"
-        with partial.open("wb") as file:
+        with whole_file(self.path(index)) as unfinished, unfinished.open("wb") as file:
             np.savez_compressed(
                 file, allow_pickle=False, **{name: np.asarray(value) for name, value in record.items()}
             )
-        os.replace(partial, self.path(index))
 
     def chunks(self, indices: Sequence[int]) -> Iterator[list[Record]]:
         """Records in blocks, in the order of `indices`, so that memory does not grow with their number."""
@@ -110,6 +109,4 @@ def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
     if folder.is_dir() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty and not a report: choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".settings.{os.getpid()}.partial"
-    partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, json.dumps(settings, indent=2) + "\n")

@@ -30,6 +30,7 @@ from faceswap_diffusion.evaluation.run import Evaluation
 from faceswap_diffusion.evaluation.summary import SetSummary, Values
 from faceswap_diffusion.metrics.statistics import Figure
 from faceswap_diffusion.versions import installed_versions
+from faceswap_diffusion.writing import whole_file, write_text
 
 CONDITION_NAMES = {
     "none": "nothing",
@@ -334,9 +335,9 @@ def write_data(
     report: dict[str, Any], values: dict[str, dict[str, Values]], sets: Sequence[PairSet], folder: Path
 ) -> None:
     """Writes report.json, report.md, figures.csv, swaps.csv and, for the first method, model_card.md."""
-    _write(folder / "report.json", json.dumps(report, indent=2) + "\n")
-    _write(folder / "report.md", format_report(report) + "\n")
-    _write(folder / "model_card.md", card_of_first(report))
+    write_text(folder / "report.json", json.dumps(report, indent=2) + "\n")
+    write_text(folder / "report.md", format_report(report) + "\n")
+    write_text(folder / "model_card.md", card_of_first(report))
     figures = [
         [set_name, method, key, *figure.values()]
         for set_name, of_set in report["sets"].items()
@@ -365,15 +366,7 @@ def _swap_rows(values: dict[str, dict[str, Values]], sets: Sequence[PairSet]) ->
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)
-    os.replace(partial, path)
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

@@ -3,10 +3,8 @@
 Version 0.1 of the weights, read from NumPy arrays. Values with another backbone (REFace uses AlexNet) differ.
 """
 
-import pickle
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -15,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from faceswap_diffusion.weights.registry import ModelFileError, fetched_path
+from faceswap_diffusion.weights.pickled import read_arrays
+from faceswap_diffusion.weights.registry import fetched_path
 
 VGG16_STAGES = (2, 2, 3, 3, 3)
 """Number of convolutions in each stage. The last map of a stage is compared, and pooled for the next stage."""
@@ -23,32 +22,6 @@ VGG16_STAGES = (2, 2, 3, 3, 3)
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
 SIZE = 256
-ARRAY_PARTS = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-}
-
-
-class ArrayUnpickler(pickle.Unpickler):
-    """Reads dictionaries of NumPy arrays, and refuses anything that could run code."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Resolves only names that arrays are made of."""
-        if (module, name) not in ARRAY_PARTS:
-            raise ModelFileError(f"the file contains {module}.{name}: only NumPy arrays are read")
-        return super().find_class(module.replace(".core.", "._core."), name)  # renamed in NumPy 2
-
-
-def read_arrays(path: Path) -> dict[str, Any]:
-    """Reads a pickled dictionary of NumPy arrays.
-
-    Raises:
-        ModelFileError: If it contains anything else.
-    """
-    with path.open("rb") as file:
-        return ArrayUnpickler(file).load()
 
 
 class LPIPS(nn.Module):

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import retrieve_timesteps
@@ -30,6 +29,13 @@ from faceswap_diffusion.pipelines.inputs import (
     preprocess_identity_image,
     repeat_batch,
     resize,
+)
+from faceswap_diffusion.pipelines.latents import (
+    Autoencoder,
+    channel_count,
+    decode,
+    encode,
+    spatial_factor,
 )
 from faceswap_diffusion.pipelines.output import FaceSwapPipelineOutput
 from faceswap_diffusion.weights.hub import HubPipeline
@@ -127,7 +133,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
     all but `crop_size` and `identity_size` have to be given; without them a pipeline can be made, but not called.
 
     Args:
-        vae ([`AutoencoderKL`]): Encodes the masked target and decodes the result.
+        vae (`Autoencoder`): Encodes the masked target and decodes the result; of a kind that `latents.WIDTHS` has.
         unet ([`UNet2DConditionModel`]): Inpainting UNet: two times the latent channels, and the mask.
         image_encoder (`CLIPVisionModelWithProjection`, *optional*): Looks at source and target. Not needed if
             `source_clip_embeds` and `target_clip_embeds`, or `condition_embeds`, are passed.
@@ -176,7 +182,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
 
     def __init__(
         self,
-        vae: AutoencoderKL,
+        vae: Autoencoder,
         unet: UNet2DConditionModel,
         image_encoder: CLIPVisionModelWithProjection | None,
         feature_extractor: CLIPImageProcessorPil | None,
@@ -196,7 +202,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         default_guidance_scale: float | None = None,
     ):
         super().__init__()
-        self.vae_scale_factor = 2 ** (len(vae.config["block_out_channels"]) - 1)
+        self.vae_scale_factor = spatial_factor(vae)
         self.register_modules(
             vae=vae,
             unet=unet,
@@ -277,7 +283,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
 
     def check_components(self) -> None:
         """Refuses components that do not fit each other."""
-        latent_channels = self.vae.config["latent_channels"]
+        latent_channels = channel_count(self.vae)
         num_channels = 2 * latent_channels + 1
         taken, made = (self.unet.config[f"{name}_channels"] for name in ("in", "out"))
         if taken != num_channels:
@@ -332,9 +338,8 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         """Has the UNet say the size that the checkpoint says: in older ones trained at another size they differ."""
         unet, vae = networks.get("unet"), networks.get("vae")
         if unet is not None and vae is not None and isinstance(unet.config["sample_size"], int):
-            num_halvings = len(vae.config["block_out_channels"]) - 1
             crop_size = config.get("crop_size", FORMER_DEFAULTS["crop_size"])
-            unet.register_to_config(sample_size=crop_size // 2**num_halvings)
+            unet.register_to_config(sample_size=crop_size // spatial_factor(vae))
 
     @property
     def guidance_scale(self) -> float:
@@ -739,7 +744,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         if isinstance(generator, list) and len(generator) != batch_size:
             raise ValueError(f"`generator` is a list of {len(generator)}: one for each of {batch_size} is needed")
         factor = self.vae_scale_factor
-        shape = (batch_size, self.vae.config["latent_channels"], height // factor, width // factor)
+        shape = (batch_size, channel_count(self.vae), height // factor, width // factor)
         if latents is None:
             latents = randn_tensor(shape, generator=generator, device=device, dtype=dtype)
         elif tuple(latents.shape) != shape:
@@ -829,14 +834,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         self, pixel_values: torch.Tensor, generator: torch.Generator | list[torch.Generator] | None
     ) -> torch.Tensor:
         """Encodes RGB `(B, 3, H, W)` in [-1, 1] to scaled latents `(B, C, h, w)`."""
-        encoded = self.vae.encode(pixel_values)
-        if not hasattr(encoded, "latent_dist"):  # AutoencoderTiny is deterministic
-            latents = encoded.latents
-        elif self.config["masked_latents"] == "sample":
-            latents = encoded.latent_dist.sample(generator)
-        else:
-            latents = encoded.latent_dist.mode()
-        return latents * self.vae.config["scaling_factor"]
+        return encode(self.vae, pixel_values, self.config["masked_latents"] == "sample", generator)
 
     def prepare_extra_step_kwargs(
         self, generator: torch.Generator | list[torch.Generator] | None, eta: float
@@ -1106,8 +1104,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         # 6. Decode
         images: Any = tensors["latents"]
         if output_type != "latent":
-            latents = images.to(self.vae.dtype) / self.vae.config["scaling_factor"]
-            images = self.vae.decode(latents, return_dict=False)[0]
+            images = decode(self.vae, images.to(self.vae.dtype))
             images = self.image_processor.postprocess(images, output_type=output_type)
         self.maybe_free_model_hooks()
         return FaceSwapPipelineOutput(images=images) if return_dict else (images,)

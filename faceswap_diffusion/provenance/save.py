@@ -4,7 +4,6 @@ import io
 import json
 import logging
 import os
-import secrets
 import stat
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,6 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from faceswap_diffusion import __version__
 from faceswap_diffusion.photos.exif import read_exif
+from faceswap_diffusion.writing import is_read_only, whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ def _check_replaceable(path: Path, mode: int, overwrite: bool) -> None:
         raise ValueError(f"cannot save {path}: it is a device or a pipe; name a file")
     if not overwrite:
         raise ValueError(f"{path} exists: choose another name, or pass --overwrite to replace it")
-    if not mode & 0o222 or not os.access(path, os.W_OK):
+    if is_read_only(path):
         raise ValueError(f"cannot save {path}: it is read-only; choose another name, or make it writable")
 
 
@@ -173,18 +173,11 @@ def save_image(
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Writes to a temporary file next to the target of all links, then renames it and restores the permissions."""
-    place = Path(os.path.realpath(path))
-    partial = place.with_name(f".{secrets.token_hex(8)}.partial")  # the own name may already have the maximal length
     try:
-        partial.write_bytes(content)
-        if place.exists():
-            partial.chmod(stat.S_IMODE(place.stat().st_mode))
-        os.replace(partial, place)
+        with whole_file(path) as unfinished:
+            unfinished.write_bytes(content)
     except OSError as error:
         raise ValueError(f"cannot save {path}: {error.strerror or error}; choose another place") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _encode(

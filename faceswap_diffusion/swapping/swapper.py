@@ -37,6 +37,7 @@ from faceswap_diffusion.masks.regions import REGIONS, feather, region_mask, repa
 from faceswap_diffusion.photos.loading import Photo, PhotoLike, load_photo
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.pipelines.inputs import fill_hidden
+from faceswap_diffusion.pipelines.latents import rebuild
 from faceswap_diffusion.pipelines.loading import (
     FEW_STEPS_FOLDER,
     load_few_steps,
@@ -601,8 +602,7 @@ class FaceSwapper:
         drawn = pipeline.preprocess(reference.pixels / 255, size, size)
         mask_and_coverage = [torch.from_numpy(plane)[None, None].float() for plane in (mask, reference.coverage)]
         filled = fill_hidden(pixel_values, mask_and_coverage[0], drawn, mask_and_coverage[1])
-        latents = pipeline.vae.encode(filled.to(pipeline._execution_device, pipeline.vae.dtype)).latent_dist.mode()
-        decoded = pipeline.vae.decode(latents).sample
+        decoded = rebuild(pipeline.vae, filled.to(pipeline._execution_device, pipeline.vae.dtype))
         rebuilt, filled = ((view[0].float().cpu().permute(1, 2, 0).numpy() + 1) * 127.5 for view in (decoded, filled))
         finest = native_size(face.matrix, size)
         fine = None

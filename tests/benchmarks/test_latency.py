@@ -56,9 +56,8 @@ def test_figures_are_medians():
 def test_a_whole_measurement(tmp_path: Path):
     tiny_pipeline().save_pretrained(tmp_path)
     source, target = str(IMAGES / "p005_portrait.jpg"), str(IMAGES / "p010_portrait.jpg")
-    figures = latency.measure_latency(source, target, str(tmp_path), runs=3)
-    assert len(figures["photo_to_file_runs"]) == len(figures["further_swap_runs"]) == 3
-    assert figures["photo_to_file_seconds"] == sorted(figures["photo_to_file_runs"])[1]
+    figures = latency.measure_latency(source, target, str(tmp_path), runs=1)
+    assert len(figures["photo_to_file_runs"]) == len(figures["further_swap_runs"]) == 1
     assert figures["further_swap_seconds"] < figures["photo_to_file_seconds"]
     assert figures["peak_memory_mb"] > 100
 

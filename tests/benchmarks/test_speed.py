@@ -1,8 +1,5 @@
 """The benchmark of inference, at toy size: every case has its row, with a measurement or a reason."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +11,6 @@ from faceswap_diffusion.conversion.reface import build_random_pipeline
 from tests.parity.reduced import REDUCED
 from tests.tiny import CROP_SIZE, tiny_pipeline
 
-ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 
 
@@ -137,19 +133,18 @@ def test_random_weights_stand_where_and_as_they_are_wanted_and_give_a_picture():
 
 
 @pytest.mark.slow
-def test_the_command_prints_a_row_for_each_case_and_what_it_depends_on(checkpoint: Path):
+def test_the_command_prints_a_row_for_each_case_and_what_it_depends_on(checkpoint: Path, monkeypatch, capsys):
+    cases = ["float32", "xformers", "compile"]
     arguments = ["--model", str(checkpoint), "--device", "cpu", "--runs", "1", "--num_inference_steps", "1"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CXX": "no-such-compiler"}
-    finished = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "speed.py"), *arguments],
-        env=environment, capture_output=True, text=True,
-    )  # fmt: skip
-    assert finished.returncode == 0, finished.stderr
-    assert f"python benchmarks/speed.py {' '.join(arguments)}" in finished.stdout
-    assert f"torch {torch.__version__}" in finished.stdout
-    assert "Traceback" not in finished.stdout + finished.stderr
-    table = [cells(line) for line in finished.stdout.splitlines() if line.startswith("| ")][2:]
-    assert [row[0] for row in table] == list(CASES.values())
+    arguments += ["--cases", *cases]
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert speed.main(arguments) == 0
+    printed = capsys.readouterr()
+    assert f"python benchmarks/speed.py {' '.join(arguments)}" in printed.out
+    assert f"torch {torch.__version__}" in printed.out
+    assert "Traceback" not in printed.out + printed.err
+    table = [cells(line) for line in printed.out.splitlines() if line.startswith("| ")][2:]
+    assert [row[0] for row in table] == [CASES[case] for case in cases]
     first, *others = [row for row in table if not row[2].startswith("not on this machine")]
     assert first[3] == first[6] == "1.00 x"
     assert float(first[2]) > 0

@@ -14,7 +14,10 @@ import pytest
 from PIL import Image
 
 from faceswap_diffusion import __version__
+from faceswap_diffusion.cli import doctor
 from faceswap_diffusion.cli import main as cli
+from faceswap_diffusion.cli.swap import source_to_face
+from faceswap_diffusion.faces.analyzer import MeshFaceAnalyzer
 from faceswap_diffusion.masks.regions import REGIONS
 from faceswap_diffusion.photos.loading import load_photo
 from faceswap_diffusion.provenance.save import read_provenance
@@ -35,11 +38,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def swap(checkpoint: str):
-    """Runs `swap` in this process; returns the exit status, argparse's included."""
+    """Runs `swap --quiet` in this process; returns the exit status, argparse's included."""
 
     def run(*arguments: object) -> int:
         try:
-            return cli.main(["swap", "--checkpoint", checkpoint, *map(str, arguments)])
+            return cli.main(["swap", "--quiet", "--checkpoint", checkpoint, *map(str, arguments)])
         except SystemExit as end:
             return int(end.code or 0)
 
@@ -75,7 +78,10 @@ def test_swap_writes_a_marked_picture_and_shows_its_progress(checkpoint: str, tm
     assert os.listdir(tmp_path) == ["swapped.png"]
 
 
-def test_an_error_is_the_only_line_on_standard_error(checkpoint: str, tmp_path: Path):
+LOADING = "faceswap-diffusion: loading PyTorch and "
+
+
+def test_what_is_loaded_and_an_error_are_all_on_standard_error(checkpoint: str, tmp_path: Path):
     wall = tmp_path / "wall.png"
     Image.new("RGB", (64, 64)).save(wall)
     finished = run_command(
@@ -83,9 +89,10 @@ def test_an_error_is_the_only_line_on_standard_error(checkpoint: str, tmp_path: 
     )
     assert finished.returncode == 2
     assert finished.stdout == ""
-    assert finished.stderr == (
-        f"faceswap-diffusion: error: no face found in {wall}: use a photo in which a face is visible\n"
-    )
+    assert finished.stderr.splitlines() == [
+        f"{LOADING}{checkpoint} ...",
+        f"faceswap-diffusion: error: no face found in {wall}: use a photo in which a face is visible",
+    ]
 
 
 def test_options_reach_the_swapper(swap, tmp_path: Path, capsys: pytest.CaptureFixture):
@@ -132,7 +139,8 @@ def test_a_warning_is_a_line_on_standard_error(checkpoint: str, tmp_path: Path):
         "swap", SOURCE, other, TARGET, "-o", tmp_path / "out.png", "--checkpoint", checkpoint, stderr=subprocess.PIPE
     )
     assert finished.returncode == 0
-    (told,) = finished.stderr.splitlines()
+    loading, told = finished.stderr.splitlines()
+    assert loading.startswith(LOADING)
     assert told.startswith(f"faceswap-diffusion: warning: {other} does not look like the person in {SOURCE} (cosine ")
 
 
@@ -174,12 +182,12 @@ def test_sources_and_faces_of_a_group(swap, tmp_path: Path, capsys, sources, opt
 
 
 def test_map_reads_source_to_face():
-    assert cli.source_to_face("0:1,1:0") == {1: 0, 0: 1}
-    assert cli.source_to_face("2:5") == {5: 2}
+    assert source_to_face("0:1,1:0") == {1: 0, 0: 1}
+    assert source_to_face("2:5") == {5: 2}
 
 
 def test_a_mask_file_says_where(swap, tmp_path: Path):
-    (face,) = cli._quiet_analyzer().analyze(load_photo(TARGET).rgb)
+    (face,) = MeshFaceAnalyzer().analyze(load_photo(TARGET).rgb)
     left, top, right, bottom = face.bbox.round().astype(int)
     mask = np.zeros((768, 640), np.uint8)
     mask[top:bottom, left : (left + right) // 2] = 255
@@ -191,7 +199,7 @@ def test_a_mask_file_says_where(swap, tmp_path: Path):
 
 
 def test_a_transparent_part_of_a_mask_is_not_repainted(swap, tmp_path: Path):
-    (face,) = cli._quiet_analyzer().analyze(load_photo(TARGET).rgb)
+    (face,) = MeshFaceAnalyzer().analyze(load_photo(TARGET).rgb)
     left, top, right, bottom = face.bbox.round().astype(int)
     layer = np.full((768, 640, 4), (255, 255, 255, 0), np.uint8)
     layer[top:bottom, left : (left + right) // 2, 3] = 255
@@ -417,11 +425,11 @@ def test_unexpected_failures_are_1_and_traced_on_demand(capsys, monkeypatch: pyt
     def fail(args):
         raise RuntimeError("the first line\nthe second")
 
-    monkeypatch.setattr(cli, "run_doctor", fail)
+    monkeypatch.setattr(doctor, "run", fail)
     assert cli.main(["doctor"]) == 1
-    wanted = "faceswap-diffusion: error: the first line the second (RuntimeError; --debug shows where)\n"
+    wanted = "faceswap-diffusion: error: the first line the second (RuntimeError; --verbose shows where)\n"
     assert capsys.readouterr().err == wanted
-    assert cli.main(["doctor", "--debug"]) == 1
+    assert cli.main(["doctor", "--verbose"]) == 1
     traced = capsys.readouterr().err
     assert traced.startswith("Traceback")
     assert traced.endswith("faceswap-diffusion: error: the first line the second\n")

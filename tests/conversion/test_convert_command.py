@@ -14,10 +14,10 @@ from faceswap_diffusion.masks.bisenet import BiSeNet
 from faceswap_diffusion.photos.loading import load_photo
 from faceswap_diffusion.pipelines.loading import load_parser, load_pipeline
 from faceswap_diffusion.provenance.save import read_provenance
-from tests.conversion.test_pickled import Call
 from tests.masks.test_bisenet import synthetic_file
 from tests.parity.reduced import REDUCED
 from tests.tiny import tiny_unet, tiny_vae
+from tests.weights.test_pickled import Call
 
 IMAGES = Path(__file__).parents[2] / "examples" / "images"
 SOURCE, TARGET = str(IMAGES / "p001_portrait.jpg"), str(IMAGES / "p010_selfie.jpg")

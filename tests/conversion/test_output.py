@@ -12,7 +12,7 @@ def test_names_may_be_as_long_as_the_file_system_allows_and_longer_ones_are_told
     longest = os.pathconf(tmp_path, "PC_NAME_MAX")
     name = "\u9854" * (longest // 3)
     for content in (b"first", b"second"):
-        with written(tmp_path / name, overwrite=True) as target:
+        with written(tmp_path / name, overwrite=True, as_file=True) as target:
             target.write_bytes(content)
         assert (tmp_path / name).read_bytes() == content
     assert os.listdir(tmp_path) == [name]
@@ -25,7 +25,7 @@ def test_a_link_is_followed_and_a_mode_kept(tmp_path):
     original.write_bytes(b"older")
     original.chmod(0o600)
     (tmp_path / "link.ckpt").symlink_to(original)
-    with written(tmp_path / "link.ckpt", overwrite=True) as target:
+    with written(tmp_path / "link.ckpt", overwrite=True, as_file=True) as target:
         target.write_bytes(b"newer")
     assert (tmp_path / "link.ckpt").is_symlink()
     assert original.read_bytes() == b"newer"

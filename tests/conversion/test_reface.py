@@ -22,8 +22,8 @@ from faceswap_diffusion.conversion.weights import reason_for
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.pipelines.loading import load_pipeline
 from faceswap_diffusion.weights.hub import HUB_FILES
-from tests.conversion.test_pickled import Call
 from tests.parity.reduced import REDUCED
+from tests.weights.test_pickled import Call
 
 OURS = {"landmark_mean": 0.0, "landmark_std": 1.0}
 

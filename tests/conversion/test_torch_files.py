@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from faceswap_diffusion.conversion.torch_files import read_checkpoint
-from tests.conversion.test_pickled import Call
 from tests.parity.reduced import lightning_file
+from tests.weights.test_pickled import Call
 
 
 def weights() -> dict[str, torch.Tensor]:

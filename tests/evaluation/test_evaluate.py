@@ -198,11 +198,12 @@ def test_one_person_at_several_numbers_of_steps(checkpoint: Path, looks: Path, t
     records = tmp_path / "report" / "records" / "self" / "tiny_at_3_steps" / "seed_0"
     kept = {path: path.stat().st_mtime_ns for path in records.parents[1].rglob("*.npz")}
     (records / "000001.npz").unlink()
-    assert cli.main(options) == 0
+    assert cli.main([*options, "--json"]) == 0
     assert (records / "000001.npz").is_file()
     assert {path for path, time in kept.items() if path.stat().st_mtime_ns != time} == {records / "000001.npz"}
-    again = json.loads((tmp_path / "report" / "report.json").read_text())["steps"]["self"]["tiny"]
-    assert again["3"]["face_psnr"] == steps["3"]["face_psnr"]
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((tmp_path / "report" / "report.json").read_text())
+    assert printed["steps"]["self"]["tiny"]["3"]["face_psnr"] == steps["3"]["face_psnr"]
 
 
 def test_other_settings_need_another_folder(arguments: list[str], finished: Path, capsys):

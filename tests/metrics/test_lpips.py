@@ -1,6 +1,5 @@
 """LPIPS with weights that can be followed by hand, and the reader of its file."""
 
-import pickle
 from pathlib import Path
 
 import cv2
@@ -8,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from faceswap_diffusion.metrics.lpips import LPIPS, VGG16_STAGES, read_arrays
+from faceswap_diffusion.metrics.lpips import LPIPS, VGG16_STAGES
 from faceswap_diffusion.metrics.lpips import normalized as to_unit_length
 from faceswap_diffusion.training.objectives.losses import perceptual_loss
-from faceswap_diffusion.weights.registry import MODEL_FILES, ModelFileError, models_folder
+from faceswap_diffusion.weights.registry import MODEL_FILES, models_folder
 
 FILE = models_folder() / MODEL_FILES["lpips_vgg16"].filename
 
@@ -111,14 +110,6 @@ def test_equal_pictures_have_no_distance_and_batches_do_not_matter():
 def test_channels_are_scaled_to_unit_length_at_each_place():
     maps = torch.tensor([3.0, 4.0]).view(1, 2, 1, 1)
     torch.testing.assert_close(to_unit_length(maps).flatten(), torch.tensor([0.6, 0.8]))
-
-
-def test_arrays_are_read_and_nothing_else(tmp_path: Path):
-    (tmp_path / "arrays.ckpt").write_bytes(pickle.dumps({"a": {"b": np.arange(6.0).reshape(2, 3)}}, protocol=4))
-    np.testing.assert_array_equal(read_arrays(tmp_path / "arrays.ckpt")["a"]["b"], np.arange(6.0).reshape(2, 3))
-    (tmp_path / "code.ckpt").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
-    with pytest.raises(ModelFileError, match=r"contains os\.system: only NumPy arrays are read"):
-        read_arrays(tmp_path / "code.ckpt")
 
 
 @pytest.mark.skipif(not FILE.is_file(), reason="needs: faceswap-diffusion fetch lpips_vgg16")

@@ -179,7 +179,7 @@ def test_several_processes_write_what_one_writes(tmp_path: Path, monkeypatch):
     script, alone, together = (tmp_path / name for name in ("script.py", "alone", "together"))
     script.write_text(PORTRAITS_SCRIPT.format(paths=[str(SCRIPT.parent), str(Path(__file__).parent)]))
     run(alone, 9, monkeypatch)
-    command = [sys.executable, str(script), *arguments(together, 9), "--num_workers", "3"]
+    command = [sys.executable, str(script), *arguments(together, 9), "--num_workers", "2"]
     subprocess.run(command, check=True, capture_output=True)
     files = {path.name: path.read_bytes() for path in alone.iterdir()}
     assert len(files) == 12

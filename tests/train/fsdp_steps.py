@@ -1,7 +1,5 @@
 """A process of the test of FSDP: takes steps with its part of the batch, and gathers the weights."""
 
-import sys
-
 import torch
 from accelerate import Accelerator
 from safetensors.torch import save_file
@@ -74,7 +72,3 @@ def main(path: str) -> None:
     if accelerator.is_main_process:
         save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
     accelerator.end_training()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

@@ -1,14 +1,16 @@
 """The scripts in train/, tools/ and benchmarks/, loaded as modules and run in this process or in one of their own."""
 
 import importlib.util
-import os
-import socket
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 from types import ModuleType
 
 from accelerate.state import AcceleratorState, GradientState, PartialState
+
+from tests import processes
+from tests.processes import Program
+from tests.train.divided_on_cpu import allow_dividing_on_cpu
 
 ROOT = Path(__file__).parents[2]
 TRAIN = ROOT / "train"
@@ -33,22 +35,19 @@ def run(script: ModuleType, arguments: list[str]) -> None:
     script.main(arguments)
 
 
-def start(name: str, arguments: list[str], *launcher: str, **variables: str) -> subprocess.Popen:
-    """A script in a process of its own, on the CPU, with more variables in its environment."""
-    found = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    on_cpu = {"PYTHONPATH": found, "ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": ""}
-    environment = {**os.environ, **on_cpu, **variables}
-    command = [sys.executable, *launcher, str(TRAIN / f"{name}.py"), *arguments]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def run_as_program(name: str, arguments: list[str], divided: bool = False) -> None:
+    """A script as somebody types it; `divided` lets it divide the model among processes of the CPU."""
+    if divided:
+        allow_dividing_on_cpu()
+    sys.argv = [str(TRAIN / f"{name}.py"), *arguments]
+    runpy.run_path(sys.argv[0], run_name="__main__")
 
 
-def two_processes() -> list[str]:
-    """What makes two processes of a script, for `start`."""
-    return ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
+def start(name: str, arguments: list[str]) -> Program:
+    """A script in a process of its own, on the CPU."""
+    return processes.start(run_as_program, name, arguments, ACCELERATE_USE_CPU="1")
 
 
-def free_port() -> int:
-    """A port on which nobody listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+def start_two(name: str, arguments: list[str], **variables: str) -> list[Program]:
+    """A script in two processes of one run, which divide the model if `variables` are those of FSDP or DeepSpeed."""
+    return processes.start_two(run_as_program, name, arguments, bool(variables), ACCELERATE_USE_CPU="1", **variables)

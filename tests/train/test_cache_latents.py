@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import signal
-import time
 from pathlib import Path
 
 import psutil
@@ -14,6 +13,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from safetensors.torch import load_file
 
 from faceswap_diffusion.training.data.latents import SPATIAL, STORED, CachedSamples
+from tests.processes import finish, wait_until
 from tests.tiny import tiny_conditioner, tiny_pipeline, tiny_vae
 from tests.train.scripts import load_script, run, start
 
@@ -150,7 +150,7 @@ def test_a_second_run_changes_nothing_and_shards_that_are_missing_are_written_an
     (tmp_path / "some").mkdir()
     for name in ("latents.json", "latents-00002.safetensors"):
         (tmp_path / "some" / name).write_bytes(before[name])
-    (tmp_path / "some" / "latents-00001.safetensors.unfinished-7").write_text("half")
+    (tmp_path / "some" / ".unfinished-7").write_text("half")
     with pytest.raises(
         ValueError, match=r"lacks 2 shard\(s\), the first is latents-00000.safetensors: run cache_latents"
     ):
@@ -218,18 +218,15 @@ def test_killed_while_several_processes_encode_it_ends_as_if_undisturbed(cache, 
     output, wanted = tmp_path / "killed", written(latents)
     for num_workers in (2, 1):
         num_shards = len(list(output.glob("*.safetensors")))
-        process = start("cache_latents", cache(output, "--num_workers", num_workers))
-        while process.poll() is None and len(list(output.glob("*.safetensors"))) == num_shards:
-            time.sleep(0.01)
-        children = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        program = start("cache_latents", cache(output, "--num_workers", num_workers))
+        wait_until(lambda before=num_shards: len(list(output.glob("*.safetensors"))) > before, program)
+        children = psutil.Process(program.pid).children(recursive=True)
+        program.kill()
+        program.communicate()
         _, alive = psutil.wait_procs(children, timeout=60)
         assert alive == []
         for name, content in written(output).items():
             assert content == wanted.get(name) or "unfinished" in name
-    process = start("cache_latents", cache(output))
-    told, _ = process.communicate()
-    assert process.returncode == 0, told
+    finish(start("cache_latents", cache(output)))
     assert written(output) == wanted
     assert json.loads(wanted["latents.json"])["num_samples"] == 10

@@ -1,6 +1,5 @@
 """The files for `accelerate launch --config_file`: what they start, read by accelerate's own code."""
 
-import os
 import re
 import subprocess
 import sys
@@ -11,16 +10,16 @@ import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.utils.dataclasses import get_module_class_from_name
 from accelerate.utils.launch import (
-    prepare_deepspeed_cmd_env,
     prepare_multi_gpu_env,
     prepare_simple_launcher_cmd_env,
 )
 from safetensors.torch import load_file
 
 from faceswap_diffusion.training.engine.trainable import trained_parameters
+from tests.processes import finish, free_port, start_two
+from tests.train import fsdp_steps
 from tests.train.fsdp_steps import build_objective, take_steps
 from tests.train.launching import CONFIGS, fsdp_environment, launched
-from tests.train.scripts import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,7 +31,6 @@ ROOT = Path(__file__).parents[2]
         ("gpu_8", "MULTI_GPU", 1, 8),
         ("gpu_2x8", "MULTI_GPU", 2, 16),
         ("fsdp", "FSDP", 1, 8),
-        ("zero_2", "DEEPSPEED", 1, 8),
     ],
 )
 def test_a_file_starts_as_many_processes_as_its_name_says(name, distributed_type, machines, processes):
@@ -48,7 +46,7 @@ def test_a_file_starts_as_many_processes_as_its_name_says(name, distributed_type
 def test_every_file_is_tested_and_named_in_the_page():
     page = (ROOT / "train" / "README.md").read_text()
     for path in CONFIGS.iterdir():
-        assert path.stem in {"gpu_1", "gpu_8", "gpu_2x8", "fsdp", "zero_2"}
+        assert path.stem in {"gpu_1", "gpu_8", "gpu_2x8", "fsdp"}
         assert f"configs/{path.name}" in page
 
 
@@ -107,32 +105,17 @@ def test_fsdp_gets_its_second_version_and_the_units_of_the_objective():
     assert ignored == [objective.conditioner.identity_encoder]
 
 
-def test_zero_2_divides_gradients_and_optimizer_and_nothing_goes_to_the_cpu():
-    _, environment = prepare_deepspeed_cmd_env(launched("zero_2"))
-    assert environment["ACCELERATE_USE_DEEPSPEED"] == "true"
-    assert environment["ACCELERATE_DEEPSPEED_ZERO_STAGE"] == "2"
-    assert environment["ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE"] == "none"
-    assert "ACCELERATE_GRADIENT_CLIPPING" not in environment, "the script's --max_grad_norm decides"
+def test_fsdp_without_resharding_is_a_flag():
+    assert fsdp_environment("--fsdp_reshard_after_forward", "false")["FSDP_RESHARD_AFTER_FORWARD"] == "false"
 
 
 @pytest.mark.slow
 def test_two_processes_with_the_units_of_fsdp_train_like_one(tmp_path):
     """Their weights are gathered after two steps, after a swap with the divided networks, and after another step."""
-    environment = {**os.environ, **fsdp_environment(), "ACCELERATE_USE_CPU": "1", "PYTHONPATH": str(ROOT)}
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "--master_port",
-        str(free_port()),
-    ]
-    script = [str(Path(__file__).with_name("fsdp_steps.py")), str(tmp_path / "weights.safetensors")]
-    finished = subprocess.run([*launcher, *script], env=environment, capture_output=True, text=True)
-    assert finished.returncode == 0, finished.stderr
+    path = tmp_path / "weights.safetensors"
+    finish(*start_two(fsdp_steps.main, str(path), ACCELERATE_USE_CPU="1", **fsdp_environment()))
     objective = build_objective()
     take_steps(objective, torch.optim.AdamW(trained_parameters(objective), lr=1e-3), num_processes=2)
-    got = load_file(tmp_path / "weights.safetensors")
+    got = load_file(path)
     for name, tensor in objective.state_dict().items():
         torch.testing.assert_close(got[name], tensor, rtol=1e-3, atol=5e-5, msg=name)

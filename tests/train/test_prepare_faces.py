@@ -14,21 +14,15 @@ import yaml
 from PIL import Image
 
 from faceswap_diffusion.training.data.dataset import PreparedFaces
+from tests.processes import finish, wait_until
 from tests.tiny import odd_exif
-from tests.train.scripts import load_script
+from tests.train.scripts import load_script, start
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "train" / "prepare_faces.py"
 
 
 script = load_script("prepare_faces")
-
-
-def start(*arguments: object) -> subprocess.Popen:
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.Popen(
-        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
 
 
 def written(folder: Path) -> dict[str, bytes]:
@@ -155,22 +149,21 @@ def test_mistakes_end_with_one_line_and_code_2(example_images, tmp_path, capsys)
 @pytest.mark.slow
 def test_killed_again_and_again_it_ends_as_if_undisturbed(example_images, tmp_path):
     """Every run is killed as soon as there is a shard more; its processes end with it."""
-    common = [example_images, "--resolution", "64", "--shard_size", "1"]
-    script.main([str(part) for part in (*common, "--num_workers", 1, "--output_dir", tmp_path / "undisturbed")])
+    common = [str(example_images), "--resolution", "64", "--shard_size", "1"]
+    script.main([*common, "--num_workers", "1", "--output_dir", str(tmp_path / "undisturbed")])
     wanted = written(tmp_path / "undisturbed")
     output = tmp_path / "killed"
     for num_workers in (2, 1):
         num_shards = len(list(output.glob("*.arrow")))
-        process = start(*common, "--num_workers", num_workers, "--output_dir", output)
-        while process.poll() is None and len(list(output.glob("*.arrow"))) == num_shards:
-            time.sleep(0.01)
-        children = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        program = start("prepare_faces", [*common, "--num_workers", str(num_workers), "--output_dir", str(output)])
+        wait_until(lambda before=num_shards: len(list(output.glob("*.arrow"))) > before, program)
+        children = psutil.Process(program.pid).children(recursive=True)
+        program.kill()
+        program.communicate()
         _, alive = psutil.wait_procs(children, timeout=30)
         assert alive == []
         assert not (output / "rejected.csv").exists()
         for name, content in written(output).items():
             assert content == wanted.get(name) or name == "preparation.json" or "unfinished" in name
-    assert start(*common, "--num_workers", 1, "--output_dir", output).wait() == 0
+    finish(start("prepare_faces", [*common, "--num_workers", "1", "--output_dir", str(output)]))
     assert written(output) == wanted

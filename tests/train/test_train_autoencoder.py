@@ -1,11 +1,11 @@
 """The autoencoder's script at toy size: both stages, killed runs, and several processes."""
 
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from safetensors.torch import load_file
 
 from faceswap_diffusion.metrics.lpips import LPIPS
@@ -14,7 +14,9 @@ from faceswap_diffusion.training.data.windows import recolor
 from faceswap_diffusion.training.engine.states import saved_steps
 from faceswap_diffusion.training.objectives.losses import reconstruction_loss
 from tests.metrics.test_lpips import weights
-from tests.train.scripts import load_script, run, start, two_processes
+from tests.processes import finish, wait_until
+from tests.tiny import tiny_autoencoder
+from tests.train.scripts import load_script, run, start, start_two
 
 WEIGHTS = "vae/diffusion_pytorch_model.safetensors"
 
@@ -77,6 +79,16 @@ def test_the_second_stage_sharpens_the_decoder_and_leaves_the_latents_alone(auto
     for name, value in before.named_parameters():
         decodes = name.startswith(("decoder.", "post_quant_conv."))
         assert torch.equal(value, after_state[name]) != decodes, name
+
+
+def test_the_decoder_of_another_kind_of_autoencoder_is_sharpened_too(prepared_faces, tmp_path):
+    before = tiny_autoencoder("AutoencoderTiny")
+    before.save_pretrained(tmp_path / "tiny")
+    more = ["--pretrained_model_name_or_path", tmp_path / "tiny", "--decoder_only", "--max_train_steps", 2]
+    run(training, arguments(prepared_faces, tmp_path / "run", *more))
+    after = AutoencoderTiny.from_pretrained(tmp_path / "run" / "vae").state_dict()
+    for name, value in before.named_parameters():
+        assert torch.equal(value, after[name]) != name.startswith("decoder."), name
 
 
 def test_a_finished_run_is_left_as_it_is(autoencoder, prepared_faces):
@@ -198,11 +210,7 @@ def test_the_perceptual_term_needs_its_network(prepared_faces, tmp_path, capsys,
 @pytest.mark.slow
 def test_gradients_of_two_processes_are_averaged(autoencoder, prepared_faces, tmp_path):
     """Two processes end where one with the same global batch does: through the unwrapped model they would part."""
-    process = start(
-        "train_autoencoder", arguments(prepared_faces, tmp_path, "--train_batch_size", 2), *two_processes()
-    )
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
+    finish(*start_two("train_autoencoder", arguments(prepared_faces, tmp_path, "--train_batch_size", 2)))
     wanted = load_file(autoencoder / WEIGHTS)
     for name, tensor in load_file(tmp_path / WEIGHTS).items():
         # Weights move by up to 1e-4. A bias before a group norm has next to no gradient; Adam enlarges what it has.
@@ -214,13 +222,10 @@ def test_gradients_of_two_processes_are_averaged(autoencoder, prepared_faces, tm
 def test_a_run_that_is_killed_ends_as_if_undisturbed(autoencoder, prepared_faces, tmp_path):
     for _ in range(2):
         steps = saved_steps(tmp_path / "states")
-        process = start("train_autoencoder", arguments(prepared_faces, tmp_path))
-        while process.poll() is None and saved_steps(tmp_path / "states") == steps:
-            time.sleep(0.01)
-        process.kill()
-        process.communicate()
-    process = start("train_autoencoder", arguments(prepared_faces, tmp_path))
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
+        program = start("train_autoencoder", arguments(prepared_faces, tmp_path))
+        wait_until(lambda before=steps: saved_steps(tmp_path / "states") != before, program)
+        program.kill()
+        program.communicate()
+    finish(start("train_autoencoder", arguments(prepared_faces, tmp_path)))
     assert (tmp_path / WEIGHTS).read_bytes() == (autoencoder / WEIGHTS).read_bytes()
     assert (tmp_path / "vae" / "config.json").read_text() == (autoencoder / "vae" / "config.json").read_text()

@@ -1,8 +1,5 @@
 """Training the parser: the augmentations keep picture and labels together, it learns, and it resumes."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +8,10 @@ import torch
 from PIL import Image
 
 from faceswap_diffusion.masks.parsing import LABELS, FaceParser
-from tests.train.scripts import load_script
+from faceswap_diffusion.training.engine.states import saved_steps
+from tests.processes import finish, wait_until
+from tests.train.scripts import load_script, start
 
-SCRIPT = Path(__file__).parents[2] / "train" / "train_face_parser.py"
 training = load_script("train_face_parser")
 
 
@@ -112,39 +110,29 @@ def test_intersection_over_union_by_hand():
     assert scores[:3].tolist() == [0.5, 0.5, 1]
 
 
-def start(data: Path, output: Path) -> subprocess.Popen:
-    """A run of 6 steps on 6 pictures in batches of 4."""
-    command = [sys.executable, SCRIPT, "--train_data_dir", data, "--output_dir", output, "--resolution", 32]
-    command += ["--block_out_channels", 4, 8, 8, 8, "--train_batch_size", 4, "--checkpointing_steps", 1]
-    command += ["--validation_stride", 4, "--max_train_steps", 6]
-    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[1]), "PYTHONUNBUFFERED": "1"}
-    environment |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(list(map(str, command)), env=environment, stdout=subprocess.PIPE, text=True)
-
-
-def finish(process: subprocess.Popen) -> list[str]:
+def steps_told(output: str) -> list[str]:
     """What it prints, a line a step."""
-    output, _ = process.communicate()
-    assert process.returncode == 0
     return [line for line in output.splitlines() if line.startswith("step")]
 
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_ends_as_if_it_had_not_been(tmp_path):
     data = write(tmp_path / "data")
-    undisturbed = finish(start(data, tmp_path / "undisturbed"))
+    command = ["--train_data_dir", str(data), "--resolution", "32", "--block_out_channels", "4", "8", "8", "8"]
+    command += ["--train_batch_size", "4", "--checkpointing_steps", "1", "--validation_stride", "4"]
+    command += ["--max_train_steps", "6", "--output_dir"]
+    undisturbed = steps_told(finish(start("train_face_parser", [*command, str(tmp_path / "undisturbed")])))
     assert [line.split(":")[0] for line in undisturbed] == [f"step {step}" for step in range(1, 7)]
     assert "skin 0." in undisturbed[0]
 
-    process = start(data, tmp_path / "killed")
-    assert process.stdout is not None
-    while not process.stdout.readline().startswith("step 2"):
-        assert process.poll() is None
-    process.kill()
-    process.communicate()
-    lines = finish(start(data, tmp_path / "killed"))
-    assert 0 < len(lines) < 6
-    assert lines == undisturbed[-len(lines) :]
+    killed = [*command, str(tmp_path / "killed")]
+    program = start("train_face_parser", killed)
+    wait_until(lambda: max(saved_steps(tmp_path / "killed" / "states"), default=0) >= 2, program)
+    program.kill()
+    program.communicate()
+    lines = steps_told(finish(start("train_face_parser", killed)))
+    assert len(lines) <= 4
+    assert lines == undisturbed[6 - len(lines) :]
     name = "face_parser/diffusion_pytorch_model.safetensors"
     assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
     parser = FaceParser.from_pretrained(tmp_path / "killed" / "face_parser")

@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -24,15 +23,13 @@ from faceswap_diffusion.provenance.save import read_provenance
 from faceswap_diffusion.training.arguments import FAULTS, REFERENCE
 from faceswap_diffusion.training.data.batches import Roles, SampleSettings
 from faceswap_diffusion.training.data.references import ReferenceFaults
-from faceswap_diffusion.training.engine.run import check_zero_2
 from faceswap_diffusion.training.engine.script import settings_of
 from faceswap_diffusion.training.engine.states import saved_steps
+from tests.processes import finish, free_port, wait_until
 from tests.tiny import tiny_pipeline, tiny_vae
-from tests.train.launching import fsdp_environment, without_deepspeed, zero_2_environment
-from tests.train.scripts import ROOT, TRAIN, load_script, run, start, two_processes
+from tests.train.launching import fsdp_environment
+from tests.train.scripts import ROOT, TRAIN, load_script, run, start, start_two
 from tests.weights.imitation import HubImitation
-
-DIVIDED_ON_CPU = str(ROOT / "tests" / "train" / "divided_on_cpu.py")
 
 training = load_script("train_faceswap")
 
@@ -284,7 +281,8 @@ def test_the_finished_checkpoint_is_pushed_with_its_card(undisturbed, arguments,
     subprocess.run([sys.executable, str(TRAIN / "train_faceswap.py"), *pushed], env=environment, check=True)
     hub.close()
     files = hub.repositories["somebody/mine"]
-    assert {"model_index.json", "README.md", "pipeline.py", "unet/config.json"} <= set(files)
+    assert {"model_index.json", "pipeline.py", "unet/config.json", "curves.png", "validation.png"} <= set(files)
+    assert files["README.md"] == (undisturbed / "pipeline" / "README.md").read_bytes()
     assert b"| steps | 4 |" in files["README.md"]
 
 
@@ -292,74 +290,41 @@ def test_the_finished_checkpoint_is_pushed_with_its_card(undisturbed, arguments,
 def test_two_processes_train_like_one_with_the_same_global_batch(arguments, tmp_path):
     more = ["--cross_share", 0.5, "--own_share", 0.5, "--learning_rate", 1e-4]
     run(training, arguments(tmp_path / "one", *more))
-    process = start("train_faceswap", arguments(tmp_path / "two", *more, "--train_batch_size", 2), *two_processes())
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
+    finish(*start_two("train_faceswap", arguments(tmp_path / "two", *more, "--train_batch_size", 2)))
     compare_runs(tmp_path / "one", tmp_path / "two")
 
 
-def start_with_fsdp(arguments: list[str]) -> subprocess.Popen:
-    """The script in two processes among which weights and optimiser are divided."""
-    return start("train_faceswap", arguments, *two_processes(), DIVIDED_ON_CPU, **fsdp_environment())
-
-
-def start_with_zero_2(arguments: list[str]) -> subprocess.Popen:
-    """The script in two processes among which the optimiser is divided."""
-    return start("train_faceswap", arguments, *two_processes(), DIVIDED_ON_CPU, **zero_2_environment())
-
-
-divided = pytest.mark.parametrize(
-    "start_divided",
-    [
-        pytest.param(start_with_fsdp, id="fsdp"),
-        pytest.param(start_with_zero_2, id="zero_2", marks=without_deepspeed),
-    ],
-)
-
-
 @pytest.mark.slow
-@divided
-def test_two_processes_that_divide_the_model_train_like_one(arguments, tmp_path, start_divided):
+def test_two_processes_that_divide_the_model_train_like_one(arguments, tmp_path):
     """A LoRA, which is gathered, written and fused; its checkpoint, too, is that of one process."""
     more = ["--cross_share", 0.5, "--own_share", 0.5, "--learning_rate", 1e-4, "--adversarial_weight", 0]
     more += ["--train", "lora", "--lora_rank", 2]
     run(training, arguments(tmp_path / "one", *more))
-    process = start_divided(arguments(tmp_path / "two", *more, "--train_batch_size", 2))
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
+    two = arguments(tmp_path / "two", *more, "--train_batch_size", 2)
+    finish(*start_two("train_faceswap", two, **fsdp_environment()))
     compare_runs(tmp_path / "one", tmp_path / "two")
 
 
 @pytest.mark.slow
-@divided
-def test_a_divided_run_goes_on_from_its_own_states_in_one_process_and_from_those_of_one(
-    arguments, tmp_path, start_divided
-):
+def test_a_divided_run_goes_on_from_its_own_states_in_one_process_and_from_those_of_one(arguments, tmp_path):
     """From an earlier state: those after it are taken away."""
     more = ["--cross_share", 0.5, "--own_share", 0.5, "--learning_rate", 1e-4, "--adversarial_weight", 0]
     more += ["--checkpoints_total_limit", 4]
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     run(training, arguments(whole, *more))
-    output, _ = start_divided(arguments(stopped, *more, "--train_batch_size", 2)).communicate()
+    in_two = arguments(stopped, *more, "--train_batch_size", 2)
+    finish(*start_two("train_faceswap", in_two, **fsdp_environment()))
     for in_one_process, from_step in ((False, 2), (True, 2), (False, 3)):
-        assert saved_steps(stopped / "states") == [1, 2, 3, 4], output
+        assert saved_steps(stopped / "states") == [1, 2, 3, 4]
         for step in range(from_step + 1, 5):
             shutil.rmtree(stopped / "states" / f"step_{step:06}")
         shutil.rmtree(stopped / "pipeline")
         if in_one_process:
             run(training, arguments(stopped, *more))
         else:
-            process = start_divided(arguments(stopped, *more, "--train_batch_size", 2))
-            output, _ = process.communicate()
-            assert process.returncode == 0, output
+            finish(*start_two("train_faceswap", in_two, **fsdp_environment()))
         compare_runs(whole, stopped)
         compare_states(whole / "states" / "step_000004", stopped / "states" / "step_000004")
-
-
-@pytest.mark.parametrize("more", [["--mixed_precision", "fp16"], ["--use_8bit_adam"]])
-def test_what_zero_2_cannot_do_is_an_error(arguments, tmp_path, more):
-    with pytest.raises(ValueError, match=f"{' '.join(more)} does not go with ZeRO-2"):
-        check_zero_2(training.swap_parser().parse_args(arguments(tmp_path, *more)))
 
 
 def compare_states(first: Path, second: Path) -> None:
@@ -374,17 +339,13 @@ def compare_states(first: Path, second: Path) -> None:
 
 
 @pytest.mark.slow
-@divided
-def test_a_divided_model_in_16_bits_moves_weights_where_one_process_moves_them(
-    arguments, checkpoint, tmp_path, start_divided
-):
+def test_a_divided_model_in_16_bits_moves_weights_where_one_process_moves_them(arguments, checkpoint, tmp_path):
     """Rolled out samples pass through the UNet without gradients first, of which autocast must remember nothing."""
     more = ["--cross_share", 0.5, "--own_share", 0.5, "--mixed_precision", "bf16", "--ema_decay", 0]
     more += ["--adversarial_weight", 0, "--learning_rate", 1e-3]
     run(training, arguments(tmp_path / "one", *more))
-    process = start_divided(arguments(tmp_path / "two", *more, "--train_batch_size", 2))
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
+    two = arguments(tmp_path / "two", *more, "--train_batch_size", 2)
+    finish(*start_two("train_faceswap", two, **fsdp_environment()))
     before = load_file(checkpoint / "unet" / "diffusion_pytorch_model.safetensors")
     moved = [
         torch.cat([(weights(folder)[f"unet.{name}"] - tensor).flatten() for name, tensor in before.items()])
@@ -395,13 +356,11 @@ def test_a_divided_model_in_16_bits_moves_weights_where_one_process_moves_them(
 
 @pytest.mark.slow
 def test_sigterm_saves_and_exits_cleanly(arguments, tmp_path):
-    process = start(
-        "train_faceswap", arguments(tmp_path / "run", "--max_train_steps", 100_000, "--checkpointing_steps", 100_000)
-    )
-    wait_for_steps(tmp_path / "run", 2)
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 0, output
+    more = ["--max_train_steps", 100_000, "--checkpointing_steps", 100_000]
+    program = start("train_faceswap", arguments(tmp_path / "run", *more))
+    wait_until(lambda: has_taken(tmp_path / "run", 2), program)
+    program.send_signal(signal.SIGTERM)
+    output = finish(program)
     (step,) = saved_steps(tmp_path / "run" / "states")
     assert f"Stopped after step {step}" in output
     assert [int(row["step"]) for row in history(tmp_path / "run") if row["loss"]] == list(range(1, step + 1))
@@ -412,31 +371,34 @@ def test_sigterm_to_a_launcher_saves_before_it_stops_the_processes(arguments, tm
     """It asks the workers that load the data, too, which must not go before the step is finished."""
     more = ["--max_train_steps", 100_000, "--checkpointing_steps", 100_000, "--dataloader_num_workers", 1]
     more += ["--train_batch_size", 2, "--cross_share", 0.5, "--own_share", 0.5]
-    process = start("train_faceswap", arguments(tmp_path / "run", *more), *two_processes())
-    wait_for_steps(tmp_path / "run", 2)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port"]
+    launcher += [str(free_port()), str(TRAIN / "train_faceswap.py")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": ""}
+    process = subprocess.Popen(
+        [*launcher, *arguments(tmp_path / "run", *more)], env=environment, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    while not has_taken(tmp_path / "run", 2):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate()
     (step,) = saved_steps(tmp_path / "run" / "states")
     assert f"Stopped after step {step}" in output
 
 
-def wait_for_steps(output_dir: Path, count: int) -> None:
-    while not (output_dir / "history.csv").exists() or len(history(output_dir)) < count:
-        time.sleep(0.05)
+def has_taken(output_dir: Path, num_steps: int) -> bool:
+    return (output_dir / "history.csv").exists() and len(history(output_dir)) >= num_steps
 
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_ends_as_if_undisturbed(undisturbed, arguments, prepared_faces, tmp_path):
-    more = ["--validation_data_dir", prepared_faces, "--num_validation", 2]
-    chance = random.Random(0)
-    for _ in range(4):
-        process = start("train_faceswap", arguments(tmp_path / "run", *more))
-        while process.poll() is None and not (tmp_path / "run" / "history.csv").exists():
-            time.sleep(0.05)
-        time.sleep(chance.uniform(0, 1.5))
-        process.kill()
-        process.communicate()
-    process = start("train_faceswap", arguments(tmp_path / "run", *more))
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
+    """In its first step, between two steps, and while it writes the finished checkpoint."""
+    command = arguments(tmp_path / "run", "--validation_data_dir", prepared_faces, "--num_validation", 2)
+    for moment in ("history.csv", "states/step_000002", "states/step_000004"):
+        program = start("train_faceswap", command)
+        wait_until((tmp_path / "run" / moment).exists, program)
+        program.kill()
+        program.communicate()
+    finish(start("train_faceswap", command))
     assert_same_run(undisturbed, tmp_path / "run")

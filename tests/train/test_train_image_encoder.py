@@ -1,6 +1,5 @@
 """The image encoder's script at toy size."""
 
-import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from faceswap_diffusion.training.data.dataset import PreparedFaces
 from faceswap_diffusion.training.data.encoder_labels import labels_and_mirrored
 from faceswap_diffusion.training.engine.states import saved_steps
+from tests.processes import finish, wait_until
 from tests.train.scripts import load_script, run, start
 
 WEIGHTS = "image_encoder/model.safetensors"
@@ -107,14 +107,11 @@ def test_standardised_labels_have_mean_0_and_spread_1():
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_ends_as_if_undisturbed(encoder, prepared_faces, tmp_path):
-    process = start("train_image_encoder", arguments(prepared_faces, tmp_path))
-    while process.poll() is None and not saved_steps(tmp_path / "states"):
-        time.sleep(0.01)
-    process.kill()
-    process.communicate()
-    process = start("train_image_encoder", arguments(prepared_faces, tmp_path))
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
+    program = start("train_image_encoder", arguments(prepared_faces, tmp_path))
+    wait_until(lambda: saved_steps(tmp_path / "states"), program)
+    program.kill()
+    program.communicate()
+    finish(start("train_image_encoder", arguments(prepared_faces, tmp_path)))
     wanted = load_file(encoder / WEIGHTS)
     for name, tensor in load_file(tmp_path / WEIGHTS).items():
         assert torch.equal(tensor, wanted[name]), name

@@ -1,8 +1,5 @@
 """Training the occlusion network: its loss and scores by hand, what it starts from, and that it resumes."""
 
-import subprocess
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -12,7 +9,9 @@ from faceswap_diffusion.masks.parsing import LABELS, load_face_parser
 from faceswap_diffusion.training.data.dataset import PreparedFaces
 from faceswap_diffusion.training.data.occluder_kinds import KINDS, UNSEEN_KINDS
 from faceswap_diffusion.training.data.occlusion_samples import KnownFace
+from faceswap_diffusion.training.engine.states import saved_steps
 from tests.canonical_face import canonical_face
+from tests.processes import finish, wait_until
 from tests.train.scripts import load_script, start
 
 training = load_script("train_occlusion")
@@ -85,20 +84,8 @@ def test_scores_tell_kinds_and_false_alarms_apart():
     assert scores["unseen"] == pytest.approx(np.mean([scores[name] for name in UNSEEN_KINDS]))
 
 
-def begin(data: Path, names: Path, output: Path) -> subprocess.Popen:
-    """A run of 4 steps in batches of 4."""
-    arguments = ["--train_data_dir", data, "--clear_faces", names, "--output_dir", output, "--resolution", 32]
-    arguments += ["--train_batch_size", 4, "--checkpointing_steps", 1, "--validation_stride", 4]
-    arguments += ["--max_train_steps", 4]
-    return start(
-        "train_occlusion", [str(argument) for argument in arguments], PYTHONUNBUFFERED="1", OMP_NUM_THREADS="1"
-    )
-
-
-def finish(process: subprocess.Popen) -> list[str]:
-    """What it prints, a line a step."""
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
+def steps_told(output: str) -> list[str]:
+    """What it prints of each step, in a line."""
     return [line[line.index("step ") :] for line in output.splitlines() if "step " in line and "loss" in line]
 
 
@@ -107,19 +94,21 @@ def test_a_run_that_is_killed_ends_as_if_it_had_not_been(tmp_path, prepared_face
     faces = PreparedFaces([prepared_faces], 64)
     names = tmp_path / "names.txt"
     names.write_text("\n".join(faces[row].name for row in range(6)))
-    undisturbed = finish(begin(prepared_faces, names, tmp_path / "undisturbed"))
+    command = ["--train_data_dir", prepared_faces, "--clear_faces", names, "--resolution", 32, "--train_batch_size", 4]
+    command += ["--checkpointing_steps", 1, "--validation_stride", 4, "--max_train_steps", 4, "--output_dir"]
+    command = [str(part) for part in command]
+    undisturbed = steps_told(finish(start("train_occlusion", [*command, str(tmp_path / "undisturbed")])))
     assert [line.split(":")[0] for line in undisturbed] == [f"step {step}" for step in range(1, 5)]
     assert "eyeglasses 0." in undisturbed[0]
 
-    process = begin(prepared_faces, names, tmp_path / "killed")
-    assert process.stdout is not None
-    while "step 2:" not in process.stdout.readline():
-        assert process.poll() is None
-    process.kill()
-    process.communicate()
-    lines = finish(begin(prepared_faces, names, tmp_path / "killed"))
-    assert 0 < len(lines) < 4
-    assert lines == undisturbed[-len(lines) :]
+    killed = [*command, str(tmp_path / "killed")]
+    program = start("train_occlusion", killed)
+    wait_until(lambda: max(saved_steps(tmp_path / "killed" / "states"), default=0) >= 2, program)
+    program.kill()
+    program.communicate()
+    lines = steps_told(finish(start("train_occlusion", killed)))
+    assert len(lines) <= 2
+    assert lines == undisturbed[4 - len(lines) :]
     name = "occlusion/diffusion_pytorch_model.safetensors"
     assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
     assert OcclusionNetwork.from_pretrained(tmp_path / "killed" / "occlusion").config["sample_size"] == 32

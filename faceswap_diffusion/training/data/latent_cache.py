@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from faceswap_diffusion.devices import default_device
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.pipelines.latents import channel_count, scale_and_shift
 from faceswap_diffusion.training.arguments import REFERENCE, SAMPLE_ARGUMENTS
 from faceswap_diffusion.training.data.batches import Roles
 from faceswap_diffusion.training.data.dataset import PreparedFaces
@@ -27,9 +28,10 @@ from faceswap_diffusion.training.data.latents import (
     shard_path,
 )
 from faceswap_diffusion.training.engine.script import draw_samples, load_checkpoint
-from faceswap_diffusion.training.engine.sharding import begin_folder, whole_file, write_shards
+from faceswap_diffusion.training.engine.sharding import begin_folder, write_shards
 from faceswap_diffusion.training.engine.trainable import select_trainable
 from faceswap_diffusion.training.objectives.objective import ObjectiveSettings, SwapObjective
+from faceswap_diffusion.writing import whole_file
 
 BATCH_SIZE = 16
 """Samples that are encoded at a time; on a CPU one by one, which takes a third of the time."""
@@ -55,11 +57,13 @@ def latent_settings(args: Namespace, pipeline: FaceSwapInpaintPipeline) -> dict[
     shows_references = config["hidden_fill"] == "reference"
     names = [name for name in SAMPLE_ARGUMENTS if shows_references or not name.startswith(REFERENCE)]
     geometry = {"coefficients": conditioner.geometry_coefficients} if config["geometry_share"] else {}
+    factor, shift = scale_and_shift(pipeline.vae)
+    scaling = (factor, shift) if shift else (factor,)  # without a shift as in caches of before there was one
     return {
         "seed": args.seed,
         **{name: getattr(args, name) for name in names},
         **{name: config[name] for name in SEEN},
-        "autoencoder": digest_of(pipeline.vae.state_dict(), pipeline.vae.config["scaling_factor"]),
+        "autoencoder": digest_of(pipeline.vae.state_dict(), *scaling),
         "image_encoder": digest_of(pipeline.image_encoder.state_dict(), extractor.image_mean, extractor.image_std),
         "recognizer": digest_of(conditioner.identity_encoder.state_dict(), conditioner.config["identity_network"]),
         "geometry": digest_of(geometry),
@@ -109,7 +113,7 @@ def cache_latents(args: Namespace) -> int:
 def sample_bytes(pipeline: FaceSwapInpaintPipeline) -> int:
     """What a sample takes in a shard."""
     conditioner, side = pipeline.conditioner, pipeline.config["crop_size"] // pipeline.vae_scale_factor
-    channels, clip_embed_dim = pipeline.vae.config["latent_channels"], conditioner.config["clip_embed_dim"]
+    channels, clip_embed_dim = channel_count(pipeline.vae), conditioner.config["clip_embed_dim"]
     sizes = {
         "latents": channels * side**2, "masked": channels * side**2, "mask": side**2,
         "identity_embeds": conditioner.identity_dim, "source_clip_embeds": clip_embed_dim,

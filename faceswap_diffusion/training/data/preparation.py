@@ -23,7 +23,8 @@ from faceswap_diffusion.faces.selection import NoFaceFoundError, select_face
 from faceswap_diffusion.masks.parsing import load_face_parser
 from faceswap_diffusion.training.data.dataset import DESCRIPTION, MEASUREMENTS, SCHEMA, resize_labels, resize_landmarks
 from faceswap_diffusion.training.data.photo_sources import PhotoSource
-from faceswap_diffusion.training.engine.sharding import begin_folder, whole_file, write_description, write_shards
+from faceswap_diffusion.training.engine.sharding import begin_folder, write_description, write_shards
+from faceswap_diffusion.writing import whole_file
 
 REJECTED = "rejected.csv"
 

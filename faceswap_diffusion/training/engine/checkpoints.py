@@ -2,9 +2,7 @@
 # diffusers annotates its models too loosely for the checker.
 """From the checkpoint that a run begins with to the one that it leaves."""
 
-import os
 import shutil
-from contextlib import contextmanager
 from pathlib import Path
 
 from diffusers.schedulers.scheduling_lcm import LCMScheduler
@@ -12,6 +10,7 @@ from peft import get_peft_model_state_dict
 
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.pipelines.loading import PARSER_FOLDER, load_pipeline, write_few_steps_config
+from faceswap_diffusion.writing import whole_folder
 
 
 def load_whole_pipeline(checkpoint: str, variant: str | None = None) -> FaceSwapInpaintPipeline:
@@ -41,7 +40,7 @@ def save_pipeline(pipeline: FaceSwapInpaintPipeline, folder: Path, base: str) ->
         folder (`Path`): Where to; replaced if it is there.
         base (`str`): The checkpoint that training began with: its face parser goes along.
     """
-    with replaced_folder(folder) as unfinished:
+    with whole_folder(folder) as unfinished:
         pipeline.save_pretrained(unfinished)
         parser = Path(base, PARSER_FOLDER)
         if parser.is_dir():
@@ -59,26 +58,8 @@ def save_lora(pipeline: FaceSwapInpaintPipeline, folder: Path) -> None:
     """
     # With peft's names: diffusers' old ones are only for attention, and are lost beside others when loaded.
     layers = get_peft_model_state_dict(pipeline.unet)
-    with replaced_folder(folder) as unfinished:
+    with whole_folder(folder) as unfinished:
         FaceSwapInpaintPipeline.save_lora_weights(unfinished, unet_lora_layers=layers)
         pipeline.scheduler.save_pretrained(unfinished / "scheduler")
         if isinstance(pipeline.scheduler, LCMScheduler):
             write_few_steps_config(pipeline, unfinished)
-
-
-@contextmanager
-def replaced_folder(folder: Path):
-    """A new folder to write to, which takes the place of `folder` once it is complete.
-
-    Args:
-        folder (`Path`): Is there, or is not.
-    """
-    unfinished, former = (folder.with_name(f"{folder.name}.{state}") for state in ("unfinished", "former"))
-    for left_over in (unfinished, former):
-        shutil.rmtree(left_over, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    yield unfinished
-    if folder.exists():
-        os.replace(folder, former)
-    os.replace(unfinished, folder)
-    shutil.rmtree(former, ignore_errors=True)

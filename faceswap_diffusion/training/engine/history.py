@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from faceswap_diffusion.provenance.save import save_image
+from faceswap_diffusion.writing import whole_file
 
 PANELS: dict[str, tuple[str, ...]] = {
     "discriminator": ("adversarial", "discriminator"),
@@ -79,12 +79,10 @@ class StepTable:
     def _rewrite(self, rows: Sequence[Row]) -> None:
         self._columns = _columns(rows)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.path.with_name(f"unfinished_{self.path.name}")
-        with unfinished.open("w", newline="") as file:
+        with whole_file(self.path) as unfinished, unfinished.open("w", newline="") as file:
             writer = self._writer(file)
             writer.writeheader()
             writer.writerows(map(_texts, rows))
-        os.replace(unfinished, self.path)
 
 
 class History:

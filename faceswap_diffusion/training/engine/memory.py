@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from diffusers.models.attention import BasicTransformerBlock
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -18,6 +17,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.pipelines.latents import channel_count, spatial_factor
 from faceswap_diffusion.training.engine.trainable import trained_parameters
 
 FLOAT32 = 4
@@ -78,8 +78,7 @@ def count_memory(
         counts (`ParameterCounts`): See there.
         strategy (`str`): `"one"` GPU; `"ddp"`: each holds everything, and the buckets that gradients are exchanged in;
             `"fsdp"`: all but the frozen networks is divided, two units are gathered at a time, and the gradients of
-            one (arXiv 2304.11277, section 3); `"zero_2"`: gradients, moments and the copy of the weights that is
-            optimised are divided (arXiv 1910.02054, section 5); DeepSpeed's own buckets come on top.
+            one (arXiv 2304.11277, section 3).
         num_gpus (`int`): Among which is divided.
         use_8bit_adam (`bool`): Moments of 8 bits.
 
@@ -98,11 +97,8 @@ def count_memory(
         parts = {"weights": weights, "gradients": trained, "optimizer": moments, "ema": trained}
         parts = {name: size // num_gpus for name, size in parts.items()}
         parts["exchange"] = 3 * FLOAT32 * counts.largest_unit
-    elif strategy == "zero_2":
-        divided = {"gradients": trained // num_gpus, "optimizer": (moments + trained) // num_gpus}
-        parts = {"weights": weights, **divided, "ema": trained, "exchange": 0}
     else:
-        raise ValueError(f"got strategy {strategy!r}; choose one of one, ddp, fsdp, zero_2")
+        raise ValueError(f"got strategy {strategy!r}; choose one of one, ddp, fsdp")
     parts["weights"] += FLOAT32 * counts.frozen
     return parts
 
@@ -132,9 +128,9 @@ def count_activations(pipeline: FaceSwapInpaintPipeline) -> ActivationCounts:
     """
     with FakeTensorMode():
         unet = UNet2DConditionModel.from_config(pipeline.unet.config).train()
-        vae = AutoencoderKL.from_config(pipeline.vae.config).requires_grad_(False).eval()
-        side = pipeline.config["crop_size"] // 2 ** (len(vae.config["block_out_channels"]) - 1)
-        latents = torch.zeros(1, vae.config["latent_channels"], side, side, requires_grad=True)
+        vae = type(pipeline.vae).from_config(pipeline.vae.config).requires_grad_(False).eval()
+        side = pipeline.config["crop_size"] // spatial_factor(vae)
+        latents = torch.zeros(1, channel_count(vae), side, side, requires_grad=True)
         unet_input = torch.zeros(1, unet.config["in_channels"], side, side)
         tokens = pipeline.conditioner.num_tokens
         context = torch.zeros(1, tokens, unet.config["cross_attention_dim"], requires_grad=True)

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import torch
 from accelerate import Accelerator
-from accelerate.utils import AutocastKwargs, DistributedType, ProjectConfiguration
+from accelerate.utils import AutocastKwargs, ProjectConfiguration
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from jsonargparse import ArgumentParser, Namespace
@@ -55,29 +55,7 @@ def build_accelerator(args: Namespace) -> Accelerator:
     if accelerator.is_fsdp2:
         # Autocast decides what is computed in 16 bits, as in one process; FSDP's own policy would round batches, too.
         accelerator.state.fsdp_plugin.mixed_precision_policy = None
-    if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        settings = accelerator.state.deepspeed_plugin.deepspeed_config
-        settings["train_micro_batch_size_per_gpu"] = args.train_batch_size
-        settings["gradient_clipping"] = args.max_grad_norm
-        if args.mixed_precision == "bf16":  # weights stay in float32, as in one process
-            settings |= {"bf16": {"enabled": False}, "torch_autocast": {"enabled": True, "dtype": "bfloat16"}}
     return accelerator
-
-
-def check_zero_2(args: Namespace) -> None:
-    """What DeepSpeed's ZeRO-2 cannot do.
-
-    Args:
-        args (`Namespace`): See `arguments`.
-
-    Raises:
-        ValueError: With fp16: it clips gradients that are still scaled, and Adam's epsilon outweighs what is left.
-            With 8-bit Adam: its scales belong to blocks across parameters, which states know one by one.
-    """
-    if args.mixed_precision == "fp16":
-        raise ValueError("--mixed_precision fp16 does not go with ZeRO-2: take bf16, or another configuration")
-    if args.use_8bit_adam:
-        raise ValueError("--use_8bit_adam does not go with ZeRO-2: leave it out, or take another configuration")
 
 
 @contextmanager
@@ -162,8 +140,6 @@ class Run:
         staying: dict[str, Any],
         save_weights: Callable[[FaceSwapInpaintPipeline], None],
     ):
-        if accelerator.distributed_type == DistributedType.DEEPSPEED:
-            check_zero_2(args)
         self.args, self.accelerator, self.pipeline, self.samples = args, accelerator, pipeline, samples
         self.save_weights = save_weights
         self.validation_faces, self.label_names = load_validation(args, pipeline)
@@ -179,7 +155,7 @@ class Run:
         painted = {id(parameter) for parameter in groups[0]["params"]}
         names = [name for name, parameter in objective.named_parameters() if id(parameter) in painted]
         self.model, self.optimizer = accelerator.prepare(objective, optimizer)
-        # FSDP exchanges the objective's parameters, DeepSpeed those of the optimiser: what stays is their names.
+        # FSDP exchanges the objective's parameters: what stays is their names.
         parameters = dict(objective.named_parameters())
         self.painted = [parameters[name] for name in names]
         self.lr_scheduler = get_scheduler(

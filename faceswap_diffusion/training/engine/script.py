@@ -7,10 +7,10 @@ from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from jsonargparse import ArgumentParser, Namespace
 
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.pipelines.latents import load_autoencoder
 from faceswap_diffusion.training.arguments import REFERENCE
 from faceswap_diffusion.training.data.batches import Roles, SampleSettings, SwapSamples
 from faceswap_diffusion.training.data.dataset import PreparedFaces
@@ -40,7 +40,7 @@ def load_checkpoint(args: Namespace) -> FaceSwapInpaintPipeline:
 def change_checkpoint(args: Namespace, pipeline: FaceSwapInpaintPipeline) -> FaceSwapInpaintPipeline:
     """Exchanges a checkpoint's autoencoder, the size of its crops, and what they show, as far as it is asked for."""
     if args.new_vae:
-        pipeline = exchange_autoencoder(pipeline, AutoencoderKL.from_pretrained(args.new_vae))
+        pipeline = exchange_autoencoder(pipeline, load_autoencoder(args.new_vae))
     if args.crop_size is not None:
         resize_checkpoint(pipeline, args.crop_size)
     if args.hidden_fill is not None:

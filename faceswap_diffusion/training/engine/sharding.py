@@ -6,13 +6,14 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
 import torch
+
+from faceswap_diffusion.writing import remove_left_overs, write_text
 
 
 class ShardWriter(Protocol):
@@ -23,18 +24,9 @@ class ShardWriter(Protocol):
         ...
 
 
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A path to write to, whose file takes the place of `path` once it is complete."""
-    unfinished = path.with_name(f"{path.name}.unfinished-{os.getpid()}")
-    yield unfinished
-    os.replace(unfinished, path)
-
-
 def write_description(path: Path, description: dict[str, Any]) -> None:
     """Writes what a folder says of itself, as JSON."""
-    with whole_file(path) as unfinished:
-        unfinished.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(description, indent=2) + "\n")
 
 
 def begin_folder(path: Path, wanted: dict[str, Any], what: str) -> None:
@@ -49,8 +41,7 @@ def begin_folder(path: Path, wanted: dict[str, Any], what: str) -> None:
         ValueError: If the folder was begun otherwise.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left_over in path.parent.glob("*.unfinished-*"):
-        left_over.unlink(missing_ok=True)
+    remove_left_overs(path.parent)
     if not path.exists():
         write_description(path, wanted)
         return

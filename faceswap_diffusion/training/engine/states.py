@@ -2,14 +2,11 @@
 
 A state is a folder `step_000250` with `model.safetensors` (what is trained, and buffers), `optimizer.safetensors`,
 `ema.safetensors` and `state.json`. It is written under another name and renamed once it is on the disk: a folder of
-that name is complete. Runs in one process, with DDP, FSDP2 and DeepSpeed's ZeRO-2 write the same files and read each
-other's.
+that name is complete. Runs in one process, with DDP and with FSDP2 write the same files and read each other's.
 """
 
 import json
-import os
 import re
-import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,16 +17,15 @@ from typing import Any, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, broadcast, broadcast_object_list
+from accelerate.utils import broadcast, broadcast_object_list
 from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from faceswap_diffusion.training.engine import zero
+from faceswap_diffusion.writing import remove, remove_left_overs, whole_folder
 
-UNFINISHED = "unfinished_"
 NUMBERS = "state.json"
 VERSIONED = ("faceswap-diffusion", "torch", "accelerate", "diffusers")
 
@@ -88,8 +84,7 @@ def save_state(
         StateNotSavedError: If it cannot be written. The states before it are kept.
     """
     finished = _state_folder(folder, step)
-    unfinished = _in_main_process(accelerator, lambda: _begin(folder, step))
-    if unfinished is None:
+    if _in_main_process(accelerator, lambda: step in saved_steps(folder)):
         return finished
     kept = _optimizer_values(accelerator, parts)
     tensors = {
@@ -99,12 +94,12 @@ def save_state(
     if parts.ema is not None:
         tensors["ema"] = _ema_tensors(parts.ema)
     others = {name: value for name, value in kept.items() if not isinstance(value, torch.Tensor)}
-    whole = {kind: {name: _gather(tensor) for name, tensor in group.items()} for kind, group in tensors.items()}
+    whole = {kind: gather(group, keep=accelerator.is_main_process) for kind, group in tensors.items()}
     numbers = {"step": step, **_numbers(accelerator, parts, others)}
-    _in_main_process(accelerator, lambda: _finish(unfinished, finished, whole, numbers))
+    _in_main_process(accelerator, lambda: _write(finished, whole, numbers))
     if accelerator.is_main_process and total_limit is not None:
         for former in saved_steps(folder)[:-total_limit]:
-            _remove(_state_folder(folder, former))
+            remove(_state_folder(folder, former))
     return finished
 
 
@@ -149,10 +144,6 @@ def _state_folder(folder: Path, step: int) -> Path:
     return folder / f"step_{step:06}"
 
 
-def _with_zero(accelerator: Accelerator) -> bool:
-    return accelerator.distributed_type == DistributedType.DEEPSPEED
-
-
 def _in_main_process(accelerator: Accelerator, action: Callable[[], Result]) -> Result:
     """Does something in the main process; all processes wait for it, and return its result or raise its error."""
     outcome: list[Any] = [None, None]
@@ -188,11 +179,11 @@ def _ema_tensors(ema: EMAModel) -> Tensors:
 def _optimizer_values(accelerator: Accelerator, parts: TrainingParts) -> dict[str, Any]:
     """What the optimiser keeps of each parameter, as `parameter.value`; nothing of those that had no gradient yet."""
     names = _parameter_names(accelerator, parts.model)
-    state = zero.gather_state(parts.optimizer) if _with_zero(accelerator) else parts.optimizer.state
+    state = parts.optimizer.state
     return {
         f"{names[parameter]}.{key}": value
-        for parameters in _grouped_parameters(accelerator, parts)
-        for parameter in parameters
+        for group in parts.optimizer.param_groups
+        for parameter in group["params"]
         if parameter in state
         for key, value in state[parameter].items()
     }
@@ -211,24 +202,30 @@ def _numbers(accelerator: Accelerator, parts: TrainingParts, optimizer_values: d
     }
 
 
-def _grouped_parameters(accelerator: Accelerator, parts: TrainingParts) -> list[list[nn.Parameter]]:
-    if _with_zero(accelerator):
-        return zero.grouped_parameters(parts.optimizer)
-    return [group["params"] for group in parts.optimizer.param_groups]
-
-
 def _named_groups(accelerator: Accelerator, parts: TrainingParts) -> list[dict[str, Any]]:
-    names, groups = _parameter_names(accelerator, parts.model), _grouped_parameters(accelerator, parts)
+    names = _parameter_names(accelerator, parts.model)
     return [
-        {**group, "params": [names[parameter] for parameter in parameters]}
-        for group, parameters in zip(parts.optimizer.param_groups, groups, strict=True)
+        {**group, "params": [names[parameter] for parameter in group["params"]]}
+        for group in parts.optimizer.param_groups
     ]
 
 
-def _gather(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor as a whole on the CPU, though it may be divided among processes."""
-    whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-    return whole.detach().cpu().contiguous()
+def gather(tensors: Tensors, keep: bool) -> Tensors:
+    """Puts together tensors that may be divided among processes, one after the other.
+
+    Args:
+        tensors (`dict[str, torch.Tensor]`): By name. All processes call this, with the same names.
+        keep (`bool`): Whether this process keeps the whole ones. All others let go of each at once.
+
+    Returns:
+        `dict[str, torch.Tensor]`: On the CPU; empty in processes that keep none.
+    """
+    kept = {}
+    for name, tensor in tensors.items():
+        whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        if keep:
+            kept[name] = whole.detach().cpu().contiguous()
+    return kept
 
 
 def _like(target: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
@@ -262,7 +259,7 @@ def _load_optimizer(
     groups, present = numbers["param_groups"], _named_groups(accelerator, parts)
     if [group["params"] for group in groups] != [group["params"] for group in present]:
         raise ValueError(f"{folder} has other parameters, or in another order, than this run's optimizer")
-    parameters = [parameter for group in _grouped_parameters(accelerator, parts) for parameter in group]
+    parameters = [parameter for group in parts.optimizer.param_groups for parameter in group["params"]]
     names = [name for group in groups for name in group["params"]]
     positions = {name: position for position, name in enumerate(names)}
     for group in groups:
@@ -271,9 +268,6 @@ def _load_optimizer(
             {key: tuple(value) for key, value in group.items() if key != "params" and isinstance(value, list)}
         )
     read = _spread(accelerator, described, tensors.get("optimizer", {}))
-    if _with_zero(accelerator):
-        zero.load_state(parts.optimizer, groups, dict(zip(names, parameters, strict=True)), read)
-        return
     state: dict[int, dict[str, Any]] = defaultdict(dict)
     for name, value in numbers["values"].items():
         parameter, _, key = name.rpartition(".")
@@ -297,27 +291,14 @@ def _check_names(folder: Path, kind: str, present: Tensors, contents: dict[str, 
         )
 
 
-def _begin(folder: Path, step: int) -> Path | None:
-    """Makes the folder to write a state to; none if the state is there."""
-    if step in saved_steps(folder):
-        return None
-    with _told_if_not_saved(folder, step):
-        _remove_left_overs(folder)
-        unfinished = folder / (UNFINISHED + _state_folder(folder, step).name)
-        unfinished.mkdir(parents=True)
-    return unfinished
-
-
-def _finish(unfinished: Path, finished: Path, tensors: dict[str, Tensors], numbers: dict[str, Any]) -> None:
-    """Writes what is left to write, waits until the disk has it, and gives the folder its name."""
+def _write(finished: Path, tensors: dict[str, Tensors], numbers: dict[str, Any]) -> None:
+    """Writes a state, which gets its name once the disk has it."""
     with _told_if_not_saved(finished.parent, numbers["step"]):
-        for kind, group in tensors.items():
-            save_file(group, unfinished / f"{kind}.safetensors")
-        (unfinished / NUMBERS).write_text(json.dumps({**numbers, "files": list(tensors)}, indent=1))
-        for path in [*unfinished.rglob("*"), unfinished]:
-            _sync(path)
-        os.replace(unfinished, finished)
-        _sync(finished.parent)
+        remove_left_overs(finished.parent)
+        with whole_folder(finished, sync=True) as unfinished:
+            for kind, group in tensors.items():
+                save_file(group, unfinished / f"{kind}.safetensors")
+            (unfinished / NUMBERS).write_text(json.dumps({**numbers, "files": list(tensors)}, indent=1))
 
 
 @contextmanager
@@ -325,7 +306,6 @@ def _told_if_not_saved(folder: Path, step: int) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        _remove_left_overs(folder)
         steps = saved_steps(folder)
         last = f"the last good state is {_state_folder(folder, steps[-1])}" if steps else "there is none before it"
         reason = getattr(error, "strerror", None) or str(error)
@@ -334,33 +314,9 @@ def _told_if_not_saved(folder: Path, step: int) -> Iterator[None]:
         ) from error
 
 
-def _sync(path: Path) -> None:
-    """Waits until a file or folder is on the disk."""
-    if path.is_dir() and os.name != "posix":
-        return  # Windows does so by itself
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove(finished: Path) -> None:
-    """Removes a state, which loses its name first: should this be cut short, nobody takes the rest for a state."""
-    left_over = finished.with_name(UNFINISHED + finished.name)
-    os.replace(finished, left_over)
-    shutil.rmtree(left_over)
-
-
-def _remove_left_overs(folder: Path) -> None:
-    """Removes what runs that were killed did not get finished."""
-    for path in folder.glob(f"{UNFINISHED}*"):
-        shutil.rmtree(path, ignore_errors=True)
-
-
 def _read(folder: Path, settings: dict[str, Any], tensors: dict[str, Tensors]) -> dict[str, Any] | None:
     """Reads the newest state: its numbers, with name, shape and type of tensors as `contents`, and fills `tensors`."""
-    _remove_left_overs(folder)
+    remove_left_overs(folder)
     steps = saved_steps(folder)
     if not steps:
         return None

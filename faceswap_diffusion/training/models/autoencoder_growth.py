@@ -9,6 +9,8 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import nn
 
+from faceswap_diffusion.pipelines.latents import Autoencoder
+
 SHIFTS = (-1, 1)
 """Where the four copies of a colour are taken from, along each axis: together they show a downsampler 5 x 5 pixels."""
 
@@ -31,7 +33,7 @@ NEW_CHANNEL_GAIN = 0.1
 """Of the weights through which the decoder sees new latent channels."""
 
 
-def grow_autoencoder(old: AutoencoderKL, latent_channels: int) -> AutoencoderKL:
+def grow_autoencoder(old: Autoencoder, latent_channels: int) -> AutoencoderKL:
     """Puts a level in front of the encoder and behind the decoder, as wide as the outermost one, and adds channels.
 
     At first the new encoder halves the image and does what the old one does, and the new decoder does what the old
@@ -39,15 +41,18 @@ def grow_autoencoder(old: AutoencoderKL, latent_channels: int) -> AutoencoderKL:
     PyTorch's global generator.
 
     Args:
-        old (`AutoencoderKL`): The autoencoder; it is left as it is.
+        old (`Autoencoder`): An `AutoencoderKL`; it is left as it is.
         latent_channels (`int`): Channels of the new latents, of which the first are the old ones.
 
     Returns:
         `AutoencoderKL`: Takes crops of twice the side to latents of the same side.
 
     Raises:
-        ValueError: If there are fewer latent channels than before, or too few features to show the image in.
+        ValueError: If it is of another kind, or there are fewer latent channels than before, or too few features to
+            show the image in.
     """
+    if not isinstance(old, AutoencoderKL):
+        raise ValueError(f"the autoencoder is of kind {type(old).__name__}: only an AutoencoderKL can be grown")
     widths, num_copies = old.config["block_out_channels"], 3 * len(SHIFTS) ** 2
     if latent_channels < old.config["latent_channels"]:
         raise ValueError(

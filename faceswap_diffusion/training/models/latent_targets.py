@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import nn
 
+from faceswap_diffusion.pipelines.latents import spatial_factor
+
 
 class LatentTargets(nn.Module):
     """Latents of a crop: those of the old autoencoder on the halved crop, and projections of patches of the crop.
@@ -34,7 +36,7 @@ class LatentTargets(nn.Module):
         super().__init__()
         self.old = old.requires_grad_(False)
         self.scale = old.config["scaling_factor"]
-        self.factor = 2 ** len(old.config["block_out_channels"])
+        self.factor = 2 * spatial_factor(old)
         missing = torch.cat([self.patches(image - self.restored(image)) for image in images.split(1)]).double()
         energies, components = torch.linalg.eigh(missing.T @ missing)  # ascending
         self.explained = (energies[len(energies) - num_details :].sum() / energies.sum()).item()

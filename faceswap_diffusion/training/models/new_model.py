@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import nn
@@ -19,6 +18,7 @@ from faceswap_diffusion.conditioning.conditioner import FaceConditioner
 from faceswap_diffusion.conditioning.geometry import fit_geometry
 from faceswap_diffusion.faces.landmarks import dlib68
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline, assemble_unet_input
+from faceswap_diffusion.pipelines.latents import Autoencoder, channel_count, load_autoencoder, spatial_factor
 from faceswap_diffusion.training.data.dataset import PreparedFaces
 
 CROSS_ATTENTION_DIM = 192
@@ -81,19 +81,18 @@ def build_pipeline(
     """A pipeline with a random UNet and conditioner.
 
     Args:
-        vae_folder (`Path`): An `AutoencoderKL`, from `train/train_autoencoder.py`.
+        vae_folder (`Path`): An autoencoder, as from `train/train_autoencoder.py`.
         image_encoder_folder (`Path`): Holds `image_encoder` and `feature_extractor`, from
             `train/train_image_encoder.py`.
         faces (`PreparedFaces`): What it is going to be trained on; their resolution becomes the crop size.
         block_out_channels (`Sequence[int]`): See `build_unet`.
         prediction_type (`str`): `"epsilon"` or `"v_prediction"`.
     """
-    vae = AutoencoderKL.from_pretrained(vae_folder)
+    vae = load_autoencoder(vae_folder)
     image_encoder = CLIPVisionModelWithProjection.from_pretrained(image_encoder_folder / "image_encoder")
-    num_halvings = len(vae.config["block_out_channels"]) - 1
     return FaceSwapInpaintPipeline(
         vae=vae,
-        unet=build_unet(block_out_channels, faces.resolution // 2**num_halvings, vae.config["latent_channels"]),
+        unet=build_unet(block_out_channels, faces.resolution // spatial_factor(vae), channel_count(vae)),
         image_encoder=image_encoder,
         feature_extractor=CLIPImageProcessorPil.from_pretrained(image_encoder_folder / "feature_extractor"),
         conditioner=build_conditioner(image_encoder.config.projection_dim, faces),
@@ -115,19 +114,18 @@ def build_pipeline(
     )  # fmt: skip
 
 
-def exchange_autoencoder(pipeline: FaceSwapInpaintPipeline, vae: AutoencoderKL) -> FaceSwapInpaintPipeline:
+def exchange_autoencoder(pipeline: FaceSwapInpaintPipeline, vae: Autoencoder) -> FaceSwapInpaintPipeline:
     """The same swap model around another autoencoder, whose latents may have more channels.
 
     Args:
         pipeline (`FaceSwapInpaintPipeline`): Whose UNet is widened in place.
-        vae (`AutoencoderKL`): Finished.
+        vae (`Autoencoder`): Finished.
 
     Raises:
         ValueError: If its latents have fewer channels than the UNet knows.
     """
-    widen_unet(pipeline.unet, vae.config["latent_channels"], pipeline.config["channel_order"])
-    num_halvings = len(vae.config["block_out_channels"]) - 1
-    pipeline.unet.register_to_config(sample_size=pipeline.config["crop_size"] // 2**num_halvings)
+    widen_unet(pipeline.unet, channel_count(vae), pipeline.config["channel_order"])
+    pipeline.unet.register_to_config(sample_size=pipeline.config["crop_size"] // spatial_factor(vae))
     return FaceSwapInpaintPipeline(**{**pipeline.components, "vae": vae}, **pipeline.settings)
 
 

@@ -14,6 +14,7 @@ from faceswap_diffusion.pipelines.inputs import (
     preprocess_identity_image,
     resize,
 )
+from faceswap_diffusion.pipelines.latents import encode
 from faceswap_diffusion.training.data.batches import SwapBatch
 
 
@@ -40,7 +41,7 @@ class SwapModule(nn.Module):
     @torch.no_grad()
     def encode_targets(self, pixels: torch.Tensor) -> torch.Tensor:
         """Scaled latents (B, C, h, w): the mode of the posterior."""
-        return self.pipeline.vae.encode(pixels).latent_dist.mode() * self.pipeline.vae.config["scaling_factor"]
+        return encode(self.pipeline.vae, pixels)
 
     @torch.no_grad()
     def encode_masked(self, batch: SwapBatch, generators: list[torch.Generator]) -> torch.Tensor:

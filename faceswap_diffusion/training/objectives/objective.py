@@ -13,6 +13,7 @@ from faceswap_diffusion.faces.mesh_topology import DLIB68_FROM_MESH
 from faceswap_diffusion.metrics.lpips import LPIPS
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.pipelines.inputs import resize
+from faceswap_diffusion.pipelines.latents import channel_count, decode
 from faceswap_diffusion.training.data.augmentation import jitter_views
 from faceswap_diffusion.training.data.batches import Roles, SwapBatch
 from faceswap_diffusion.training.data.latents import EncodedBatch
@@ -113,7 +114,7 @@ class SwapObjective(SwapModule):
         super().__init__(pipeline, identity_network)
         judged = (roles.num_cross + roles.num_own) and settings.adversarial_weight
         # Of latents: in pictures it sees the traces of the autoencoder, for which nobody here can do anything.
-        latent_channels = pipeline.vae.config["latent_channels"]
+        latent_channels = channel_count(pipeline.vae)
         self.discriminator = PatchDiscriminator(latent_channels, channels=64) if judged else None
         self.settings = settings
         # In tuples, so that they are no submodules: they are not trained and not saved.
@@ -303,7 +304,7 @@ class SwapObjective(SwapModule):
 
     def decode(self, x0: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """The picture of predicted latents inside the mask, the target around it, RGB in [-1, 1]."""
-        decoded = self.pipeline.vae.decode(x0 / self.pipeline.vae.config["scaling_factor"]).sample.float()
+        decoded = decode(self.pipeline.vae, x0).float()
         return decoded * mask + target * (1 - mask)
 
     def adversarial_losses(

@@ -1,4 +1,4 @@
-# pyright: reportAttributeAccessIssue=false, reportOptionalCall=false
+# pyright: reportAttributeAccessIssue=false, reportOptionalCall=false, reportArgumentType=false
 # diffusers annotates its models and their outputs too loosely for the checker.
 """How good an autoencoder is at crops of faces."""
 
@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
+from faceswap_diffusion.pipelines.latents import Autoencoder, posterior
 from faceswap_diffusion.training.data.dataset import PreparedFaces
 from faceswap_diffusion.training.objectives.losses import image_gradients
 
@@ -35,20 +35,20 @@ def load_crops(faces: PreparedFaces, rows: Iterable[int]) -> torch.Tensor:
 
 
 @torch.no_grad()
-def reconstruct(vae: AutoencoderKL, images: torch.Tensor, batch_size: int = 8) -> Reconstruction:
+def reconstruct(vae: Autoencoder, images: torch.Tensor, batch_size: int = 8) -> Reconstruction:
     """Sends pictures through an autoencoder.
 
     Args:
-        vae (`AutoencoderKL`): Where it is, and as precise as it is.
+        vae (`Autoencoder`): Where it is, and as precise as it is.
         images (`torch.Tensor`): (B, 3, S, S), RGB in [-1, 1].
         batch_size (`int`): How many at a time.
     """
     generator = torch.Generator().manual_seed(0)
     latents, decoded = [], []
     for batch in images.split(batch_size):
-        posterior = vae.encode(batch.to(vae.device)).latent_dist
-        latents.append(posterior.sample(generator))
-        decoded.append(vae.decode(posterior.mode()).sample.clamp(-1, 1).cpu())
+        encoded = posterior(vae, batch.to(vae.device))
+        latents.append(encoded.sample(generator))
+        decoded.append(vae.decode(encoded.mode()).sample.clamp(-1, 1).cpu())
     got = torch.cat(decoded)
     errors = (got - images).square().mean(dim=(1, 2, 3))
     energies = [sum(part.square().mean(dim=(1, 2, 3)) for part in image_gradients(view)) for view in (got, images)]

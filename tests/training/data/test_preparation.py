@@ -193,7 +193,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_files(tmp_path, prepared, ex
     shutil.copytree(prepared, tmp_path / "faces")
     for name in ("shard-00001.arrow", "shard-00003.arrow", "rejected.csv"):
         (tmp_path / "faces" / name).unlink()
-    (tmp_path / "faces" / "shard-00003.arrow.unfinished-77").write_bytes(b"half of it")
+    (tmp_path / "faces" / ".unfinished-77").write_bytes(b"half of it")
     kept = (tmp_path / "faces" / "shard-00002.arrow").stat()
     assert prepare(example_images, tmp_path / "faces", shard_size=2) == (9, [])
     assert written(tmp_path / "faces") == wanted

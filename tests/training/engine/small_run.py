@@ -1,14 +1,12 @@
-"""A training run of a second, as a program: `python -m tests.training.engine.small_run FOLDER STEPS [options]`.
+"""A training run of a second, as a program: FOLDER STEPS [options].
 
 It goes on from the newest state in FOLDER, takes steps until STEPS, and saves after every one.
 """
 
 import argparse
 import gc
-import os
 import resource
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,7 +15,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState, GradientState, PartialState
-from accelerate.utils import DistributedType
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import nn
@@ -26,25 +23,20 @@ from torch.distributed.fsdp import fully_shard
 from faceswap_diffusion.training.engine.interruption import StopSignal
 from faceswap_diffusion.training.engine.states import StateNotSavedError, TrainingParts, load_state, save_state
 from faceswap_diffusion.training.objectives.discriminator import PatchDiscriminator
-from tests.train.divided_on_cpu import allow_dividing_on_cpu
+from tests import processes
+from tests.processes import Program
 
-ROOT = Path(__file__).parents[3]
 GLOBAL_BATCH = 4
 
 
-def start(*arguments: object, processes: int = 1, **variables: str) -> subprocess.Popen:
-    """This program in a process of its own, or several, with more variables in its environment."""
-    launcher = []
-    if processes > 1:
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    return subprocess.Popen(
-        [sys.executable, *launcher, "-m", "tests.training.engine.small_run", *map(str, arguments)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **variables},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def start(*arguments: object) -> Program:
+    """This program in a process of its own."""
+    return processes.start(main, [*map(str, arguments)])
+
+
+def start_two(*arguments: object, **variables: str) -> list[Program]:
+    """This program in two processes of one run."""
+    return processes.start_two(main, [*map(str, arguments)], **variables)
 
 
 def fresh_accelerator() -> Accelerator:
@@ -52,11 +44,7 @@ def fresh_accelerator() -> Accelerator:
         state._reset_state()
     PartialState._reset_state()
     # The discriminator has no gradients in the first steps.
-    accelerator = Accelerator(cpu=True, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
-    if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        settings = accelerator.state.deepspeed_plugin.deepspeed_config
-        settings["train_micro_batch_size_per_gpu"] = GLOBAL_BATCH // accelerator.num_processes
-    return accelerator
+    return Accelerator(cpu=True, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
 
 
 class SmallModel(nn.Module):
@@ -78,9 +66,8 @@ class SmallModel(nn.Module):
 def build_parts(accelerator: Accelerator, sharded: bool = False, **settings: Any) -> TrainingParts:
     torch.manual_seed(0)
     model = SmallModel()
-    if sharded or accelerator.distributed_type == DistributedType.DEEPSPEED:  # take no other memory format
-        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     if sharded:
+        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload] - FSDP takes no other
         fully_shard(model)
     groups = [
         {"params": list(model.painter.parameters()), "lr": 1e-2, "betas": (0.9, 0.99)},
@@ -109,21 +96,18 @@ def take_step(accelerator: Accelerator, parts: TrainingParts, step: int) -> None
     parts.ema.step(accelerator.unwrap_model(parts.model).painter.parameters())
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("steps", type=int)
     parser.add_argument("--sharded", action="store_true")
-    parser.add_argument("--zero_2", action="store_true")
     parser.add_argument("--file_size", type=int, help="bytes that a file may have at most")
     parser.add_argument("--pause", type=float, default=0.0, help="seconds that a step takes longer")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     if args.file_size:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (args.file_size, args.file_size))
-    if args.zero_2:
-        allow_dividing_on_cpu()
     accelerator = fresh_accelerator()
     parts = build_parts(accelerator, args.sharded)
     try:
@@ -145,7 +129,3 @@ def main() -> None:
     del parts  # FSDP holds on to gloo, whose threads do not bear to be there at the very end
     gc.collect()
     accelerator.end_training()
-
-
-if __name__ == "__main__":
-    main()

@@ -2,32 +2,23 @@
 
 import os
 import signal
-import subprocess
-from pathlib import Path
 
 import pytest
 
 from faceswap_diffusion.training.engine.interruption import StopSignal
 from faceswap_diffusion.training.engine.states import saved_steps
-from tests.training.engine.small_run import fresh_accelerator, start
-
-
-def wait_for_a_step(process: subprocess.Popen) -> None:
-    assert process.stdout is not None
-    while not process.stdout.readline().startswith("step"):
-        assert process.poll() is None
+from tests.processes import finish, wait_until
+from tests.training.engine.small_run import fresh_accelerator, start, start_two
 
 
 def test_a_run_that_is_asked_to_stop_saves_its_last_step(tmp_path):
-    process = start(tmp_path, 1000, "--pause", 0.2)
-    wait_for_a_step(process)
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate()
-    assert process.returncode == 0
+    program = start(tmp_path, 1000, "--pause", 0.2)
+    wait_until(lambda: saved_steps(tmp_path), program)
+    program.send_signal(signal.SIGTERM)
+    *steps, end = finish(program).splitlines()
     last = saved_steps(tmp_path)[-1]
-    *steps, end = output.splitlines()  # those after the one that was waited for
     assert end == f"stopped after {last}"
-    assert last == 1 + len(steps) < 1000
+    assert last == len(steps) < 1000
 
 
 def test_the_former_handlers_come_back():
@@ -60,10 +51,8 @@ def test_the_second_ctrl_c_acts_as_usual():
 
 @pytest.mark.slow
 def test_one_process_that_is_asked_to_stop_stops_all(tmp_path):
-    process = start(tmp_path, 1000, "--pause", 0.2, processes=2)
-    wait_for_a_step(process)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    os.kill(int(children[-1]), signal.SIGTERM)
-    process.communicate()
-    assert process.returncode == 0
+    first, second = start_two(tmp_path, 1000, "--pause", 0.2)
+    wait_until(lambda: saved_steps(tmp_path), first)
+    second.send_signal(signal.SIGTERM)
+    finish(first, second)
     assert 0 < saved_steps(tmp_path)[-1] < 1000

@@ -26,7 +26,6 @@ COUNTS = ParameterCounts(trained=100, held=60, frozen=10, largest_unit=20)
         ({"use_8bit_adam": True}, [4 * 170, 400, 200, 400, 0]),
         ({"strategy": "ddp", "num_gpus": 4}, [4 * 170, 400, 800, 400, 400]),
         ({"strategy": "fsdp", "num_gpus": 4}, [160 + 40, 100, 200, 100, 240]),
-        ({"strategy": "zero_2", "num_gpus": 4}, [4 * 170, 100, 300, 400, 0]),
     ],
 )
 def test_bytes_of_each_strategy(arguments, expected):
@@ -34,7 +33,7 @@ def test_bytes_of_each_strategy(arguments, expected):
 
 
 def test_an_unknown_strategy_is_an_error():
-    with pytest.raises(ValueError, match="choose one of one, ddp, fsdp, zero_2"):
+    with pytest.raises(ValueError, match="choose one of one, ddp, fsdp"):
         count_memory(COUNTS, "zero_3")
 
 

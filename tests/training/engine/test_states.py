@@ -10,9 +10,9 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
-from faceswap_diffusion.training.engine.states import StateNotSavedError, load_state, save_state, saved_steps
-from tests.train.launching import without_deepspeed, zero_2_environment
-from tests.training.engine.small_run import build_parts, fresh_accelerator, start, take_step
+from faceswap_diffusion.training.engine.states import StateNotSavedError, gather, load_state, save_state, saved_steps
+from tests.processes import finish
+from tests.training.engine.small_run import build_parts, fresh_accelerator, start, start_two, take_step
 
 FILES = ("model.safetensors", "optimizer.safetensors", "ema.safetensors", "state.json")
 
@@ -47,10 +47,8 @@ def test_going_on_ends_at_the_same_bits(accelerator, tmp_path, stop):
 def test_going_on_in_a_new_process_ends_at_the_same_bits(accelerator, tmp_path):
     train(accelerator, tmp_path / "undisturbed", 6)
     train(accelerator, tmp_path / "stopped", 4)
-    process = start(tmp_path / "stopped", 6)
-    output, errors = process.communicate()
-    assert process.returncode == 0, errors
-    assert re.findall("^step .*", output, re.MULTILINE) == ["step 5", "step 6"]  # DeepSpeed prints lines of its own
+    output = finish(start(tmp_path / "stopped", 6))
+    assert re.findall("^step .*", output, re.MULTILINE) == ["step 5", "step 6"]
     assert_same_state(tmp_path / "undisturbed" / "step_000006", tmp_path / "stopped" / "step_000006")
 
 
@@ -97,6 +95,15 @@ def test_without_a_state_a_run_begins(accelerator, tmp_path):
     assert torch.equal(parts.model.painter[0].weight, before)
 
 
+def test_only_the_process_that_writes_keeps_whole_tensors():
+    tensors = {"a": torch.nn.Parameter(torch.arange(6.0).reshape(2, 3).T), "b": torch.tensor(1.0)}
+    assert gather(tensors, keep=False) == {}
+    kept = gather(tensors, keep=True)
+    assert {name: tensor.tolist() for name, tensor in kept.items()} == {"a": [[0, 3], [1, 4], [2, 5]], "b": 1}
+    assert kept["a"].is_contiguous()
+    assert not kept["a"].requires_grad
+
+
 def test_the_newest_states_are_kept(accelerator, tmp_path):
     parts = build_parts(accelerator)
     for step in (1, 2, 3, 10):
@@ -109,16 +116,16 @@ def test_the_newest_states_are_kept(accelerator, tmp_path):
 
 def test_left_overs_of_killed_runs_are_no_states_and_are_removed(accelerator, tmp_path):
     train(accelerator, tmp_path, 1)
-    for name in ("unfinished_step_000002", "unfinished_step_000001"):
+    for name in (".unfinished-1", ".unfinished-2"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").write_bytes(b"half")
     parts = build_parts(accelerator)
     assert load_state(accelerator, tmp_path, parts) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["step_000001"]
-    (tmp_path / "unfinished_step_000002").mkdir()
+    (tmp_path / ".unfinished-3").mkdir()
     save_state(accelerator, tmp_path, 2, parts, total_limit=2)
     assert saved_steps(tmp_path) == [1, 2]
-    assert not list(tmp_path.glob("unfinished*"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_000001", "step_000002"]
 
 
 def test_a_state_of_the_step_that_is_there_stays(accelerator, tmp_path):
@@ -190,15 +197,11 @@ def test_a_folder_that_cannot_be_made_is_a_state_not_saved(accelerator, tmp_path
     [
         pytest.param((), id="ddp"),
         pytest.param(("--sharded",), id="fsdp2"),
-        pytest.param(("--zero_2",), id="zero_2", marks=without_deepspeed),
     ],
 )
 def test_two_processes_go_on_at_the_same_bits_and_one_reads_their_state(accelerator, tmp_path, options):
-    variables = zero_2_environment() if "--zero_2" in options else {}
     for folder, steps in (("undisturbed", 5), ("stopped", 3), ("stopped", 5)):
-        process = start(tmp_path / folder, steps, *options, processes=2, **variables)
-        _, errors = process.communicate()
-        assert process.returncode == 0, errors
+        finish(*start_two(tmp_path / folder, steps, *options))
     state = tmp_path / "stopped" / "step_000005"
     assert_same_state(tmp_path / "undisturbed" / "step_000005", state)
     alone = train(accelerator, tmp_path / "alone", 3)
@@ -214,7 +217,7 @@ def test_two_processes_go_on_at_the_same_bits_and_one_reads_their_state(accelera
 
 @pytest.mark.slow
 def test_all_processes_are_told_of_a_full_disk(tmp_path):
-    process = start(tmp_path, 4, "--file_size", 4000, processes=2)
-    _, errors = process.communicate()
-    assert process.returncode != 0
-    assert errors.count("StateNotSavedError: cannot save the state of step 1") == 2
+    for program in start_two(tmp_path, 4, "--file_size", 4000):
+        _, errors = program.communicate()
+        assert program.returncode == 1
+        assert "StateNotSavedError: cannot save the state of step 1" in errors

@@ -5,7 +5,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 from faceswap_diffusion.training.models.autoencoder_growth import grow_autoencoder, halving_kernel
-from tests.tiny import small_vae, tiny_vae
+from tests.tiny import small_vae, tiny_autoencoder, tiny_vae
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +63,8 @@ def test_what_cannot_grow_is_told_in_a_line(old):
         grow_autoencoder(old, 3)
     with pytest.raises(ValueError, match="first level has 8 channels: grow one of 12 or more"):
         grow_autoencoder(tiny_vae(), 8)
+
+
+def test_another_kind_of_autoencoder_is_not_grown():
+    with pytest.raises(ValueError, match="of kind AutoencoderTiny: only an AutoencoderKL can be grown"):
+        grow_autoencoder(tiny_autoencoder("AutoencoderTiny"), 8)

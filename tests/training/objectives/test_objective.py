@@ -9,11 +9,13 @@ import torch
 
 from faceswap_diffusion.faces.mesh_topology import dlib68
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.pipelines.latents import rebuild
 from faceswap_diffusion.training.data.batches import Roles, SampleSettings, SwapBatch, SwapSamples
 from faceswap_diffusion.training.data.dataset import PreparedFaces
 from faceswap_diffusion.training.engine.trainable import build_optimizer, select_trainable, trained_parameters
+from faceswap_diffusion.training.models.new_model import exchange_autoencoder
 from faceswap_diffusion.training.objectives.objective import ObjectiveSettings, SwapObjective
-from tests.tiny import CROP_SIZE, tiny_conditioner, tiny_pipeline
+from tests.tiny import CROP_SIZE, tiny_autoencoder, tiny_conditioner, tiny_pipeline
 
 ROLES = Roles.from_shares(0.25, 0.25)
 ROUNDING = 1e-5  # of the usual gradient: what is 0 on paper may be rounding's on one processor and 0 on another
@@ -76,6 +78,19 @@ def test_every_parameter_that_should_train_does_and_no_other(batch, combine):
     for part in ("mapper.0", "mapper_norm", "identity_projection", "source_projection", "target_projection",
                  "landmark_projection", "unconditional"):  # fmt: skip
         assert any(name.startswith(f"conditioner.{part}") and has_moved for name, has_moved in moved.items()), part
+
+
+@pytest.mark.parametrize("kind", ["AutoencoderTiny", "AutoencoderDC", "AsymmetricAutoencoderKL"])
+def test_a_model_around_any_kind_of_autoencoder_trains(batch, kind):
+    """With samples that are denoised to the end and decoded, too."""
+    pipeline = exchange_autoencoder(tiny_pipeline(), tiny_autoencoder(kind))
+    objective = objective_of(pipeline=pipeline)
+    moved = moved_after_two_steps(objective, batch)
+    assert any(has_moved for name, has_moved in moved.items() if name.startswith("unet."))
+    assert not any(has_moved for name, has_moved in moved.items() if name.startswith("vae."))
+    targets = objective.encode_targets(batch.pixels)
+    painted = objective.decode(targets, batch.pixels, torch.ones_like(batch.mask))
+    torch.testing.assert_close(painted, rebuild(pipeline.vae, batch.pixels))
 
 
 def unreachable(names, combine: str) -> set[str]:

@@ -2,15 +2,20 @@
 
 A pickle is a program for a small stack machine. This implementation has only the instructions for containers, numbers
 and text. A class or function becomes a name, and a call becomes an inert object. PyTorch's representation of a tensor
-becomes a `TensorRecord`, which describes where the values of the tensor are.
+becomes a `TensorRecord`, which describes where the values of the tensor are, and NumPy's representation of an array an
+`ArrayRecord`.
 """
 
 import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
+
+from faceswap_diffusion.weights.registry import ModelFileError
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,43 @@ class TensorRecord:
     stride: tuple[int, ...]
 
 
+@dataclass(eq=False)
+class DtypeRecord:
+    """The type of an array's values: kind and size as "f4", and their byte order."""
+
+    code: str
+    order: str = "|"
+
+    def build(self, state: Any) -> None:
+        """Takes what `numpy.dtype.__setstate__` takes."""
+        self.order = state[1]
+
+
+@dataclass(eq=False)
+class ArrayRecord:
+    """An array: the shape, the type and the bytes of its values, in rows or in Fortran's order."""
+
+    shape: tuple[int, ...] = ()
+    dtype: DtypeRecord | None = None
+    in_columns: bool = False
+    values: bytes = b""
+
+    def build(self, state: Any) -> None:
+        """Takes what `numpy.ndarray.__setstate__` takes."""
+        _, self.shape, self.dtype, self.in_columns, self.values = state
+
+    def array(self) -> np.ndarray:
+        """The array, of numbers only.
+
+        Raises:
+            ValueError: If it is of anything else, or its bytes are not as many as its shape says.
+        """
+        if self.dtype is None or self.dtype.code[:1] not in "biufc" or self.dtype.order not in "<>=|":
+            raise ValueError("an array holds something else than numbers")
+        values = np.frombuffer(self.values, np.dtype(self.dtype.order + self.dtype.code))
+        return values.reshape(self.shape, order="F" if self.in_columns else "C")
+
+
 STORAGE_DTYPES = {
     "torch.DoubleStorage": torch.float64,
     "torch.FloatStorage": torch.float32,
@@ -77,6 +119,9 @@ CALLS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor": _make_tensor,
     "torch._utils._rebuild_tensor_v2": _make_tensor,
     "torch._utils._rebuild_parameter": lambda data, *_: data,
+    "numpy.dtype": lambda code, *_: DtypeRecord(code),
+    "numpy.core.multiarray._reconstruct": lambda *_: ArrayRecord(),
+    "numpy._core.multiarray._reconstruct": lambda *_: ArrayRecord(),
 }
 """Replacements for the only supported calls. They only build data."""
 
@@ -243,10 +288,42 @@ class PickleReader:
         self._push(Inert(Name(names.replace(" ", "."))))
 
     def _build(self, _: Any) -> None:
-        self.stack.pop()  # an object's attributes, of which plain data has none
+        state = self.stack.pop()  # an object's attributes, of which plain data has none
+        if isinstance(self.stack[-1], DtypeRecord | ArrayRecord):
+            self.stack[-1].build(state)
 
     def _binpersid(self, _: Any) -> None:
         _, kind, key, _, num_elements, *_ = self.stack.pop()  # "storage", type, key, location, number of elements
         if kind.name in STORAGE_DTYPES:
             self.storages[key] = StorageRecord(key, STORAGE_DTYPES[kind.name], num_elements)
         self._push(self.storages.get(key, Inert(kind)))
+
+
+def read_arrays(path: Path) -> dict[str, Any]:
+    """Reads a pickled dictionary of NumPy arrays, or of such dictionaries.
+
+    Args:
+        path (`Path`): The file.
+
+    Returns:
+        `dict[str, Any]`: Arrays, read-only, and dictionaries by name.
+
+    Raises:
+        ModelFileError: If there is anything else in it.
+    """
+    try:
+        return _arrays(PickleReader().read(path.read_bytes()))
+    except ModelFileError:
+        raise
+    except ValueError as error:
+        raise ModelFileError(f"{path} cannot be read: {error}") from error
+
+
+def _arrays(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _arrays(part) for name, part in value.items()}
+    if isinstance(value, ArrayRecord):
+        return value.array()
+    named = value.called if isinstance(value, Inert) else value
+    what = f"names {named.name}" if isinstance(named, Name) else f"holds a {type(value).__name__}"
+    raise ModelFileError(f"the file {what}: only NumPy arrays are read")

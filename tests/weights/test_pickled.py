@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from faceswap_diffusion.conversion.pickled import Inert, Name, PickleReader
+from faceswap_diffusion.weights.pickled import Inert, Name, PickleReader, read_arrays
+from faceswap_diffusion.weights.registry import ModelFileError
 
 
 class Call:
@@ -103,3 +104,43 @@ def test_built_objects_keep_their_hands_off_ours():
 def test_what_is_damaged_is_a_value_error(damaged: bytes):
     with pytest.raises(ValueError, match="no pickle of a checkpoint, or a damaged one"):
         PickleReader().read(damaged)
+
+
+@pytest.mark.parametrize("protocol", [3, 4])
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(6.0).reshape(2, 3), np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3)),
+        np.array([[1, -2]], ">i2"), np.array([True, False]), np.zeros((0, 2), np.uint8), np.array(3.5, np.float16),
+    ],
+)  # fmt: skip
+def test_arrays_are_read(array: np.ndarray, protocol: int, tmp_path: Path):
+    again = {"a": {"b": array}, "same": array}
+    (tmp_path / "arrays.ckpt").write_bytes(pickle.dumps(again, protocol))
+    read = read_arrays(tmp_path / "arrays.ckpt")
+    for got in (read["a"]["b"], read["same"]):
+        assert (got.dtype, got.shape) == (array.dtype, array.shape)
+        np.testing.assert_array_equal(got, array)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"cos\nsystem\n(S'true'\ntR.", r"names os\.system: only NumPy arrays are read"),
+        (pickle.dumps({"a": [1.0]}, 4), "holds a list: only NumPy arrays are read"),
+        (pickle.dumps({"a": np.array([{}, "text"], object)}, 4), "an array holds something else than numbers"),
+        (pickle.dumps({"a": np.zeros(9)}, 4)[:-20], "it is no pickle of a checkpoint, or a damaged one"),
+    ],
+)
+def test_a_file_of_anything_else_than_arrays_is_refused(content: bytes, told: str, tmp_path: Path):
+    (tmp_path / "other.ckpt").write_bytes(content)
+    with pytest.raises(ModelFileError, match=told):
+        read_arrays(tmp_path / "other.ckpt")
+
+
+def test_an_array_whose_bytes_are_fewer_than_its_shape_says_is_refused(tmp_path: Path):
+    content = pickle.dumps({"a": np.zeros(3, np.uint8)}, 4)
+    assert content.count(b"K\x03\x85") == 1  # the shape, (3,)
+    (tmp_path / "short.ckpt").write_bytes(content.replace(b"K\x03\x85", b"K\x04\x85"))
+    with pytest.raises(ModelFileError, match="cannot reshape array of size 3"):
+        read_arrays(tmp_path / "short.ckpt")

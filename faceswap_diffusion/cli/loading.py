@@ -1,0 +1,89 @@
+"""What a swap loads, in an order that tells early what is wrong: faces first, then PyTorch and the networks."""
+
+import argparse
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from faceswap_diffusion.cli.options import PROG, tell
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from faceswap_diffusion.faces.analyzer import Face, FaceAnalyzer
+    from faceswap_diffusion.swapping.swapper import FaceSwapper
+
+
+def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the group of options that say which networks to load, and where to."""
+    group = parser.add_argument_group("which networks, and where they run")
+    add = group.add_argument
+    add("--checkpoint", metavar="PATH_OR_ID", help="folder or Hub id of a checkpoint (default: the package's)")
+    add("--variant", metavar="NAME", help="of the checkpoint's weights, as fp16 (default: plain, or the only one)")
+    add("--few-steps", action="store_true", help="take the checkpoint's few-step version")
+    add("--device", help="cpu, cuda, cuda:1, mps (default: the fastest there is)")
+    add("--dtype", help="float32, float16 or bfloat16 (default: float16 on cuda, else float32)")
+
+
+class FoundFaces:
+    """A [`FaceAnalyzer`] that looks at each photo once."""
+
+    def __init__(self, analyzer: "FaceAnalyzer"):
+        self.analyzer = analyzer
+        self.found: dict[int, tuple[np.ndarray, list[Face]]] = {}
+
+    def analyze(self, image: "np.ndarray") -> "list[Face]":
+        """Finds the faces, or remembers them. The photo is kept, so that its `id` stays its own."""
+        if id(image) not in self.found:
+            self.found[id(image)] = image, self.analyzer.analyze(image)
+        return self.found[id(image)][1]
+
+
+def find_faces() -> FoundFaces:
+    """Loads the networks that find and describe faces, which need no PyTorch."""
+    from faceswap_diffusion.faces.analyzer import MeshFaceAnalyzer
+
+    return FoundFaces(MeshFaceAnalyzer())
+
+
+def tell_loading(args: argparse.Namespace) -> None:
+    """Says what takes the next seconds."""
+    tell(args, f"{PROG}: loading PyTorch and {args.checkpoint or 'the checkpoint of the package'} ...", error=True)
+
+
+def load_swapper(args: argparse.Namespace, analyzer: "FaceAnalyzer", occlusion: str) -> "FaceSwapper":
+    """Loads the swapper that the options ask for.
+
+    Args:
+        args (`argparse.Namespace`): See `add_checkpoint_options`.
+        analyzer ([`FaceAnalyzer`]): Finds the faces.
+        occlusion (`str`): See `FaceSwapper.from_pretrained`.
+
+    Raises:
+        ValueError: If it cannot be loaded.
+    """
+    import_diffusers(args)
+    from faceswap_diffusion.swapping.swapper import FaceSwapper
+
+    return FaceSwapper.from_pretrained(
+        args.checkpoint,
+        device=args.device,
+        dtype=args.dtype,
+        analyzer=analyzer,
+        few_steps=args.few_steps,
+        variant=args.variant,
+        occlusion=occlusion,
+    )
+
+
+def import_diffusers(args: argparse.Namespace) -> None:
+    """Imports the libraries without what they print, unless the command is to be verbose."""
+    # A thread that waits for work would otherwise spin, and take a core from whatever else runs.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for library in (diffusers_logging, transformers_logging):
+        if not args.verbose:
+            library.set_verbosity(logging.CRITICAL)  # what goes wrong is raised as well
+        library.disable_progress_bar()

@@ -1,0 +1,155 @@
+"""`faceswap-diffusion swap`: puts the face of one photo into another."""
+
+import argparse
+import json
+import sys
+import textwrap
+import time
+from typing import TYPE_CHECKING
+
+from faceswap_diffusion.cli.faces import describe_face
+from faceswap_diffusion.cli.loading import FoundFaces, add_checkpoint_options, find_faces, load_swapper, tell_loading
+from faceswap_diffusion.cli.options import RESPONSIBLE_USE, add_output, face_choice, tell
+from faceswap_diffusion.console import say
+
+if TYPE_CHECKING:
+    from faceswap_diffusion.photos.loading import Photo
+    from faceswap_diffusion.swapping.swapper import SwapResult
+
+EXAMPLES = """examples:
+  my face onto the largest face:
+    faceswap-diffusion swap me.jpg group.jpg -o out.png
+  the average of two photos of me, onto the leftmost face; onto every face; onto Bob:
+    faceswap-diffusion swap me1.jpg me2.jpg group.jpg -o out.png --target-face 0
+    faceswap-diffusion swap me1.jpg me2.jpg group.jpg -o out.png --target-face all
+    faceswap-diffusion swap me1.jpg me2.jpg group.jpg -o out.png --target-face bob.jpg
+  Ann onto face 1 and Bob onto face 0:
+    faceswap-diffusion swap ann.jpg bob.jpg two.jpg -o out.png --map 0:1,1:0
+"""
+SUMMARY = "put the face of one photo into another"
+DESCRIPTION = textwrap.fill(f"Put the face of SOURCE into the photo TARGET. {RESPONSIBLE_USE}", 79)
+
+
+def source_to_face(text: str) -> dict[int, int]:
+    """Reads `SOURCE:FACE` pairs, as in `0:1,1:0`, into the mapping from face to source that `FaceSwapper` takes."""
+    try:
+        pairs = [[int(number) for number in pair.split(":")] for pair in text.split(",")]
+        mapping = {face: source for source, face in pairs}
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"got {text!r}; write SOURCE:FACE[,SOURCE:FACE...], as 0:1,1:0") from error
+    if len(mapping) < len(pairs):
+        raise argparse.ArgumentTypeError(f"got {text!r}; a face can take one source only")
+    return mapping
+
+
+def add_arguments(swap: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments to its parser."""
+    add = swap.add_argument
+    add("sources", nargs="+", metavar="SOURCE", help="photo of who to become; several are averaged, but see --map")
+    add("target", metavar="TARGET", help="photo to change")
+    add_output(swap, "where to write the result: .png, .jpg, .webp, .tif, .avif or .bmp")
+    _add_choices(swap)
+    _add_painting_options(swap)
+    add_checkpoint_options(swap)
+    swap.set_defaults(run=run)
+
+
+def _add_choices(swap: argparse.ArgumentParser) -> None:
+    add = swap.add_argument_group("whose face, and which part of it").add_argument
+    add("--region", default="face",
+        help="face, head (with its hair), hair, skin, brows, eyes, nose, mouth, features (brows, eyes, nose and "
+        "mouth) or accessories (glasses and earrings, if the face parser knows them) (default: face)")  # fmt: skip
+    add("--mask", metavar="MASK",
+        help="picture as large as TARGET, white where to repaint, black or transparent elsewhere, in place of "
+        "--region")  # fmt: skip
+    add("--source-face", type=face_choice, default="largest", metavar="FACE",
+        help="in the sources: largest, or an index, 0 being leftmost (default: largest)")  # fmt: skip
+    add("--target-face", type=face_choice, default="largest", metavar="FACE",
+        help="in TARGET: largest, all, an index, or a photo of the person to replace (default: largest)")  # fmt: skip
+    add("--map", type=source_to_face, metavar="S:F,...", dest="mapping",
+        help="put source S onto face F of TARGET, counting from 0; the sources are then different people")  # fmt: skip
+    add("--occlusion", default="auto", metavar="WHICH",
+        help="things in front of faces stay there: auto, off, or the folder of a "
+        "network that finds them (default: auto)")  # fmt: skip
+
+
+def _add_painting_options(swap: argparse.ArgumentParser) -> None:
+    add = swap.add_argument_group("how it is painted").add_argument
+    add("--steps", type=int, metavar="N", help="denoising steps (default: the checkpoint's)")
+    add("--guidance", type=float, metavar="SCALE", help="guidance scale (default: the checkpoint's)")
+    add("--strength", type=float, metavar="S",
+        help="in (0, 1]; below 1 a swap starts from the source's face, drawn on the target's, and takes fewer steps, "
+        "if the checkpoint is shown it (default: the checkpoint's)")  # fmt: skip
+    add("--seed", type=int, default=0, help="the same seed gives the same picture (default: 0)")
+    add("--no-color-match", action="store_true", help="leave the colours as the network made them")
+    add("--no-skin-texture", action="store_true", help="leave the skin as smooth as the network made it")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Swaps and writes the picture."""
+    from faceswap_diffusion.photos.loading import load_photo
+    from faceswap_diffusion.provenance.save import check_output
+
+    started = time.perf_counter()
+    check_output(args.output, overwrite=args.overwrite)
+    sources, target = [load_photo(path) for path in args.sources], load_photo(args.target)
+    check_output(args.output, overwrite=args.overwrite, size=target.size, has_alpha=target.is_transparent)
+    tell_loading(args)
+    finding = time.perf_counter()
+    analyzer = find_faces()
+    check_faces(args, analyzer, sources, target)
+    loading = time.perf_counter()
+    swapper = load_swapper(args, analyzer, args.occlusion)
+    swapper.pipeline.set_progress_bar_config(disable=args.quiet or None, desc="swapping", file=sys.stderr)
+    swapping = time.perf_counter()
+    result = swapper.swap(
+        sources,
+        target,
+        region=args.region,
+        source_face=args.source_face,
+        target_face=args.target_face,
+        mapping=args.mapping,
+        num_inference_steps=args.steps,
+        guidance_scale=args.guidance,
+        strength=args.strength,
+        color_match=not args.no_color_match,
+        skin_texture=not args.no_skin_texture,
+        seed=args.seed,
+        mask_image=args.mask,
+    )
+    saving = time.perf_counter()
+    result.save(args.output)
+    seconds = {"start": finding - started + swapping - loading, **result.seconds, "detect": loading - finding}
+    report(args, result, {**seconds, "save": time.perf_counter() - saving})
+    return 0
+
+
+def check_faces(args: argparse.Namespace, analyzer: FoundFaces, sources: "list[Photo]", target: "Photo") -> None:
+    """Finds the faces, so that a photo without one is known before PyTorch is loaded, which takes seconds.
+
+    Raises:
+        NoFaceFoundError: If a photo shows none, or not the one that was asked for.
+    """
+    from faceswap_diffusion.faces.selection import select_face
+
+    if args.mapping is None:
+        which = args.target_face if isinstance(args.target_face, int) else "largest"
+        select_face(analyzer.analyze(target.rgb), which, where=target.name)
+    for photo in sources:
+        select_face(analyzer.analyze(photo.rgb), args.source_face, where=photo.name)
+
+
+def report(args: argparse.Namespace, result: "SwapResult", seconds: dict[str, float]) -> None:
+    """Tells what was swapped, and how long each stage took."""
+    if args.json:
+        made = {
+            "output": str(args.output),
+            "faces": [describe_face(face) for face in result.faces],
+            "swapped": result.swapped,
+            "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
+            "provenance": result.provenance,
+        }
+        say(json.dumps(made, indent=2))
+    else:
+        swapped = ", ".join(map(str, result.swapped))
+        tell(args, f"{args.output}: swapped face {swapped} of {len(result.faces)} in {sum(seconds.values()):.1f} s")

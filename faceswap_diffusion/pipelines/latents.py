@@ -1,0 +1,143 @@
+"""The one room that knows autoencoders: what their latents look like, and the way there and back.
+
+A kind that is missing here is refused by its name. A function takes the autoencoder first, whichever of them it is.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_asym_kl import AsymmetricAutoencoderKL
+from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+
+Autoencoder = AutoencoderKL | AutoencoderTiny | AutoencoderDC | AsymmetricAutoencoderKL
+
+WIDTHS = {
+    AutoencoderKL: "block_out_channels",
+    AutoencoderTiny: "encoder_block_out_channels",
+    AutoencoderDC: "encoder_block_out_channels",
+    AsymmetricAutoencoderKL: "down_block_out_channels",
+}
+"""The known kinds, and what their configs call the channels of the encoder's levels."""
+
+
+def load_autoencoder(folder: str | Path, **kwargs: Any) -> Autoencoder:
+    """Loads an autoencoder of any known kind, by what its config says.
+
+    Args:
+        folder (`str | Path`): That `save_pretrained` wrote.
+        kwargs: What the class's `from_pretrained` takes.
+
+    Raises:
+        ValueError: If it is of another kind.
+    """
+    config: Any = AutoencoderKL.load_config(folder)
+    name = config["_class_name"]
+    for kind in WIDTHS:
+        if kind.__name__ == name:
+            return kind.from_pretrained(folder, **kwargs)
+    raise ValueError(_unknown(name))
+
+
+def encoder_widths(vae: Any) -> tuple[int, ...]:
+    """Channels of the encoder's levels, from the picture to the latents.
+
+    Raises:
+        ValueError: If the autoencoder is of no known kind.
+    """
+    vae = getattr(vae, "_orig_mod", vae)  # what `torch.compile` wraps
+    for kind, name in WIDTHS.items():
+        if isinstance(vae, kind):
+            return tuple(vae.config[name])
+    raise ValueError(_unknown(type(vae).__name__))
+
+
+def _unknown(name: str) -> str:
+    return f"the autoencoder is of kind {name}: use one of {', '.join(kind.__name__ for kind in WIDTHS)}"
+
+
+def spatial_factor(vae: Any) -> int:
+    """How many pixels lie side by side under one place of the latents; each level but the first halves the side.
+
+    Raises:
+        ValueError: If the autoencoder is of no known kind.
+    """
+    return 2 ** (len(encoder_widths(vae)) - 1)
+
+
+def channel_count(vae: Any) -> int:
+    """How many channels the latents have."""
+    return vae.config["latent_channels"]
+
+
+def scale_and_shift(vae: Any) -> tuple[float, float]:
+    """`scaling_factor` and `shift_factor`, which bring latents to unit spread around 0: `(x - shift) * scale`."""
+    return vae.config["scaling_factor"], vae.config.get("shift_factor") or 0.0
+
+
+def scale(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    """What a UNet sees of an encoder's latents (B, C, h, w)."""
+    factor, shift = scale_and_shift(vae)
+    return (latents - shift) * factor
+
+
+def unscale(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    """What a decoder takes of a UNet's latents (B, C, h, w)."""
+    factor, shift = scale_and_shift(vae)
+    return latents / factor + shift
+
+
+def posterior(vae: Any, pixel_values: torch.Tensor) -> DiagonalGaussianDistribution:
+    """Encodes pictures to a distribution of unscaled latents, which has no spread where the encoder knows of none.
+
+    Args:
+        vae (`Autoencoder`): Of a known kind.
+        pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`): RGB in [-1, 1].
+    """
+    encoded = vae.encode(pixel_values)
+    if hasattr(encoded, "latent_dist"):
+        return encoded.latent_dist
+    latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent  # AutoencoderTiny, AutoencoderDC
+    return DiagonalGaussianDistribution(torch.cat([latents, torch.zeros_like(latents)], 1), deterministic=True)
+
+
+def encode(
+    vae: Any,
+    pixel_values: torch.Tensor,
+    sample: bool = False,
+    generator: torch.Generator | list[torch.Generator] | None = None,
+) -> torch.Tensor:
+    """Encodes pictures.
+
+    Args:
+        vae (`Autoencoder`): Of a known kind.
+        pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`): RGB in [-1, 1].
+        sample (`bool`): Whether to draw from the posterior, as far as it has a spread, or to take its mode.
+        generator (`torch.Generator` or `list[torch.Generator]`, *optional*): To draw with.
+
+    Returns:
+        `torch.Tensor` of shape `(B, C, h, w)`: Scaled latents.
+    """
+    latents = posterior(vae, pixel_values)
+    drawn = sample and not latents.deterministic
+    return scale(vae, latents.sample(generator) if drawn else latents.mode())  # pyright: ignore[reportArgumentType]
+
+
+def decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    """Decodes scaled latents (B, C, h, w) to RGB (B, 3, H, W), about [-1, 1]."""
+    return vae.decode(unscale(vae, latents), return_dict=False)[0]
+
+
+def rebuild(vae: Any, pixel_values: torch.Tensor) -> torch.Tensor:
+    """What becomes of RGB (B, 3, H, W) in [-1, 1] on the way through an autoencoder: the posterior's mode, decoded."""
+    return vae.decode(posterior(vae, pixel_values).mode(), return_dict=False)[0]
+
+
+def freeze_encoder(vae: Any) -> None:
+    """Keeps latents as they are in a training: only the decoder stays trainable."""
+    for name, parameter in vae.named_parameters():
+        if name.startswith(("encoder.", "quant_conv.")):
+            parameter.requires_grad_(False)
