@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from faceswap_diffusion.cli.main import build_parser
+from tests.test_layering import LAYERS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.joinpath("docs").rglob("*.md"))]
@@ -46,6 +47,28 @@ def in_repository(page: Path) -> str:
 def test_the_main_pages_have_code():
     names = {in_repository(page) for page in WITH_CODE}
     assert {"README.md", "docs/index.md", "docs/guides/pipeline.md", "docs/guides/group_photos.md"} <= names
+
+
+def test_paths_in_the_architecture_exist():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:[a-z_]+/)+(?:[a-z_]+\.(?:py|md))?)`", text))
+    places = [ROOT, ROOT / "faceswap_diffusion", ROOT / "faceswap_diffusion" / "training"]
+    assert len(named) > 40
+    assert {path for path in named if not any((place / path).exists() for place in places)} == set()
+
+
+def test_the_architecture_names_every_unit():
+    table = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").partition("## Layers")[2]
+    named = {name.rstrip("/") for name in re.findall(r"`([a-z_]+/?)`", table.partition("### Inside")[0])}
+    assert {unit for layer in LAYERS for unit in layer} - named - {"__main__"} == set()
+
+
+def test_names_in_the_architecture_exist():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").partition("## Where do I change")[2]
+    names = set(re.findall(r"`([A-Za-z_]+)`", text.partition("## Conventions")[0]))
+    source = "\n".join(path.read_text(encoding="utf-8") for path in ROOT.joinpath("faceswap_diffusion").rglob("*.py"))
+    assert len(names) > 25
+    assert names - set(re.findall(r"\w+", source)) == set()
 
 
 def test_commands_parse():
