@@ -45,7 +45,7 @@ def check_provenance(result_path: str) -> None:
 source_path, target_path, *result_paths = sys.argv[1:]
 swapper = FaceSwapper.from_pretrained(device="cpu")
 source_id, target_id, *result_ids = (
-    swapper.encode_person([load_photo(path)]).identity_embeds[0] for path in (source_path, target_path, *result_paths)
+    swapper.encode_source([load_photo(path)]).identity_embeds[0] for path in (source_path, target_path, *result_paths)
 )
 for result_path, result_id in zip(result_paths, result_ids, strict=True):
     inside = check_place(target_path, result_path)

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from .provenance.save import read_provenance as read_provenance
     from .provenance.save import save_image as save_image
     from .swapping.compositing import paste_back as paste_back
+    from .swapping.options import SwapOptions as SwapOptions
+    from .swapping.result import SwapResult as SwapResult
+    from .swapping.source_identity import SourceIdentity as SourceIdentity
     from .swapping.swapper import FaceSwapper as FaceSwapper
-    from .swapping.swapper import SwapResult as SwapResult
     from .weights.registry import ModelFileError as ModelFileError
 
 __version__ = "0.1.0"
@@ -45,7 +47,9 @@ _HOMES = {
     # diffusers looks up the base classes of a component on the module that the component names as its own.
     "ModelMixin": "diffusers.models.modeling_utils",
     "NoFaceFoundError": "faceswap_diffusion.faces.selection",
-    "SwapResult": "faceswap_diffusion.swapping.swapper",
+    "SourceIdentity": "faceswap_diffusion.swapping.source_identity",
+    "SwapOptions": "faceswap_diffusion.swapping.options",
+    "SwapResult": "faceswap_diffusion.swapping.result",
     "feather": "faceswap_diffusion.masks.regions",
     "load_photo": "faceswap_diffusion.photos.loading",
     "paste_back": "faceswap_diffusion.swapping.compositing",

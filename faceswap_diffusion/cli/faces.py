@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from faceswap_diffusion.cli.loading import add_face_score, find_faces
 from faceswap_diffusion.cli.options import tell
 from faceswap_diffusion.console import say
 
@@ -22,12 +23,12 @@ def add_arguments(faces: argparse.ArgumentParser) -> None:
     faces.add_argument("photo", metavar="PHOTO")
     faces.add_argument("-o", "--output", metavar="OUT", help="also write the photo with the faces drawn into it")
     faces.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    add_face_score(faces)
     faces.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Lists the faces of a photo, and draws them."""
-    from faceswap_diffusion.faces.analyzer import MeshFaceAnalyzer
     from faceswap_diffusion.photos.loading import load_photo
     from faceswap_diffusion.provenance.save import check_output, save_image
 
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     photo = load_photo(args.photo)
     if args.output:
         check_output(args.output, overwrite=args.overwrite, size=photo.size)
-    faces = MeshFaceAnalyzer().analyze(photo.rgb)
+    faces = find_faces(args).analyze(photo.rgb)
     if args.output:
         save_image(draw_faces(photo.rgb, faces), args.output, provenance=None)
     if args.json:

@@ -25,6 +25,23 @@ def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
     add("--dtype", help="float32, float16 or bfloat16 (default: float16 on cuda, else float32)")
 
 
+def add_face_score(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that says from when on a face is one."""
+    parser.add_argument("--face-score", type=face_score, metavar="S",
+        help="least confidence of the detector in a face, 0 to 1 (default: 0.6)")  # fmt: skip
+
+
+def face_score(text: str) -> float:
+    """Reads the least confidence of a face."""
+    try:
+        score = float(text)
+    except ValueError:
+        score = float("nan")
+    if not 0 < score < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}; a number between 0 and 1 is needed")
+    return score
+
+
 class FoundFaces:
     """A [`FaceAnalyzer`] that looks at each photo once."""
 
@@ -39,11 +56,11 @@ class FoundFaces:
         return self.found[id(image)][1]
 
 
-def find_faces() -> FoundFaces:
-    """Loads the networks that find and describe faces, which need no PyTorch."""
+def find_faces(args: argparse.Namespace) -> FoundFaces:
+    """Loads the networks that find and describe faces, which need no PyTorch; see `add_face_score`."""
     from faceswap_diffusion.faces.analyzer import MeshFaceAnalyzer
 
-    return FoundFaces(MeshFaceAnalyzer())
+    return FoundFaces(MeshFaceAnalyzer() if args.face_score is None else MeshFaceAnalyzer(args.face_score))
 
 
 def tell_loading(args: argparse.Namespace) -> None:

@@ -8,7 +8,15 @@ import time
 from typing import TYPE_CHECKING
 
 from faceswap_diffusion.cli.faces import describe_face
-from faceswap_diffusion.cli.loading import FoundFaces, add_checkpoint_options, find_faces, load_swapper, tell_loading
+from faceswap_diffusion.cli.identity import is_identity
+from faceswap_diffusion.cli.loading import (
+    FoundFaces,
+    add_checkpoint_options,
+    add_face_score,
+    find_faces,
+    load_swapper,
+    tell_loading,
+)
 from faceswap_diffusion.cli.options import RESPONSIBLE_USE, add_output, face_choice, tell
 from faceswap_diffusion.console import say
 
@@ -23,6 +31,9 @@ EXAMPLES = """examples:
     faceswap-diffusion swap me1.jpg me2.jpg group.jpg -o out.png --target-face 0
     faceswap-diffusion swap me1.jpg me2.jpg group.jpg -o out.png --target-face all
     faceswap-diffusion swap me1.jpg me2.jpg group.jpg -o out.png --target-face bob.jpg
+  my identity once, then swaps without my photos:
+    faceswap-diffusion identity me1.jpg me2.jpg -o me.safetensors
+    faceswap-diffusion swap me.safetensors group.jpg -o out.png
   Ann onto face 1 and Bob onto face 0:
     faceswap-diffusion swap ann.jpg bob.jpg two.jpg -o out.png --map 0:1,1:0
 """
@@ -45,11 +56,13 @@ def source_to_face(text: str) -> dict[int, int]:
 def add_arguments(swap: argparse.ArgumentParser) -> None:
     """Adds the command's arguments to its parser."""
     add = swap.add_argument
-    add("sources", nargs="+", metavar="SOURCE", help="photo of who to become; several are averaged, but see --map")
+    add("sources", nargs="+", metavar="SOURCE",
+        help="photo of who to become, or what `identity` wrote; several photos are averaged, see --map")  # fmt: skip
     add("target", metavar="TARGET", help="photo to change")
     add_output(swap, "where to write the result: .png, .jpg, .webp, .tif, .avif or .bmp")
     _add_choices(swap)
     _add_painting_options(swap)
+    add_face_score(swap)
     add_checkpoint_options(swap)
     swap.set_defaults(run=run)
 
@@ -92,11 +105,12 @@ def run(args: argparse.Namespace) -> int:
 
     started = time.perf_counter()
     check_output(args.output, overwrite=args.overwrite)
-    sources, target = [load_photo(path) for path in args.sources], load_photo(args.target)
+    sources = [path if is_identity(path) else load_photo(path) for path in args.sources]
+    target = load_photo(args.target)
     check_output(args.output, overwrite=args.overwrite, size=target.size, has_alpha=target.is_transparent)
     tell_loading(args)
     finding = time.perf_counter()
-    analyzer = find_faces()
+    analyzer = find_faces(args)
     check_faces(args, analyzer, sources, target)
     loading = time.perf_counter()
     swapper = load_swapper(args, analyzer, args.occlusion)
@@ -124,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def check_faces(args: argparse.Namespace, analyzer: FoundFaces, sources: "list[Photo]", target: "Photo") -> None:
+def check_faces(args: argparse.Namespace, analyzer: FoundFaces, sources: "list[Photo | str]", target: "Photo") -> None:
     """Finds the faces, so that a photo without one is known before PyTorch is loaded, which takes seconds.
 
     Raises:
@@ -135,8 +149,9 @@ def check_faces(args: argparse.Namespace, analyzer: FoundFaces, sources: "list[P
     if args.mapping is None:
         which = args.target_face if isinstance(args.target_face, int) else "largest"
         select_face(analyzer.analyze(target.rgb), which, where=target.name)
-    for photo in sources:
-        select_face(analyzer.analyze(photo.rgb), args.source_face, where=photo.name)
+    for source in sources:
+        if not isinstance(source, str):
+            select_face(analyzer.analyze(source.rgb), args.source_face, where=source.name)
 
 
 def report(args: argparse.Namespace, result: "SwapResult", seconds: dict[str, float]) -> None:
@@ -146,6 +161,7 @@ def report(args: argparse.Namespace, result: "SwapResult", seconds: dict[str, fl
             "output": str(args.output),
             "faces": [describe_face(face) for face in result.faces],
             "swapped": result.swapped,
+            "dropped": [{**describe_face(dropped.face), "reason": dropped.reason} for dropped in result.dropped],
             "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
             "provenance": result.provenance,
         }

@@ -181,6 +181,37 @@ def test_sources_and_faces_of_a_group(swap, tmp_path: Path, capsys, sources, opt
         assert (changed[top:bottom, left:right].mean() > 0.5) == (index in swapped)
 
 
+def test_an_identity_is_written_once_and_swapped_without_its_photos(swap, checkpoint, tmp_path: Path, capsys):
+    photos = [str(IMAGES / name) for name in ("p001_portrait.jpg", "p001_park.jpg")]
+    identity = tmp_path / "woman.safetensors"
+    write = ["identity", *photos, "-o", str(identity), "--checkpoint", checkpoint]
+    assert cli.main(write) == 0
+    assert capsys.readouterr().out == f"{identity}: the identity of 2 photos\n"
+    for name, sources in (("by_photos.png", photos), ("by_file.png", [identity])):
+        assert swap(*sources, TARGET, "-o", tmp_path / name) == 0
+    np.testing.assert_array_equal(*(load_photo(tmp_path / name).rgb for name in ("by_photos.png", "by_file.png")))
+    written = identity.read_bytes()
+    assert cli.main(write) == 2
+    assert "exists" in capsys.readouterr().err
+    assert cli.main([*write, "--overwrite"]) == 0
+    assert identity.read_bytes() == written
+    assert cli.main(["identity", photos[0], "-o", str(tmp_path / "woman.pt")]) == 2
+    assert "end the name in .safetensors" in capsys.readouterr().err
+    (tmp_path / "bad.safetensors").write_bytes(b"no identity")
+    assert swap(tmp_path / "bad.safetensors", TARGET, "-o", tmp_path / "out.png") == 2
+    told = capsys.readouterr().err.splitlines()
+    assert told[-1].startswith(f"faceswap-diffusion: error: cannot read {tmp_path / 'bad.safetensors'}: it is damaged")
+
+
+def test_a_face_has_to_reach_the_score_that_is_asked_for(swap, tmp_path: Path, capsys):
+    assert cli.main(["faces", TARGET, "--json"]) == 0
+    (face,) = json.loads(capsys.readouterr().out)["faces"]
+    assert cli.main(["faces", TARGET, "--json", "--face-score", str(face["score"] + 0.01)]) == 0
+    assert json.loads(capsys.readouterr().out)["faces"] == []
+    assert swap(SOURCE, TARGET, "-o", tmp_path / "out.png", "--face-score", 1) == 2
+    assert "got '1'; a number between 0 and 1 is needed" in capsys.readouterr().err
+
+
 def test_map_reads_source_to_face():
     assert source_to_face("0:1,1:0") == {1: 0, 0: 1}
     assert source_to_face("2:5") == {5: 2}
@@ -260,7 +291,7 @@ def test_bad_photos_are_named_in_one_line(swap, tmp_path: Path, capsys, name: st
         (["--target-face", "-1"], "face -1 was asked for"),
         (["--source-face", "1"], "the only one is 0"),
         (["--target-face", "biggest"], "give 'largest', 'all', an index"),
-        (["--target-face", str(IMAGES / "p006_portrait.jpg")], "no face is like the reference face"),
+        (["--target-face", str(IMAGES / "p006_portrait.jpg")], "no face matches the reference face"),
         (["--map", "0:9"], "mapping names face 9"),
         (["--map", "1:0"], "mapping names source 1"),
         (["--map", "0:0", "--target-face", "all"], "give one of them"),
@@ -326,16 +357,16 @@ def test_what_the_format_cannot_hold_is_told_before_the_networks_are_loaded(swap
     photo.save(tmp_path / "alpha.png")
     Image.new("RGB", (16_384, 8)).save(tmp_path / "wide.png")
     for target, name, message in (
-        ("alpha.png", "out.jpg", "JPEG has no transparency"),
-        ("alpha.png", "out.bmp", "BMP has no transparency"),
-        ("wide.png", "out.webp", "WEBP holds at most 16383 pixels a side"),
+        ("alpha.png", "out.jpg", "transparent and JPEG cannot be"),
+        ("alpha.png", "out.bmp", "transparent and BMP cannot be"),
+        ("wide.png", "out.webp", "WEBP allows 16383 per side"),
     ):
         assert swap(SOURCE, tmp_path / target, "-o", tmp_path / name, "--checkpoint", "nobody/nothing") == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1
         assert message in error
     assert cli.main(["faces", str(tmp_path / "wide.png"), "-o", str(tmp_path / "out.webp")]) == 2
-    assert "WEBP holds at most" in capsys.readouterr().err
+    assert "WEBP allows" in capsys.readouterr().err
     assert sorted(os.listdir(tmp_path)) == ["alpha.png", "wide.png"]
 
 
@@ -367,7 +398,7 @@ def test_odd_exif_is_one_warning(swap, tmp_path: Path, caplog, capsys):
     Image.open(TARGET).save(tmp_path / "odd.jpg", exif=odd_exif())
     assert swap(SOURCE, tmp_path / "odd.jpg", "-o", tmp_path / "out.png", "--steps", 1) == 0
     assert [message for message in caplog.messages if "EXIF" in message] == [
-        f"{tmp_path / 'odd.jpg'}: what of its EXIF is damaged is left out"
+        f"{tmp_path / 'odd.jpg'}: damaged parts of its EXIF are left out"
     ]
 
 
@@ -417,7 +448,7 @@ def test_a_photo_without_faces_has_an_empty_list(tmp_path: Path, capsys):
 def test_faces_refuses_what_it_cannot_read(tmp_path: Path, capsys):
     (tmp_path / "empty.jpg").touch()
     assert cli.main(["faces", str(tmp_path / "empty.jpg"), "-o", str(tmp_path / "out.png")]) == 2
-    assert "empty.jpg: it is empty or no picture" in capsys.readouterr().err
+    assert "empty.jpg: it is empty or not a picture" in capsys.readouterr().err
     assert os.listdir(tmp_path) == ["empty.jpg"]
 
 

@@ -16,7 +16,9 @@ from faceswap_diffusion.evaluation.methods import (
 )
 from faceswap_diffusion.evaluation.protocol import Pair
 from faceswap_diffusion.faces.analyzer import MeshFaceAnalyzer
-from faceswap_diffusion.swapping.swapper import AlignedFace, FaceSwapper, Person
+from faceswap_diffusion.swapping.aligned_face import AlignedFace
+from faceswap_diffusion.swapping.source_identity import SourceIdentity
+from faceswap_diffusion.swapping.swapper import FaceSwapper
 from tests.tiny import CROP_SIZE, tiny_pipeline
 
 IMAGES = Path(__file__).parents[2] / "examples" / "images"
@@ -52,9 +54,13 @@ def test_filled_with_the_target_itself_the_target_stays(checkpoint: Checkpoint, 
     handle = unet.register_forward_pre_hook(lambda *_: calls.append("diffusion"))
 
     def fill(
-        swapper: FaceSwapper, face: AlignedFace, mask: np.ndarray, person: Person, reference: Reference | None
+        swapper: FaceSwapper,
+        face: AlignedFace,
+        mask: np.ndarray,
+        identity: SourceIdentity,
+        reference: Reference | None,
     ) -> np.ndarray:
-        calls.append((swapper.pipeline is checkpoint.swapper.pipeline, mask.shape, person.identity_embeds.shape))
+        calls.append((swapper.pipeline is checkpoint.swapper.pipeline, mask.shape, identity.identity_embeds.shape))
         return face.pixels
 
     swap = ReferenceAlone(checkpoint, fill).swap(0, pair, 0, {"num_inference_steps": 7})
@@ -68,7 +74,11 @@ def test_filled_with_the_target_itself_the_target_stays(checkpoint: Checkpoint, 
 
 def test_it_is_pasted_by_a_swaps_own_mask(checkpoint: Checkpoint, pair: Pair):
     def fill(
-        swapper: FaceSwapper, face: AlignedFace, mask: np.ndarray, person: Person, reference: Reference | None
+        swapper: FaceSwapper,
+        face: AlignedFace,
+        mask: np.ndarray,
+        identity: SourceIdentity,
+        reference: Reference | None,
     ) -> np.ndarray:
         return np.random.default_rng(0).integers(0, 256, face.pixels.shape, np.uint8)
 

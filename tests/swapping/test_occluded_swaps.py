@@ -13,7 +13,9 @@ from faceswap_diffusion.masks.occlusion import CHECKPOINT, load_occlusion_networ
 from faceswap_diffusion.masks.parsing import LABELS
 from faceswap_diffusion.photos.loading import load_photo
 from faceswap_diffusion.pipelines.loading import load_occlusion
-from faceswap_diffusion.swapping.swapper import AlignedFace, FaceSwapper, SwapResult
+from faceswap_diffusion.swapping.aligned_face import AlignedFace
+from faceswap_diffusion.swapping.result import SwapResult
+from faceswap_diffusion.swapping.swapper import FaceSwapper
 from tests.tiny import tiny_pipeline
 
 IMAGES = Path(__file__).parents[2] / "examples" / "images"

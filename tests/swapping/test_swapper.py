@@ -27,7 +27,9 @@ from faceswap_diffusion.metrics.faces import sharpness
 from faceswap_diffusion.photos.loading import load_photo
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.provenance.save import read_provenance
-from faceswap_diffusion.swapping.swapper import AlignedFace, FaceSwapper, average_person, within_photo
+from faceswap_diffusion.swapping.aligned_face import AlignedFace, within_photo
+from faceswap_diffusion.swapping.source_identity import average_identities
+from faceswap_diffusion.swapping.swapper import FaceSwapper
 from tests.tiny import TINY_SETTINGS, save_with_few_steps, tiny_components, tiny_conditioner, tiny_pipeline
 
 IMAGES = Path(__file__).parents[2] / "examples" / "images"
@@ -70,9 +72,7 @@ def test_only_what_the_mask_shows_is_changed(swapper: FaceSwapper):
 
 
 def test_every_face_comes_out_the_same_alone_and_with_others(swapper: FaceSwapper, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(
-        "faceswap_diffusion.swapping.swapper.FACES_PER_BATCH", 3
-    )  # so that four faces make two batches
+    monkeypatch.setattr("faceswap_diffusion.swapping.steps.FACES_PER_BATCH", 3)  # so that four faces make two batches
     together = swapper.swap(WOMAN, GROUP, target_face="all")
     assert together.swapped == [0, 1, 2, 3]
     for index in (1, 3):
@@ -96,8 +96,8 @@ def test_mapping_gives_each_face_its_own_source(swapper: FaceSwapper):
 
 def test_photos_of_one_person_are_averaged(swapper: FaceSwapper):
     photos = [load_photo(IMAGES / name) for name in ("p001_portrait.jpg", "p001_park.jpg")]
-    first, second = (swapper.encode_person([photo]) for photo in photos)
-    both = swapper.encode_person(photos)
+    first, second = (swapper.encode_source([photo]) for photo in photos)
+    both = swapper.encode_source(photos)
     mean = (first.identity_embeds + second.identity_embeds) / 2
     assert mean.norm() < 0.99  # two looks differ, so that a mean left as it is would be too short
     torch.testing.assert_close(both.identity_embeds, mean / mean.norm())
@@ -107,7 +107,7 @@ def test_photos_of_one_person_are_averaged(swapper: FaceSwapper):
     assert np.abs(np.asarray(twice.image).astype(int) - np.asarray(once.image)).max() <= 1
 
 
-class TestLentShape:
+class TestExchangedShape:
     """With coefficients of zero all of the landmarks are their owner's: lending everything gives the source's own."""
 
     @staticmethod
@@ -125,7 +125,7 @@ class TestLentShape:
     def test_the_targets_landmarks_move_towards_the_sources(self, share: float):
         swapper = self.swapper(share)
         source, target = self.aligned(swapper, WOMAN), self.aligned(swapper, SELFIE)
-        lent = swapper.lend_shape(target, swapper.encode_person([load_photo(WOMAN)]))[0].numpy()
+        lent = swapper.exchange_shape(target, swapper.encode_source([load_photo(WOMAN)]))[0].numpy()
         wanted = target.landmarks68 + share * (source.landmarks68 - target.landmarks68)
         assert np.abs(source.landmarks68 - target.landmarks68).max() > 1  # pixels: they differ
         np.testing.assert_allclose(lent, wanted, atol=1e-3)
@@ -135,19 +135,19 @@ class TestLentShape:
         source, target = self.aligned(swapper, WOMAN), self.aligned(swapper, SELFIE)
         # The first feature is constant: these coefficients explain a mean face, which both share.
         swapper.pipeline.conditioner.geometry_coefficients[0] = torch.from_numpy(source.landmarks68).flatten()
-        person = swapper.encode_person([load_photo(WOMAN)])
+        person = swapper.encode_source([load_photo(WOMAN)])
         assert person.geometry is not None
         assert person.geometry.abs().max() < 1e-3
-        lent = swapper.lend_shape(self.aligned(swapper, SELFIE), person)
+        lent = swapper.exchange_shape(self.aligned(swapper, SELFIE), person)
         np.testing.assert_allclose(lent[0].numpy(), source.landmarks68, atol=1e-3)
         assert target.geometry is not None
 
     def test_without_a_share_or_an_expression_nothing_moves(self, swapper: FaceSwapper):
-        target, person = self.aligned(swapper, SELFIE), swapper.encode_person([load_photo(WOMAN)])
-        np.testing.assert_allclose(swapper.lend_shape(target, person)[0].numpy(), target.landmarks68, atol=1e-4)
+        target, person = self.aligned(swapper, SELFIE), swapper.encode_source([load_photo(WOMAN)])
+        np.testing.assert_allclose(swapper.exchange_shape(target, person)[0].numpy(), target.landmarks68, atol=1e-4)
         lending = self.swapper(1.0)
         blank = replace(self.aligned(lending, SELFIE), geometry=None)
-        moved = lending.lend_shape(blank, lending.encode_person([load_photo(WOMAN)]))
+        moved = lending.exchange_shape(blank, lending.encode_source([load_photo(WOMAN)]))
         np.testing.assert_allclose(moved[0].numpy(), blank.landmarks68, atol=1e-4)
 
 
@@ -182,8 +182,8 @@ def test_regions_are_nested_as_their_names_say(swapper: FaceSwapper):
 
 def test_what_is_repainted_beyond_the_face_is_shown_of_the_source(swapper: FaceSwapper):
     photo = load_photo(WOMAN)
-    face, head = (swapper.encode_person([photo], region=region) for region in ("face", "head"))
-    mouth, worn = (swapper.encode_person([photo], region=region) for region in ("mouth", "accessories"))
+    face, head = (swapper.encode_source([photo], region=region) for region in ("face", "head"))
+    mouth, worn = (swapper.encode_source([photo], region=region) for region in ("mouth", "accessories"))
     torch.testing.assert_close(face.identity_embeds, head.identity_embeds)
     assert not torch.allclose(face.source_clip_embeds, head.source_clip_embeds)
     torch.testing.assert_close(face.source_clip_embeds, mouth.source_clip_embeds)
@@ -331,27 +331,25 @@ class TestFewSteps:
 
 def test_a_face_is_found_by_a_photo_of_the_person():
     swapper = FaceSwapper(tiny_pipeline(crop_size=128))
-    photo = load_photo(GROUP)
-    faces = swapper.analyzer.analyze(photo.rgb)
-    assert swapper.choose_faces(photo, faces, WOMAN) == [WOMAN_IN_GROUP]
-    assert swapper.choose_faces(photo, faces, Image.open(IMAGES / "p001_park.jpg")) == [WOMAN_IN_GROUP]
-    with pytest.raises(NoFaceFoundError, match="no face is like the reference face"):
-        swapper.choose_faces(photo, faces, MAN)
+    found = swapper.survey(load_photo(GROUP).rgb)
+    assert swapper.choose_faces(found, WOMAN, "group") == [WOMAN_IN_GROUP]
+    assert swapper.choose_faces(found, Image.open(IMAGES / "p001_park.jpg"), "group") == [WOMAN_IN_GROUP]
+    with pytest.raises(NoFaceFoundError, match="no face matches the reference face"):
+        swapper.choose_faces(found, MAN, "group")
     network = swapper.pipeline.conditioner.identity_encoder
     network.same_person = 0.99  # the threshold is the recogniser's
     with pytest.raises(NoFaceFoundError, match=r"at least 0\.99 is wanted"):
-        swapper.choose_faces(photo, faces, Image.open(IMAGES / "p001_park.jpg"))
+        swapper.choose_faces(found, Image.open(IMAGES / "p001_park.jpg"), "group")
     network.same_person = None  # nobody knows: the nearest is meant
-    assert swapper.choose_faces(photo, faces, MAN)[0] in range(len(faces))
+    assert swapper.choose_faces(found, MAN, "group")[0] in range(len(found.faces))
     with pytest.raises(ValueError, match="target_face is 'biggest': give 'largest', 'all', an index"):
         swapper.swap(WOMAN, GROUP, target_face="biggest")
 
 
 def test_the_largest_face_is_the_default(swapper: FaceSwapper):
-    photo = load_photo(GROUP)
-    faces = swapper.analyzer.analyze(photo.rgb)
-    areas = [np.prod(face.bbox[2:] - face.bbox[:2]) for face in faces]
-    assert swapper.choose_faces(photo, faces, "largest") == [int(np.argmax(areas))]
+    found = swapper.survey(load_photo(GROUP).rgb)
+    areas = [np.prod(face.bbox[2:] - face.bbox[:2]) for face in found.faces]
+    assert swapper.choose_faces(found, "largest", "group") == [int(np.argmax(areas))]
 
 
 def test_a_missing_face_names_the_photo(swapper: FaceSwapper, no_face: Path):
@@ -520,7 +518,7 @@ class TestDrawnReference:
     @pytest.mark.parametrize("path", [WOMAN, MAN, SELFIE])
     def test_a_face_drawn_on_its_own_photo_is_that_photo(self, drawing: FaceSwapper, path: Path):
         (face,) = aligned_faces(drawing, path)
-        reference = drawing.draw_reference(face, drawing.encode_person([load_photo(path)]))
+        reference = drawing.draw_reference(face, drawing.encode_source([load_photo(path)]))
         assert reference is not None
         visible = repaint_mask(face.labels, face.landmarks)
         covered = reference.coverage * visible
@@ -529,7 +527,7 @@ class TestDrawnReference:
         assert (covered * difference).sum() / covered.sum() < 7  # of 255, at 64 px; measured: 4.4 to 6.6
 
     def test_it_is_what_the_pipeline_is_shown_where_the_face_is_hidden(self, drawing: FaceSwapper):
-        (face,), person = aligned_faces(drawing, SELFIE), drawing.encode_person([load_photo(WOMAN)])
+        (face,), person = aligned_faces(drawing, SELFIE), drawing.encode_source([load_photo(WOMAN)])
         mask, reference = repaint_mask(face.labels, face.landmarks), drawing.draw_reference(face, person)
         assert reference is not None
         latents = []
@@ -558,7 +556,7 @@ class TestDrawnReference:
 
     def test_faces_with_and_without_one_come_out_as_alone(self, drawing: FaceSwapper):
         faces = aligned_faces(drawing, GROUP)[:3]
-        person = drawing.encode_person([load_photo(WOMAN)])
+        person = drawing.encode_source([load_photo(WOMAN)])
         masks = [repaint_mask(face.labels, face.landmarks) for face in faces]
         references = [drawing.draw_reference(face, person) for face in faces]
         references[1] = None
@@ -571,10 +569,10 @@ class TestDrawnReference:
     def test_a_mesh_without_depth_has_none(self, drawing: FaceSwapper):
         (face,) = aligned_faces(drawing, SELFIE)
         flat = replace(face, depth=None)
-        person = average_person([drawing.encode_face(load_photo(SELFIE).rgb, flat)])
+        person = average_identities([drawing.encode_face(load_photo(SELFIE).rgb, flat)])
         assert person.texture is person.head is None
         assert drawing.draw_reference(face, person) is None
-        assert drawing.draw_reference(flat, drawing.encode_person([load_photo(WOMAN)])) is None
+        assert drawing.draw_reference(flat, drawing.encode_source([load_photo(WOMAN)])) is None
 
 
 class ProfileAnalyzer:
@@ -605,7 +603,7 @@ class TestSourceShown:
         (share,), (frontal,) = (swapper.swap(WOMAN, SELFIE).source_shown for swapper in (in_profile, drawing))
         assert 0.1 < share < 0.5
         assert frontal > 0.75
-        look = in_profile.encode_person([load_photo(WOMAN)])
+        look = in_profile.encode_source([load_photo(WOMAN)])
         x = look.texture.confidence.shape[1]
         left, right = look.texture.confidence[:, : x // 4], look.texture.confidence[:, -x // 4 :]
         assert (left > 0.5).mean() > 0.2  # it is turned to the viewer's right
@@ -613,7 +611,7 @@ class TestSourceShown:
 
     def test_results_say_how_much_of_each_face_was_shown(self, drawing: FaceSwapper, tmp_path: Path):
         both = drawing.swap([WOMAN, MAN], GROUP, mapping={0: 1, 2: 0})
-        shares = [drawing.encode_person([load_photo(path)]).texture.shown for path in (MAN, WOMAN)]
+        shares = [drawing.encode_source([load_photo(path)]).texture.shown for path in (MAN, WOMAN)]
         assert both.source_shown == both.provenance["source_shown"] == pytest.approx(shares, abs=1e-3)
         assert all(0.6 < share <= 1 for share in shares)
         both.save(tmp_path / "both.png")
@@ -628,10 +626,10 @@ class TestSourceShown:
     def test_several_photos_show_at_least_what_the_best_of_them_shows(self, drawing: FaceSwapper):
         """One face has twice the pixels of the other: their textures are of two sizes."""
         photos = [load_photo(IMAGES / name) for name in ("p001_portrait.jpg", "p001_park.jpg")]
-        alone = [drawing.encode_person([photo]) for photo in photos]
+        alone = [drawing.encode_source([photo]) for photo in photos]
         assert [len(person.texture.confidence) for person in alone] == [1024, 512]
         for listed in (photos, photos[::-1]):
-            both = drawing.encode_person(listed)
+            both = drawing.encode_source(listed)
             assert both.texture.pixels.shape == (1024, 1024, 3)
             assert both.texture.shown >= max(person.texture.shown for person in alone) - 1e-3
             best = max(alone, key=lambda person: person.texture.shown)
@@ -648,7 +646,7 @@ class TestSourceShown:
         look = drawing.encode_face(half, aligned)
         beyond = within_photo(half, aligned.matrix, 64) == 0
         assert 0.2 < beyond.mean() < 0.6
-        assert look.texture.shown < drawing.encode_person([load_photo(WOMAN)]).texture.shown - 0.35
+        assert look.texture.shown < drawing.encode_source([load_photo(WOMAN)]).texture.shown - 0.35
         assert (look.head.shown[beyond] == 0).all()
         right = look.texture.confidence.shape[1] * 3 // 4
         assert (look.texture.confidence[:, right:] > 0).mean() < 0.02
@@ -663,9 +661,9 @@ class TestSourceShown:
 class TestWarnings:
     def test_photos_of_two_people_given_as_one_are_named(self, caplog: pytest.LogCaptureFixture):
         swapper = FaceSwapper(tiny_pipeline(crop_size=128))
-        person = swapper.encode_person([load_photo(path) for path in (WOMAN, IMAGES / "p001_park.jpg", MAN)])
+        person = swapper.encode_source([load_photo(path) for path in (WOMAN, IMAGES / "p001_park.jpg", MAN)])
         (told,) = caplog.messages
-        looks = [swapper.encode_person([load_photo(path)]).identity_embeds[0] for path in (WOMAN, MAN)]
+        looks = [swapper.encode_source([load_photo(path)]).identity_embeds[0] for path in (WOMAN, MAN)]
         cosine = float(looks[0] @ looks[1])
         assert cosine < SFace.same_person
         assert told.startswith(f"{MAN} does not look like the person in {WOMAN} (cosine {cosine:.2f}, below 0.363): ")
@@ -678,17 +676,17 @@ class TestWarnings:
         cut = replace(
             photo, rgb=np.ascontiguousarray(photo.rgb[:, : round(left + 0.4 * (right - left))]), name="cut.jpg"
         )
-        person = drawing.encode_person([cut])
+        person = drawing.encode_source([cut])
         assert 0.2 < person.texture.shown < 1 / 3
         (told,) = caplog.messages
         assert told.startswith(f"cut.jpg shows only {person.texture.shown:.0%} of the face")
         caplog.clear()
-        drawing.encode_person([cut, photo])  # which shows the rest
+        drawing.encode_source([cut, photo])  # which shows the rest
         assert caplog.messages == []
 
     def test_one_frontal_photo_is_not_warned_of(self, drawing: FaceSwapper, caplog: pytest.LogCaptureFixture):
-        drawing.encode_person([load_photo(WOMAN)])
-        drawing.encode_person([load_photo(WOMAN), load_photo(WOMAN)])
+        drawing.encode_source([load_photo(WOMAN)])
+        drawing.encode_source([load_photo(WOMAN), load_photo(WOMAN)])
         assert caplog.messages == []
 
 

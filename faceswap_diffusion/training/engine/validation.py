@@ -17,7 +17,10 @@ from faceswap_diffusion.masks.parsing import LABELS
 from faceswap_diffusion.masks.regions import repaint_mask
 from faceswap_diffusion.metrics.faces import pose_errors
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
-from faceswap_diffusion.swapping.swapper import AlignedFace, FaceSwapper, average_person, paste_faces
+from faceswap_diffusion.swapping.aligned_face import AlignedFace
+from faceswap_diffusion.swapping.pasting import paste_faces
+from faceswap_diffusion.swapping.source_identity import average_identities
+from faceswap_diffusion.swapping.swapper import FaceSwapper
 from faceswap_diffusion.training.data.dataset import FaceRecord
 
 IN_PLACE = np.eye(2, 3)
@@ -70,7 +73,7 @@ def validate(
     swapper = FaceSwapper(pipeline)
     with evaluating(part for part in pipeline.components.values() if isinstance(part, nn.Module)):
         aligned = [align(swapper, face, label_names) for face in faces]
-        people = [average_person([swapper.encode_face(face.pixels, face, REGION)]) for face in aligned]
+        people = [average_identities([swapper.encode_face(face.pixels, face, REGION)]) for face in aligned]
         masks = [repaint_mask(face.labels, face.landmarks, REGION, face.label_names) for face in aligned]
         chosen = [people[source] for source in sources]
         references = [swapper.draw_reference(face, person) for face, person in zip(aligned, chosen, strict=True)]

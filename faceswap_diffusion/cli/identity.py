@@ -1,0 +1,68 @@
+"""`faceswap-diffusion identity`: writes down who a source is, to swap without the photos."""
+
+import argparse
+import json
+import textwrap
+from pathlib import Path
+
+from faceswap_diffusion.cli.loading import (
+    add_checkpoint_options,
+    add_face_score,
+    find_faces,
+    load_swapper,
+    tell_loading,
+)
+from faceswap_diffusion.cli.options import RESPONSIBLE_USE, add_output, face_choice, tell
+from faceswap_diffusion.console import say
+
+SUMMARY = "write down who a source is, to swap without the photos"
+DESCRIPTION = textwrap.fill(
+    "Encode photos of one person into a file that `swap` takes in their place, with the same checkpoint. "
+    f"It tells who somebody is: keep it as you keep the photos. {RESPONSIBLE_USE}",
+    79,
+)
+SUFFIX = ".safetensors"
+
+
+def add_arguments(identity: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments to its parser."""
+    add = identity.add_argument
+    add("photos", nargs="+", metavar="PHOTO", help="one photo or several of the same person")
+    add_output(identity, f"file to write ({SUFFIX})")
+    add("--region", default="face", help="what will be repainted, see swap (default: face)")
+    add("--source-face", type=face_choice, default="largest", metavar="FACE",
+        help="in the photos: largest, or an index, 0 being leftmost (default: largest)")  # fmt: skip
+    add_face_score(identity)
+    add_checkpoint_options(identity)
+    identity.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Encodes a source and writes its identity."""
+    from faceswap_diffusion.faces.selection import select_face
+    from faceswap_diffusion.photos.loading import load_photo
+    from faceswap_diffusion.provenance.save import check_place
+
+    if not is_identity(args.output):
+        raise ValueError(f"cannot save {args.output}: an identity is a safetensors file; end the name in {SUFFIX}")
+    check_place(Path(args.output), args.overwrite)
+    photos = [load_photo(path) for path in args.photos]
+    tell_loading(args)
+    analyzer = find_faces(args)
+    for photo in photos:
+        select_face(analyzer.analyze(photo.rgb), args.source_face, where=photo.name)
+    identity = load_swapper(args, analyzer, "off").encode_source(photos, args.source_face, args.region)
+    identity.save(args.output)
+    shown = None if identity.texture is None else round(identity.texture.shown, 3)
+    if args.json:
+        report = {"output": args.output, "photos": args.photos, "region": args.region, "source_shown": shown}
+        say(json.dumps(report, indent=2))
+    else:
+        told = "" if shown is None else f", which show {shown:.0%} of the face"
+        tell(args, f"{args.output}: the identity of {len(photos)} photo{'' if len(photos) == 1 else 's'}{told}")
+    return 0
+
+
+def is_identity(path: str) -> bool:
+    """Whether a path is that of an identity, by its suffix."""
+    return path.endswith(SUFFIX)

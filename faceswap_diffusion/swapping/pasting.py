@@ -1,0 +1,70 @@
+"""Repainted crops back into their photo."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from faceswap_diffusion.faces.alignment import crop, resized_matrix
+from faceswap_diffusion.masks.regions import feather, region_mask
+from faceswap_diffusion.swapping.aligned_face import AlignedFace, native_size
+from faceswap_diffusion.swapping.compositing import (
+    ShownReference,
+    add_detail,
+    continue_surroundings,
+    match_border_tone,
+    match_color,
+    match_light,
+    paste_back,
+)
+from faceswap_diffusion.swapping.exposure import brighten, darken
+
+FEATHER = 0.015  # standard deviation of the seam, as a share of the crop's side
+
+
+def paste_faces(
+    rgb: np.ndarray,
+    faces: Sequence[AlignedFace],
+    masks: Sequence[np.ndarray],
+    free: Sequence[np.ndarray],
+    crops: Sequence[np.ndarray],
+    shown: Sequence[ShownReference | None],
+    color_match: bool,
+    skin_texture: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Puts repainted crops back into a photo, one after the other, as fine as the photo is.
+
+    Args:
+        rgb (`np.ndarray`): (H, W, 3) uint8.
+        faces (`Sequence[AlignedFace]`): Of the photo.
+        masks (`Sequence[np.ndarray]`): For each face (S, S) float in [0, 1], a region.
+        free (`Sequence[np.ndarray]`): For each face (S, S) float in [0, 1], where nothing is in front of it.
+        crops (`Sequence[np.ndarray]`): For each face (S, S, 3) uint8 RGB.
+        shown (`Sequence[ShownReference | None]`): For each face the source of its fine detail, if there is one.
+        color_match (`bool`): Whether to give new skin the colours of the target's, where there is no reference.
+        skin_texture (`bool`): Whether skin without a reference gets the photo's own fine texture.
+
+    Returns:
+        `tuple[np.ndarray, np.ndarray]`: The new photo (H, W, 3) uint8 RGB, and (H, W) float32 in [0, 1], which is 0
+        where the photo is unchanged to the byte.
+    """
+    photo, changed = rgb, np.zeros(rgb.shape[:2], np.float32)
+    for face, mask, bare, pixels, reference in zip(faces, masks, free, crops, shown, strict=True):
+        skin = mask * bare * region_mask(face.labels, "skin", face.label_names)
+        if reference is not None:
+            pixels = continue_surroundings(pixels.astype(np.float32), face.pixels, mask)
+            assert face.depth is not None  # only meshes have references
+            pixels = match_light(pixels, face.pixels, face.landmarks, face.depth, skin)
+            pixels = match_border_tone(pixels, face.pixels, mask, skin)
+        elif color_match:
+            pixels = match_color(pixels, face.pixels, skin)
+        size = native_size(face.matrix, len(pixels))
+        matrix = resized_matrix(face.matrix, len(pixels), size)
+        fine_target = brighten(crop(photo, matrix, size), face.exposure)
+        fine = add_detail(pixels, face.pixels, fine_target, skin if skin_texture else None, reference)
+        # The region ends softly, things in front of it as sharply as they are.
+        seam = bare * feather(mask, FEATHER * len(mask))
+        seam = cv2.resize(seam, (size, size), interpolation=cv2.INTER_LINEAR)
+        rgb, seam = paste_back(rgb, darken(fine, face.exposure), seam, matrix)
+        changed = np.maximum(changed, seam)
+    return rgb, changed

@@ -1,0 +1,399 @@
+"""The steps of a swap, from aligned faces to repainted crops, each to be taken by itself."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from threading import RLock
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.utils import logging
+from torch.nn.functional import cosine_similarity, normalize
+
+from faceswap_diffusion.conditioning.geometry import exchange_geometry, identity_geometry, move_mesh
+from faceswap_diffusion.conditioning.reference import Reference, draw_reference, render_texture, ring_reach
+from faceswap_diffusion.faces.alignment import crop, ffhq_matrix, transform_points
+from faceswap_diffusion.faces.analyzer import Face, FaceAnalyzer
+from faceswap_diffusion.masks.bisenet import BiSeNet
+from faceswap_diffusion.masks.occlusion import OcclusionNetwork, cover_mask
+from faceswap_diffusion.masks.parsing import FaceParser
+from faceswap_diffusion.masks.regions import REGIONS, region_mask, repaint_mask
+from faceswap_diffusion.photos.loading import PhotoLike, load_photo
+from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.pipelines.inputs import fill_hidden
+from faceswap_diffusion.pipelines.latents import rebuild
+from faceswap_diffusion.swapping.aligned_face import AlignedFace, native_size
+from faceswap_diffusion.swapping.compositing import ShownReference
+from faceswap_diffusion.swapping.exposure import brighten, exposure_gain
+from faceswap_diffusion.swapping.overlap import own_pixels
+from faceswap_diffusion.swapping.second_look import DroppedFace, PhotoFaces, doubt, select_aligned
+from faceswap_diffusion.swapping.source_identity import (
+    ANEW,
+    SourceIdentity,
+    average_identities,
+    fingerprint_picture,
+    source_head,
+    take_texture,
+)
+
+logger = logging.get_logger(__name__)
+
+FACES_PER_BATCH = 4  # bounds the memory that a group photo takes
+LEAST_SHOWN = 1 / 3  # share of a face below which a warning says that the source shows little of it
+
+
+class SwapSteps:
+    """The steps of a swap.
+
+    Args:
+        pipeline ([`FaceSwapInpaintPipeline`]): With all its components.
+        analyzer ([`FaceAnalyzer`]): Finds the faces.
+        parser ([`FaceParser`] or [`BiSeNet`]): Tells the parts of a face.
+        occlusion ([`OcclusionNetwork`], *optional*): Finds what is in front of a target's face.
+    """
+
+    def __init__(
+        self,
+        pipeline: FaceSwapInpaintPipeline,
+        analyzer: FaceAnalyzer,
+        parser: FaceParser | BiSeNet,
+        occlusion: OcclusionNetwork | None,
+    ):
+        pipeline.check_complete()
+        self.pipeline = pipeline
+        self.analyzer = analyzer
+        self.parser = parser
+        self.occlusion = occlusion
+        # OpenCV's and LiteRT's networks, a pipeline's scheduler and its offloaded parts serve one call at a time.
+        self._analyzer_lock, self._pipeline_lock = RLock(), RLock()
+
+    def find_faces(self, rgb: np.ndarray) -> list[Face]:
+        """Finds the faces of a photo (H, W, 3) uint8 RGB, left to right."""
+        return self.survey(rgb).faces
+
+    def survey(self, rgb: np.ndarray) -> PhotoFaces:
+        """Finds the faces of a photo, cuts them out, and drops what turns out to be none.
+
+        Args:
+            rgb (`np.ndarray`): (H, W, 3) uint8 RGB.
+        """
+        with self._analyzer_lock:
+            detected = self.analyzer.analyze(rgb)
+        looks = [self._look(rgb, face) for face in detected]
+        doubts = [doubt(look) for look in looks]
+        faces = [face for face, reason in zip(detected, doubts, strict=True) if reason is None]
+        dropped = [DroppedFace(face, reason) for face, reason in zip(detected, doubts, strict=True) if reason]
+        kept = [look for look, reason in zip(looks, doubts, strict=True) if reason is None]
+        aligned = [self._finish(look, face, faces) for look, face in zip(kept, faces, strict=True)]
+        return PhotoFaces(faces, aligned, dropped)
+
+    @property
+    def same_person(self) -> float | None:
+        """Least cosine of two faces of one person for the checkpoint's recogniser; `None` if it is not known.
+
+        Where it is not known, `target_face` as a photo means the face that is most like it, however little, and there
+        are no warnings of photos that show somebody else.
+        """
+        return self.pipeline.conditioner.identity_encoder.same_person
+
+    def align(self, rgb: np.ndarray, face: Face, faces: Sequence[Face] = ()) -> AlignedFace:
+        """Cuts a face out of a photo, brightens it if it is dark, parses it, and finds what is in front of it.
+
+        Args:
+            rgb (`np.ndarray`): (H, W, 3) uint8 RGB.
+            face ([`Face`]): The one to cut out.
+            faces (`Sequence[Face]`): All faces of the photo, as far as they are to be told from this one.
+        """
+        return self._finish(self._look(rgb, face), face, faces)
+
+    def _look(self, rgb: np.ndarray, face: Face) -> AlignedFace:
+        """Cuts a face out and parses it."""
+        size = self.pipeline.config["crop_size"]
+        matrix = ffhq_matrix(face.landmarks68, size)
+        landmarks = face.landmarks if len(face.landmarks) == 478 else face.landmarks68
+        landmarks, landmarks68 = (transform_points(points, matrix) for points in (landmarks, face.landmarks68))
+        pixels = crop(rgb, matrix, size)
+        exposure = exposure_gain(pixels, landmarks)
+        pixels = brighten(pixels, exposure)
+        return AlignedFace(
+            pixels=pixels,
+            matrix=matrix,
+            labels=self.parser.parse(pixels),
+            label_names=self.parser.label_names,
+            landmarks=landmarks,
+            landmarks68=landmarks68,
+            geometry=self.own_geometry(landmarks68, face.head_pose, face.blendshapes),
+            depth=None if face.depth is None else face.depth * np.sqrt(abs(np.linalg.det(matrix[:, :2]))),
+            exposure=exposure,
+        )
+
+    def _finish(self, look: AlignedFace, face: Face, faces: Sequence[Face]) -> AlignedFace:
+        """Adds what is in front of a face, and which pixels other faces have."""
+        others = [other for other in faces if other is not face]
+        own = own_pixels(face, others, look.matrix, len(look.pixels))
+        if self.occlusion is None:
+            return replace(look, own=own)
+        return replace(look, own=own, covered=cover_mask(self.occlusion.find(look.pixels, look.landmarks)))
+
+    def own_geometry(
+        self, landmarks68: np.ndarray, head_pose: np.ndarray | None, blendshapes: np.ndarray | None
+    ) -> torch.Tensor | None:
+        """What of a face's landmarks is the person's own, and not their pose and expression.
+
+        Args:
+            landmarks68 (`np.ndarray`): (68, 2), x, y in crop pixels.
+            head_pose (`np.ndarray`, *optional*): (3,), yaw, pitch and roll in degrees.
+            blendshapes (`np.ndarray`, *optional*): (52,) in [0, 1].
+
+        Returns:
+            `torch.Tensor`, *optional*: (1, 68, 2), see [`AlignedFace`].
+        """
+        if not self.pipeline.config["geometry_share"] or head_pose is None or blendshapes is None:
+            return None
+        landmarks, pose, expression = (
+            torch.from_numpy(np.asarray(value, np.float32))[None] for value in (landmarks68, head_pose, blendshapes)
+        )
+        coefficients = self.pipeline.conditioner.geometry_coefficients.float().cpu()
+        return identity_geometry(landmarks, pose, expression, coefficients)
+
+    @torch.no_grad()
+    def encode_source(
+        self, photos: Sequence[PhotoLike], which: str | int | np.integer = "largest", region: str = "face"
+    ) -> SourceIdentity:
+        """Encodes who to become: the mean over photos of one person.
+
+        It warns of photos that seem to show somebody else, and if all of them together show little of the face.
+
+        Args:
+            photos (`Sequence[PhotoLike]`): One or more, as `swap` takes them.
+            which (`str | int`): The face in each: "largest", or an index.
+            region (`str`): See `encode_face`.
+
+        Raises:
+            NoFaceFoundError: If a photo has no such face.
+        """
+        loaded = [load_photo(photo, "source") for photo in photos]
+        found = [select_aligned(self.survey(photo.rgb), which, photo.name) for photo in loaded]
+        looks = [self.encode_face(photo.rgb, face, region) for photo, face in zip(loaded, found, strict=True)]
+        names = [photo.name for photo in loaded]
+        if self.same_person is not None:
+            _warn_of_others(names, looks, self.same_person)
+        identity = replace(average_identities(looks), fingerprint=self.fingerprint, name=", ".join(names))
+        _warn_of_little_shown(names, identity)
+        return identity
+
+    @cached_property
+    def fingerprint(self) -> torch.Tensor:
+        """What recogniser and image encoder make of a test picture, (D + C,): other networks, another fingerprint."""
+        picture = fingerprint_picture(self.pipeline.config["crop_size"])
+        with torch.no_grad(), self._pipeline_lock:
+            embeds = self.pipeline.encode_identity(picture, np.ones(picture.shape[:2], np.float32))
+            clip_embeds = self.pipeline.encode_clip(picture)
+        return torch.cat([normalize(part.float()).cpu() for part in (embeds, clip_embeds)], dim=1)[0]
+
+    def check_identity(self, identity: SourceIdentity, region: str) -> None:
+        """Checks that an identity was encoded for these networks and such a region.
+
+        Args:
+            identity ([`SourceIdentity`]): From `encode_source`, of this or another process.
+            region (`str`): What is to be repainted.
+
+        Raises:
+            ValueError: If it was not.
+        """
+        if identity.fingerprint is not None:
+            identity.check_networks(self.fingerprint)
+        if self._needs(identity.region) != self._needs(region):
+            raise ValueError(
+                f"{identity.name} was encoded for region {identity.region!r} and lacks what {region!r} shows of a "
+                f"source: {ANEW} --region {region}"
+            )
+
+    def _needs(self, region: str) -> tuple[str, float]:
+        """What decides what of a source is encoded for a region."""
+        return self._shown_region(region), ring_reach(region)
+
+    def _shown_region(self, region: str) -> str:
+        """What is shown of a source: the checkpoint's `shown_regions`, or where they do not hold it, the region."""
+        if region not in REGIONS:
+            raise ValueError(f"got region {region!r}; choose one of {', '.join(REGIONS)}")
+        shown = self.pipeline.config["shown_regions"]
+        return shown if REGIONS[region] <= REGIONS[shown] else region
+
+    @property
+    def shows_references(self) -> bool:
+        """Whether the checkpoint is shown the source's face, drawn on the target's mesh."""
+        return self.pipeline.config["hidden_fill"] == "reference"
+
+    def draw_reference(self, face: AlignedFace, identity: SourceIdentity) -> Reference | None:
+        """Draws a source's face on that of a target.
+
+        Args:
+            face ([`AlignedFace`]): Of the target.
+            identity ([`SourceIdentity`]): Who it becomes.
+
+        Returns:
+            [`Reference`], *optional*: Of the crop's size; `None` if the checkpoint shows none, or one of the two faces
+            has no mesh.
+        """
+        if identity.texture is None or face.depth is None:
+            return None
+        skin = region_mask(face.labels, "skin", face.label_names) * face.free()
+        mesh = self.exchange_mesh(face, identity)
+        return draw_reference(identity.texture, face.pixels, mesh, face.depth, skin, identity.head)
+
+    @torch.no_grad()
+    def encode_face(self, rgb: np.ndarray, face: AlignedFace, region: str = "face") -> SourceIdentity:
+        """Encodes what one photo shows of who to become.
+
+        Args:
+            rgb (`np.ndarray`): (H, W, 3) uint8, the photo.
+            face ([`AlignedFace`]): Cut out of it.
+            region (`str`): What is to be repainted. It is also what is shown of the source instead of the checkpoint's
+                `shown_regions`, where they do not hold it: hair, for one.
+        """
+        mask = repaint_mask(face.labels, face.landmarks, self._shown_region(region), face.label_names)
+        with self._pipeline_lock:
+            identity_embeds = self.pipeline.encode_identity(face.pixels, mask)
+            clip_embeds = self.pipeline.encode_clip(face.pixels, mask)
+        look = SourceIdentity(identity_embeds, clip_embeds, face.geometry, region=region)
+        if not self.shows_references or face.depth is None:
+            return look
+        return replace(look, texture=take_texture(rgb, face), head=source_head(rgb, face, region))
+
+    def repaint(
+        self,
+        faces: Sequence[AlignedFace],
+        masks: Sequence[np.ndarray],
+        identities: Sequence[SourceIdentity],
+        references: Sequence[Reference | None],
+        seed: int,
+        **settings: Any,
+    ) -> list[np.ndarray]:
+        """Runs the pipeline on aligned faces, in batches, with a generator for each face.
+
+        Args:
+            faces (`Sequence[AlignedFace]`): Of the target.
+            masks (`Sequence[np.ndarray]`): For each face (S, S) float in [0, 1], 1 = repaint.
+            identities (`Sequence[SourceIdentity]`): For each face who it becomes.
+            references (`Sequence[Reference | None]`): For each face what its hidden part shows, see `draw_reference`.
+            seed (`int`): Of each generator.
+            settings: Passed to the pipeline.
+
+        Returns:
+            `list[np.ndarray]`: For each face (S, S, 3) uint8 RGB.
+        """
+        crops = []
+        for batch in _batches(references):
+            shown = [reference for reference in references[batch] if reference is not None]
+            with self._pipeline_lock:
+                (images,) = self.pipeline(
+                    image=[face.pixels for face in faces[batch]],
+                    mask_image=list(masks[batch]),
+                    landmarks=torch.cat([*map(self.exchange_shape, faces[batch], identities[batch])]),
+                    reference_image=[reference.pixels / 255 for reference in shown] or None,
+                    reference_mask_image=[reference.coverage for reference in shown] or None,
+                    identity_embeds=torch.cat([identity.identity_embeds for identity in identities[batch]]),
+                    source_clip_embeds=torch.cat([identity.source_clip_embeds for identity in identities[batch]]),
+                    generator=[torch.Generator().manual_seed(int(seed)) for _ in faces[batch]],
+                    output_type="np",
+                    return_dict=False,
+                    **settings,
+                )
+            crops += list(np.round(np.asarray(images) * 255).astype(np.uint8))
+        return crops
+
+    def shown_references(
+        self,
+        faces: Sequence[AlignedFace],
+        masks: Sequence[np.ndarray],
+        references: Sequence[Reference | None],
+        identities: Sequence[SourceIdentity],
+    ) -> list[ShownReference | None]:
+        """What `shown_reference` says of each face; `None` for those without a reference."""
+        return [
+            None if reference is None else self.shown_reference(face, mask, reference, identity)
+            for face, mask, reference, identity in zip(faces, masks, references, identities, strict=True)
+        ]
+
+    @torch.no_grad()
+    def shown_reference(
+        self, face: AlignedFace, mask: np.ndarray, reference: Reference, identity: SourceIdentity
+    ) -> ShownReference:
+        """What the pipeline was shown in place of a face, for the fine detail that its crops cannot hold.
+
+        Args:
+            face ([`AlignedFace`]): Of the target.
+            mask (`np.ndarray`): (S, S) float in [0, 1], 1 = repainted.
+            reference ([`Reference`]): From `draw_reference`.
+            identity ([`SourceIdentity`]): Whose face it shows.
+        """
+        pipeline, size = self.pipeline, len(face.pixels)
+        pixel_values = pipeline.preprocess(face.pixels, size, size)
+        drawn = pipeline.preprocess(reference.pixels / 255, size, size)
+        mask_and_coverage = [torch.from_numpy(plane)[None, None].float() for plane in (mask, reference.coverage)]
+        filled = fill_hidden(pixel_values, mask_and_coverage[0], drawn, mask_and_coverage[1])
+        with self._pipeline_lock:
+            decoded = rebuild(pipeline.vae, filled.to(pipeline._execution_device, pipeline.vae.dtype))
+        rebuilt, filled = ((view[0].float().cpu().permute(1, 2, 0).numpy() + 1) * 127.5 for view in (decoded, filled))
+        finest = native_size(face.matrix, size)
+        fine = None
+        if finest > size:
+            assert identity.texture is not None  # there is a reference
+            assert face.depth is not None
+            scale = finest / size
+            landmarks = (self.exchange_mesh(face, identity) + 0.5) * scale - 0.5
+            fine = render_texture(identity.texture, landmarks, face.depth * scale, (finest, finest))
+        return ShownReference(filled, rebuilt, reference.coverage, fine)
+
+    def exchange_shape(self, face: AlignedFace, identity: SourceIdentity) -> torch.Tensor:
+        """Gives a target's landmarks the facial shape of the source, as far as the checkpoint says.
+
+        Args:
+            face ([`AlignedFace`]): Of the target.
+            identity ([`SourceIdentity`]): Who it becomes.
+
+        Returns:
+            `torch.Tensor`: (1, 68, 2), x, y in crop pixels.
+        """
+        landmarks = torch.from_numpy(np.asarray(face.landmarks68, np.float32))[None]
+        if face.geometry is None or identity.geometry is None:
+            return landmarks
+        return exchange_geometry(landmarks, face.geometry, identity.geometry, self.pipeline.config["geometry_share"])
+
+    def exchange_mesh(self, face: AlignedFace, identity: SourceIdentity) -> np.ndarray:
+        """The mesh of a target, (478, 2) in crop pixels, with the facial shape of the source, see `exchange_shape`."""
+        moved = self.exchange_shape(face, identity)[0].numpy() - face.landmarks68
+        return move_mesh(face.landmarks, moved)
+
+
+def _batches(references: Sequence[Reference | None]) -> Iterator[slice]:
+    """Parts of at most `FACES_PER_BATCH` neighbours, of which all have a reference, or none."""
+    start = 0
+    for end in range(1, len(references) + 1):
+        at_end = end == len(references) or end == start + FACES_PER_BATCH
+        if at_end or (references[end] is None) != (references[start] is None):
+            yield slice(start, end)
+            start = end
+
+
+def _warn_of_others(names: Sequence[str], looks: Sequence[SourceIdentity], same_person: float) -> None:
+    """Warns of photos of a source in which somebody else seems to be than in the first, by the recogniser's cosine."""
+    first = looks[0].identity_embeds.float()
+    for name, look in zip(names[1:], looks[1:], strict=True):
+        cosine = cosine_similarity(first, look.identity_embeds.float()).item()
+        if cosine < same_person:
+            logger.warning(
+                f"{name} does not look like the person in {names[0]} (cosine {cosine:.2f}, below {same_person}): the "
+                "photos of a source are averaged; leave out those of others"
+            )
+
+
+def _warn_of_little_shown(names: Sequence[str], identity: SourceIdentity) -> None:
+    """Warns if the photos of a source leave most of the face to mirroring and to the model."""
+    if identity.texture is not None and identity.texture.shown < LEAST_SHOWN:
+        logger.warning(
+            f"{', '.join(names)} shows only {identity.texture.shown:.0%} of the face, the rest is mirrored or made "
+            "up: add photos from other sides"
+        )
