@@ -67,7 +67,7 @@ class SourceIdentity:
         path = check_identity_output(path)
         if self.fingerprint is None:
             raise ValueError(
-                f"the identity of {self.name} says not with which networks it was made: save that of encode_source"
+                f"the identity of {self.name} has no fingerprint of its networks: save one of encode_source"
             )
         tensors, facts = _taken_apart(self)
         facts = {"format": FORMAT, "sha256": _digest(tensors, facts), **facts}
