@@ -66,9 +66,7 @@ class SourceIdentity:
         """
         path = check_identity_output(path)
         if self.fingerprint is None:
-            raise ValueError(
-                f"the identity of {self.name} says not with which networks it was made: save that of encode_source"
-            )
+            raise ValueError(f"the identity of {self.name} has no fingerprint of networks: save one of encode_source")
         tensors, facts = _taken_apart(self)
         facts = {"format": FORMAT, "sha256": _digest(tensors, facts), **facts}
         replace_file(path, save(tensors, facts))
