@@ -40,14 +40,15 @@ from faceswap_diffusion.masks.parsing import LABELS
 from faceswap_diffusion.memory import peak_memory
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.pipelines.loading import load_pipeline
-from faceswap_diffusion.training.arguments import build_parser
-from faceswap_diffusion.training.data.batches import Roles, SampleSettings, StepBatches, SwapBatch, SwapSamples
+from faceswap_diffusion.training.command_line import build_parser
+from faceswap_diffusion.training.config import LossConfig, ReferenceConfig, SampleConfig
+from faceswap_diffusion.training.data.batches import SampleRoles, StepBatches, SwapBatch, SwapSamples
 from faceswap_diffusion.training.data.dataset import DESCRIPTION, MEASUREMENTS, SCHEMA, PreparedFaces
-from faceswap_diffusion.training.data.references import ReferenceFaults, TrainingReferences
+from faceswap_diffusion.training.data.references import TrainingReferences
 from faceswap_diffusion.training.engine.memory import count_activations, count_memory, count_parameters
-from faceswap_diffusion.training.engine.run import begin_worker
 from faceswap_diffusion.training.engine.trainable import build_optimizer, select_trainable, trained_parameters
-from faceswap_diffusion.training.objectives.objective import ObjectiveSettings, SwapObjective
+from faceswap_diffusion.training.engine.trainer import begin_worker
+from faceswap_diffusion.training.objectives.objective import SwapObjective
 from faceswap_diffusion.weights.folders import EMBEDDED_CHECKPOINT
 
 CROSS_SHARE = 0.25
@@ -170,22 +171,21 @@ def encode(pixels: np.ndarray) -> bytes:
 
 
 def build_samples(folders: list[str], pipeline: FaceSwapInpaintPipeline, step: str, batch_size: int) -> SwapSamples:
-    roles = Roles.from_shares(STEPS[step][0], 0.0)
+    roles = SampleRoles.from_shares(STEPS[step][0], 0.0)
     roles.check(batch_size, batch_size)
-    settings = SampleSettings(seed=0, global_batch_size=batch_size, roles=roles, mask_sets={"face": 1.0})
     faces = PreparedFaces(folders, pipeline.config["crop_size"])
-    drawn = TrainingReferences(faces, ReferenceFaults()) if pipeline.config["hidden_fill"] == "reference" else None
-    return SwapSamples(faces, settings, references=drawn)
+    drawn = TrainingReferences(faces, ReferenceConfig()) if pipeline.config["hidden_fill"] == "reference" else None
+    return SwapSamples(faces, SampleConfig(mask_sets=("face",)), roles, batch_size, references=drawn)
 
 
 def build_objective(
-    args: Namespace, case: Case, roles: Roles, pipeline: FaceSwapInpaintPipeline, identity_network: str
+    args: Namespace, case: Case, roles: SampleRoles, pipeline: FaceSwapInpaintPipeline, identity_network: str
 ) -> SwapObjective:
     select_trainable(pipeline, "full")
     if case.checkpointing:
         pipeline.unet.enable_gradient_checkpointing()
         pipeline.vae.enable_gradient_checkpointing()
-    settings = ObjectiveSettings(
+    settings = LossConfig(
         num_rollout_steps=(args.num_rollout_steps,),
         rollout_depth="full",
         num_gradient_steps=STEPS[case.step][1],
@@ -206,7 +206,7 @@ def measure(args: Namespace, case: Case, folders: list[str]) -> Measured | None:
     else:
         pipeline = load_pipeline(args.pretrained_model_name_or_path).to(device)
     samples = build_samples(folders, pipeline, case.step, batch_size)
-    roles, network = samples.settings.roles, samples.faces.identity_network
+    roles, network = samples.roles, samples.faces.identity_network
     objective = build_objective(args, case, roles, pipeline, network)
     optimizer = build_optimizer([{"params": trained_parameters(objective), "lr": 1e-6}], 0.01, use_8bit_adam=False)
     model, optimizer = accelerator.prepare(objective, optimizer)

@@ -1,4 +1,4 @@
-"""Takes the identity from several photos of one person, which tells a person better than a single photo."""
+"""Takes the identity from several photos of one person, which describe the person better than one photo."""
 
 from pathlib import Path
 

@@ -14,7 +14,7 @@ result = swapper.swap(source=IMAGES / "p010_portrait.jpg", target=IMAGES / "grou
 result.save(OUTPUTS / "group_all.png")
 print(f"swapped faces {result.swapped} of {len(result.faces)}: {OUTPUTS / 'group_all.png'}")
 
-# Faces are counted from the left, from 0. The mapping says: face 1 becomes source 0, face 3 becomes source 1.
+# Faces are numbered from the left, starting with 0. Here face 1 becomes source 0, and face 3 becomes source 1.
 result = swapper.swap(
     source=[IMAGES / "p005_portrait.jpg", IMAGES / "p006_portrait.jpg"],
     target=IMAGES / "group.jpg",

@@ -1,8 +1,8 @@
-"""Loads a checkpoint by its Hub id, or from a folder: to `from_pretrained` they are the same.
+"""Loads a checkpoint from a folder or by its Hub id, in the same way.
 
     python examples/load_from_hub.py OWNER/NAME
 
-Without a name nothing is fetched: the checkpoint in the package is saved to a folder just as `push_to_hub` would
+Without a name, nothing is downloaded: the checkpoint in the package is saved to a folder, as `push_to_hub` would
 upload it, and loaded from there.
 """
 

@@ -1,4 +1,4 @@
-"""Uses the pipeline by itself: each step from photo to photo in your own hands, and another scheduler."""
+"""Uses the Diffusers pipeline directly, with every step from photo to photo, and with another scheduler."""
 
 from pathlib import Path
 
@@ -22,22 +22,22 @@ IMAGES = Path(__file__).parent / "images"
 OUTPUTS = Path("outputs")
 OUTPUTS.mkdir(exist_ok=True)
 
-# 1. The pipeline, here the package's. Any component can be replaced, as the scheduler is.
+# 1. Load the pipeline, here the one in the package. Any component can be replaced, such as the scheduler.
 pipe = FaceSwapInpaintPipeline.from_pretrained()
 pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
 
-# 2. Find and align the face of the target, and mask what to hide of it: white, or 1, where to repaint.
+# 2. Find and align the face of the target, and mask it: white (1) is where to repaint.
 swapper = FaceSwapper(pipe)
 photo = load_photo(IMAGES / "p008_selfie.jpg")
 target = swapper.align(photo.rgb, select_face(swapper.analyzer.analyze(photo.rgb), "largest", where=photo.name))
 mask = repaint_mask(target.labels, target.landmarks, "face")
 
-# 3. Encode who to become, and draw their face, and what is around it, on the target's.
+# 3. Encode the source, and draw the source's face on the target's mesh.
 person = swapper.encode_source([load_photo(IMAGES / "p005_portrait.jpg")])
 reference = swapper.draw_reference(target, person)
-assert reference is not None  # this checkpoint is shown one
+assert reference is not None  # the checkpoint in the package uses references
 
-# 4. Repaint the target's crop, beginning with the reference.
+# 4. Repaint the target's crop, starting from the reference.
 (swapped,) = pipe(
     image=Image.fromarray(target.pixels),
     mask_image=mask,
@@ -51,7 +51,7 @@ assert reference is not None  # this checkpoint is shown one
     return_dict=False,
 )
 
-# 5. Put the crop back into the photo, and save it with the metadata that says a model painted in it.
+# 5. Paste the crop into the photo, and save it with metadata that mark it as made with AI.
 painted = np.round(swapped[0] * 255).astype(np.uint8)
 result, _ = paste_back(photo.rgb, painted, feather(mask, 4.0), target.matrix)
 save_image(Image.fromarray(result), OUTPUTS / "pipeline_components.png", provenance={"example": Path(__file__).name})

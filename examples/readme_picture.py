@@ -22,7 +22,7 @@ WIDTH = 800
 
 
 def side_by_side(images: list[Image.Image]) -> Image.Image:
-    """Pictures of one height that fill the width together."""
+    """Joins pictures in a row of the wanted width, at equal heights."""
     shapes = [image.width / image.height for image in images]
     row, left = Image.new("RGB", (WIDTH, round(WIDTH / sum(shapes))), "white"), 0.0
     for image, shape in zip(images, shapes, strict=True):

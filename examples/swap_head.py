@@ -1,4 +1,4 @@
-"""Repaints the head, that is face and hair, and shows which pixels were repainted."""
+"""Repaints the head (face and hair), and saves the mask of repainted pixels."""
 
 from pathlib import Path
 
@@ -11,6 +11,6 @@ OUTPUTS.mkdir(exist_ok=True)
 swapper = FaceSwapper.from_pretrained()
 result = swapper.swap(source=IMAGES / "p001_portrait.jpg", target=IMAGES / "p010_portrait.jpg", region="head")
 result.save(OUTPUTS / "swap_head.png")
-result.mask.save(OUTPUTS / "swap_head_mask.png")  # white = repainted, black = the photo, byte for byte
+result.mask.save(OUTPUTS / "swap_head_mask.png")  # white = repainted, black = unchanged
 
 print(f"{OUTPUTS / 'swap_head.png'} and its mask {OUTPUTS / 'swap_head_mask.png'}")

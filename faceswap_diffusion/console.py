@@ -1,21 +1,21 @@
-"""What commands print: it never decides how they end."""
+"""Output of commands, whose failure never changes the exit code."""
 
 import os
 import sys
 
 
 def ready_streams() -> None:
-    """Makes standard output and error take any text: what their encoding lacks is written as an escape sequence."""
+    """Makes standard output and error accept any text; characters outside their encoding are escaped."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:  # it was closed by whoever started us
+        if stream is None:  # closed by the parent process
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - as long as the process
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 
 def say(text: str, *, error: bool = False) -> None:
-    """Prints lines; if nobody reads them any more or the disk is full, they are lost and nothing else.
+    """Prints lines. If nobody reads them any more, or the disk is full, they are silently lost.
 
     Args:
         text (`str`): The lines.
@@ -29,5 +29,5 @@ def say(text: str, *, error: bool = False) -> None:
         stream.flush()
     except OSError:
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())  # or the interpreter would try once more, and exit with a code of its own
+        os.dup2(nowhere, stream.fileno())  # or the interpreter would try to flush again, and exit with another code
         os.close(nowhere)

@@ -1,4 +1,4 @@
-"""Which device and which precision to compute with."""
+"""Chooses device and precision."""
 
 import os
 
@@ -8,7 +8,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 
 def available_cores() -> int:
-    """Cores that this process may use: in a container these can be fewer than the machine has."""
+    """Number of cores that this process may use, which in a container can be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -25,7 +25,7 @@ def default_dtype(device: str | torch.device) -> torch.dtype:
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
-    """Turns a device's name into a device that this machine has.
+    """Converts the name of a device to a device that this machine has.
 
     Args:
         device (`str` or `torch.device`, *optional*): "cpu", "cuda", "cuda:1", "mps"; `default_device()` if left out.
@@ -42,7 +42,7 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
 
 
 def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    """Turns the name of a precision into a dtype.
+    """Converts the name of a precision to a dtype.
 
     Args:
         dtype (`str` or `torch.dtype`, *optional*): One of `DTYPES`; `default_dtype(device)` if left out.

@@ -1,11 +1,11 @@
-"""Which releases of other packages are installed."""
+"""Versions of installed packages."""
 
 from collections.abc import Iterable
 from importlib import metadata
 
 
 def installed_versions(names: Iterable[str]) -> dict[str, str]:
-    """Looks up the versions of those of the distributions that are installed."""
+    """The versions of those distributions that are installed."""
     versions = {}
     for name in names:
         try:

@@ -1,5 +1,3 @@
-# pyright: reportAttributeAccessIssue=false
-# diffusers annotates its models and their outputs too loosely for the checker.
 """Compares autoencoders by what they make of held-out faces, by their size and by their speed.
 
     faceswap-diffusion fetch lpips_vgg16

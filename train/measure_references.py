@@ -1,5 +1,3 @@
-# pyright: reportOperatorIssue=false
-# jsonargparse makes its kinds of numbers at run time.
 """Measures how alike references are to what they stand for: those of training, and those of true pairs.
 
     python train/measure_references.py --data_dir data/faces --pairs_dir data/people
@@ -15,37 +13,46 @@ of true pairs is.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 
 import cv2
 import numpy as np
 import torch
-from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from faceswap_diffusion.conditioning.identity import SFace
+from faceswap_diffusion.console import say
 from faceswap_diffusion.masks.regions import repaint_mask
 from faceswap_diffusion.pipelines.inputs import fill_hidden
-from faceswap_diffusion.training.arguments import REFERENCE, add_reference_arguments, build_parser
+from faceswap_diffusion.training.command_line import parse_config
+from faceswap_diffusion.training.config import ReferenceConfig, section, setting
 from faceswap_diffusion.training.data.dataset import FaceRecord, PreparedFaces
-from faceswap_diffusion.training.data.references import ReferenceFaults, TrainingReferences
+from faceswap_diffusion.training.data.references import TrainingReferences
 from faceswap_diffusion.training.engine.randomness import generator_for
-from faceswap_diffusion.training.engine.script import settings_of
 
+SCRIPT = "measure_references.py"
 HEADINGS = ("references", "faces", "mean", "10 %", "50 %", "90 %")
 REGION = "face"
-FAULTLESS = replace(ReferenceFaults(), **dict.fromkeys(asdict(ReferenceFaults()), 0.0))
+FAULTLESS = replace(ReferenceConfig(), **dict.fromkeys(asdict(ReferenceConfig()), 0.0))
 
 
-def measuring_parser() -> ArgumentParser:
-    parser = build_parser("measure_references.py", __doc__)
-    parser.add_argument("--data_dir", type=str, nargs="+", required=True, help="folders of prepare_faces.py")
-    parser.add_argument("--pairs_dir", type=str, nargs="+", help="folders with several photos of each person")
-    parser.add_argument("--resolution", type=PositiveInt, default=256, help="side of the crops in pixels")
-    parser.add_argument("--num_faces", type=PositiveInt, default=128, help="how many, evenly from all of them")
-    parser.add_argument("--seed", type=NonNegativeInt, default=0, help="of what is random in the faults")
-    add_reference_arguments(parser)
-    return parser
+@dataclass(frozen=True, kw_only=True)
+class MeasuringConfig:
+    """Which faces are measured."""
+
+    data_dir: tuple[str, ...] = setting(help="folders of prepare_faces.py")
+    pairs_dir: tuple[str, ...] | None = setting(None, help="folders with several photos of each person")
+    resolution: int = setting(256, kind=PositiveInt, help="side of the crops in pixels")
+    num_faces: int = setting(128, kind=PositiveInt, help="how many, evenly from all of them")
+    seed: int = setting(0, kind=NonNegativeInt, help="of what is random in the faults")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of measure_references.py."""
+
+    measuring: MeasuringConfig = section("measuring")
+    references: ReferenceConfig = section("references", description="how they are made wrong", prefix="reference_")
 
 
 @torch.no_grad()
@@ -104,7 +111,7 @@ def true_pairs(identities: Sequence[str]) -> list[tuple[int, int]]:
     return pairs
 
 
-def kinds_of(faults: ReferenceFaults) -> dict[str, ReferenceFaults]:
+def kinds_of(faults: ReferenceConfig) -> dict[str, ReferenceConfig]:
     """The lines of training, by name."""
     alone = {f"{name} alone": replace(FAULTLESS, **{name: value}) for name, value in asdict(faults).items()}
     return {"training": faults, "no faults": FAULTLESS, **alone}
@@ -116,30 +123,33 @@ def line(name: str, cosines: np.ndarray) -> list[str]:
     return [name, str(len(cosines)), *(f"{figure:.3f}" for figure in figures)]
 
 
-def lines_of_training(args: Namespace) -> list[list[str]]:
-    faces = PreparedFaces(args.data_dir, args.resolution)
-    rows = [(row, row) for row in evenly(range(len(faces)), args.num_faces)]
-    kinds = kinds_of(settings_of(ReferenceFaults, args, REFERENCE))
-    return [line(name, likeness(TrainingReferences(faces, faults), rows, args.seed)) for name, faults in kinds.items()]
+def lines_of_training(config: Config) -> list[list[str]]:
+    measuring = config.measuring
+    faces = PreparedFaces(measuring.data_dir, measuring.resolution)
+    rows = [(row, row) for row in evenly(range(len(faces)), measuring.num_faces)]
+    return [
+        line(name, likeness(TrainingReferences(faces, faults), rows, measuring.seed))
+        for name, faults in kinds_of(config.references).items()
+    ]
 
 
-def line_of_pairs(args: Namespace) -> list[str]:
-    faces = PreparedFaces(args.pairs_dir, args.resolution)
-    pairs = evenly(true_pairs(faces.identities), args.num_faces)
-    return line("true pairs", likeness(TrainingReferences(faces, FAULTLESS), pairs, args.seed))
+def line_of_pairs(config: MeasuringConfig, pairs_dir: Sequence[str]) -> list[str]:
+    faces = PreparedFaces(pairs_dir, config.resolution)
+    pairs = evenly(true_pairs(faces.identities), config.num_faces)
+    return line("true pairs", likeness(TrainingReferences(faces, FAULTLESS), pairs, config.seed))
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = measuring_parser()
-    args = parser.parse_args(arguments)
+    config = parse_config(Config, SCRIPT, __doc__, arguments)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     try:
-        table = [list(HEADINGS), ["---"] * len(HEADINGS), *lines_of_training(args)]
-        if args.pairs_dir:
-            table.append(line_of_pairs(args))
+        table = [list(HEADINGS), ["---"] * len(HEADINGS), *lines_of_training(config)]
+        if config.measuring.pairs_dir:
+            table.append(line_of_pairs(config.measuring, config.measuring.pairs_dir))
     except ValueError as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
+        say(f"{SCRIPT}: {error}", error=True)
+        raise SystemExit(2) from error
     print("".join(f"| {' | '.join(cells)} |\n" for cells in table), end="")
 
 

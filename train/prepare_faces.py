@@ -22,7 +22,7 @@ from jsonargparse.typing import PositiveInt
 
 from faceswap_diffusion.console import ready_streams, say
 from faceswap_diffusion.devices import available_cores
-from faceswap_diffusion.training.arguments import build_parser
+from faceswap_diffusion.training.command_line import build_parser
 from faceswap_diffusion.training.data.person_folders import folder_of, look_into_folders
 from faceswap_diffusion.training.data.photo_sources import (
     HubPhotos,

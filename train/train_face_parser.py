@@ -6,7 +6,9 @@ PARSING holds square pictures NAME.jpg with NAME_seg.png (indices into `masks.pa
 run the same command again and it goes on from the last saved state, to the same end.
 """
 
-import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -14,34 +16,63 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from PIL import Image
+from torch import nn
+from torch.utils.data import Dataset
 
 from faceswap_diffusion.masks.parsing import LABELS, FaceParser
+from faceswap_diffusion.training.config import (
+    FIXED,
+    OptimizationConfig,
+    OutputConfig,
+    TrainingConfig,
+    section,
+    setting,
+)
 from faceswap_diffusion.training.engine.randomness import generator_for
-from faceswap_diffusion.training.engine.segmentation import train_segmentation
+from faceswap_diffusion.training.engine.script import run_script
+from faceswap_diffusion.training.engine.trainer import Task, Trainer, as_it_is
 
-STAYING = ("seed", "resolution", "block_out_channels", "max_train_steps", "learning_rate", "occlusion_probability")
+SCRIPT = "train_face_parser.py"
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train_data_dir", type=Path, required=True, help="folder of NAME.jpg with NAME_seg.png")
-    parser.add_argument(
-        "--output_dir", type=Path, required=True, help="receives the states and the finished face_parser/"
+@dataclass(frozen=True, kw_only=True)
+class LabelledConfig:
+    """Which pictures are trained on."""
+
+    train_data_dir: Path = setting(help="folder of NAME.jpg with NAME_seg.png")
+    resolution: int = setting(128, kind=PositiveInt, help="side in pixels at which the parser looks", resume=FIXED)
+    occlusion_probability: float = setting(
+        0.3, kind=ClosedUnitInterval, help="share of faces with something before", resume=FIXED
     )
-    parser.add_argument("--resolution", type=int, default=128, help="side in pixels at which the parser looks")
-    parser.add_argument("--block_out_channels", type=int, nargs="+", default=[24, 48, 96, 160])
-    parser.add_argument("--train_batch_size", type=int, default=16)
-    parser.add_argument("--max_train_steps", type=int, default=1800)
-    parser.add_argument("--learning_rate", type=float, default=3e-3)
-    parser.add_argument(
-        "--occlusion_probability", type=float, default=0.3, help="share of faces with something before"
+    validation_stride: int = setting(20, kind=PositiveInt, help="every n-th picture is held out", resume=FIXED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParserConfig:
+    """Which parser is trained."""
+
+    block_out_channels: tuple[int, ...] = setting((24, 48, 96, 160), kind=PositiveInt, resume=FIXED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(TrainingConfig):
+    """Settings of train_face_parser.py."""
+
+    data: LabelledConfig = section("data")
+    model: ParserConfig = section("model")
+    optimization: OptimizationConfig = section(
+        "optimization",
+        max_train_steps=1800,
+        learning_rate=3e-3,
+        lr_warmup_steps=50,
+        ema_decay=0.0,
+        dataloader_num_workers=0,
     )
-    parser.add_argument("--validation_stride", type=int, default=20, help="every n-th picture is held out")
-    parser.add_argument("--checkpointing_steps", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args()
+    output: OutputConfig = section(
+        "output", checkpointing_steps=200, validation_steps=200, checkpoints_total_limit=1, report_to="none"
+    )
 
 
 def load_labelled(folder: Path, size: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -135,35 +166,87 @@ def rows_of_step(seed: int, step: int, count: int, batch_size: int) -> torch.Ten
     return order[position * batch_size : (position + 1) * batch_size]
 
 
-def main() -> None:
-    args = parse_args()
-    accelerator = Accelerator()
-    set_seed(args.seed)
-    pictures, labels = load_labelled(args.train_data_dir, 2 * args.resolution)
-    held_out = torch.arange(len(pictures)) % args.validation_stride == 0
-    shown = torch.nonzero(~held_out)[:, 0]
-    rank, num_processes = accelerator.process_index, accelerator.num_processes
-    batch_size = args.train_batch_size * num_processes
+class LabelledBatches(Dataset):
+    """Batches of a run, each by the numbers of its samples: augmented pictures and their labels.
 
-    parser = FaceParser(sample_size=args.resolution, block_out_channels=tuple(args.block_out_channels))
-    settings = {name: getattr(args, name) for name in STAYING}
-    settings |= {"global_batch_size": batch_size, "pictures": len(shown)}
+    Args:
+        pictures (`torch.Tensor`): (N, 3, 2S, 2S) uint8, RGB.
+        labels (`torch.Tensor`): (N, 2S, 2S) uint8.
+        config (`LabelledConfig`): How they are augmented, and their side S.
+        seed (`int`): The run's.
+        num_processes (`int`): Which share a step's pictures.
+    """
 
-    def loss_of_step(model: torch.nn.Module, step: int) -> torch.Tensor:
-        torch.manual_seed(generator_for(args.seed, "step", step * num_processes + rank).initial_seed())
-        rows = shown[rows_of_step(args.seed, step, len(shown), batch_size).chunk(num_processes)[rank]]
-        pixels, wanted = random_affine(pictures[rows].float() / 255, labels[rows], args.resolution)
-        random_occlusion(pixels, wanted, args.occlusion_probability)
-        pixel_values = (random_colours(pixels) * 2 - 1).contiguous(memory_format=torch.channels_last)
-        return parsing_loss(model(pixel_values.to(accelerator.device)), wanted.to(accelerator.device))
+    def __init__(
+        self, pictures: torch.Tensor, labels: torch.Tensor, config: LabelledConfig, seed: int, num_processes: int
+    ):
+        self.pictures, self.labels, self.config = pictures, labels, config
+        self.seed, self.num_processes = seed, num_processes
 
-    def measure_held_out(is_over: bool) -> str:
-        scores = intersection_over_union(parser, pictures[held_out], labels[held_out])
-        table = ", ".join(f"{name} {score:.3f}" for name, score in zip(LABELS, scores, strict=True))
-        return f"{table}, mean {scores.mean():.3f}"
+    def __getitems__(self, numbers: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pictures (B, 3, S, S), RGB in [-1, 1], and labels (B, S, S) int64."""
+        number = numbers[0] // len(numbers)
+        step, rank = divmod(number, self.num_processes)
+        torch.manual_seed(generator_for(self.seed, "step", number).initial_seed())
+        rows = rows_of_step(self.seed, step, len(self.pictures), len(numbers) * self.num_processes)
+        rows = rows.chunk(self.num_processes)[rank]
+        pixels, wanted = random_affine(self.pictures[rows].float() / 255, self.labels[rows], self.config.resolution)
+        random_occlusion(pixels, wanted, self.config.occlusion_probability)
+        return (random_colours(pixels) * 2 - 1).contiguous(memory_format=torch.channels_last), wanted
 
-    folder = args.output_dir / "face_parser"
-    train_segmentation(accelerator, parser, folder, args, settings, loss_of_step, measure_held_out)
+
+class ParsingObjective(nn.Module):
+    """The loss of a parser."""
+
+    def __init__(self, network: FaceParser):
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: tuple[torch.Tensor, torch.Tensor], step: int) -> dict[str, torch.Tensor]:
+        """The loss of pictures and labels."""
+        pixel_values, wanted = batch
+        return {"loss": parsing_loss(self.network(pixel_values), wanted)}
+
+
+def validate(network: FaceParser, pictures: torch.Tensor, labels: torch.Tensor, trainer: Trainer, step: int) -> None:
+    """Measures the parser on pictures that are held out."""
+    network.eval()
+    scores = intersection_over_union(network, pictures, labels)
+    network.train()
+    table = ", ".join(f"{name} {score:.3f}" for name, score in zip(LABELS, scores, strict=True))
+    loss = trainer.history.last()["loss"] if trainer.accelerator.is_main_process else 0.0
+    trainer.accelerator.print(
+        f"step {step}: loss {loss:.4f}, held-out IoU {table}, mean {scores.mean():.3f}", flush=True
+    )
+
+
+def build_trainer(config: Config, accelerator: Accelerator) -> Trainer[Config]:
+    data, optimization = config.data, config.optimization
+    pictures, labels = load_labelled(data.train_data_dir, 2 * data.resolution)
+    held_out = torch.arange(len(pictures)) % data.validation_stride == 0
+    network = FaceParser(sample_size=data.resolution, block_out_channels=config.model.block_out_channels)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    shown, num_processes = ~held_out, accelerator.num_processes
+    rates = {"lr": optimization.learning_rate, "weight_decay": optimization.weight_decay}
+    task = Task(
+        objective=ParsingObjective(network),
+        optimizer=torch.optim.AdamW(network.parameters(), **rates),
+        samples=LabelledBatches(pictures[shown], labels[shown], data, optimization.seed, num_processes),
+        validate=partial(validate, network, pictures[held_out], labels[held_out]),
+        collate=as_it_is,
+        facts={"pictures": int(shown.sum())},
+    )
+    return Trainer(config, accelerator, task)
+
+
+def finish(trainer: Trainer[Config]) -> None:
+    trainer.task.objective.get_submodule("network").half().save_pretrained(
+        trainer.config.output.output_dir / "face_parser"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    run_script(Config, SCRIPT, __doc__, arguments, build_trainer, finish)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,3 @@
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportOperatorIssue=false
-# transformers annotates its models too loosely for the checker, jsonargparse makes its kinds of numbers at run time.
 """Trains the small image encoder: a CLIP vision tower that tells pose, expression and light, and nothing of identity.
 
     accelerate launch train/train_image_encoder.py --train_data_dir data/faces --output_dir runs/image_encoder
@@ -14,11 +12,12 @@ last saved state, to the same end.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 from torch import nn
 from torch.utils.data import Dataset, default_collate
@@ -27,26 +26,53 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from faceswap_diffusion.masks.regions import repaint_mask
-from faceswap_diffusion.training.arguments import add_small_run_arguments, build_parser
+from faceswap_diffusion.training.config import (
+    FIXED,
+    CropConfig,
+    OptimizationConfig,
+    OutputConfig,
+    TrainingConfig,
+    section,
+    setting,
+)
 from faceswap_diffusion.training.data.batches import flip
 from faceswap_diffusion.training.data.dataset import PreparedFaces
 from faceswap_diffusion.training.data.encoder_labels import NUM_LABELS, labels_and_mirrored
-from faceswap_diffusion.training.engine.randomness import generator_for, row_of_sample, uniform
-from faceswap_diffusion.training.engine.small_run import hold_out, run_small_script, take_steps
+from faceswap_diffusion.training.data.held_out import hold_out
+from faceswap_diffusion.training.engine.randomness import draw_uniform, generator_for, row_of_sample
+from faceswap_diffusion.training.engine.script import run_script
+from faceswap_diffusion.training.engine.trainable import build_optimizer
+from faceswap_diffusion.training.engine.trainer import Task, Trainer
 
+SCRIPT = "train_image_encoder.py"
 MASKED_SHARE = 1 / 3
 """How many views show the face alone, as a masked source does."""
 
 
-def encoder_parser() -> ArgumentParser:
-    parser = build_parser("train_image_encoder.py", __doc__)
-    data = parser.add_argument_group("data")
-    data.add_argument("--train_data_dir", type=str, nargs="+", required=True, help="folders of prepare_faces.py")
-    data.add_argument("--resolution", type=PositiveInt, default=128, help="side of the crops in pixels")
-    data.add_argument("--image_size", type=PositiveInt, default=64, help="side of the encoder's view in pixels")
-    data.add_argument("--num_validation", type=PositiveInt, default=256, help="faces held out, every n-th")
-    add_small_run_arguments(parser, batch_size=64, num_steps=2500, learning_rate=1e-3)
-    return parser
+@dataclass(frozen=True, kw_only=True)
+class ViewConfig:
+    """What the encoder sees."""
+
+    image_size: int = setting(64, kind=PositiveInt, help="side of the encoder's view in pixels", resume=FIXED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(TrainingConfig):
+    """Settings of train_image_encoder.py."""
+
+    data: CropConfig = section("data", num_validation=256)
+    view: ViewConfig = section("view")
+    optimization: OptimizationConfig = section(
+        "optimization",
+        train_batch_size=64,
+        max_train_steps=2500,
+        learning_rate=1e-3,
+        lr_warmup_steps=200,
+        weight_decay=0.05,
+        ema_decay=0.0,
+        dataloader_num_workers=0,
+    )
+    output: OutputConfig = section("output", checkpoints_total_limit=1, report_to="none")
 
 
 class LabelledViews(Dataset):
@@ -70,12 +96,12 @@ class LabelledViews(Dataset):
         generator = generator_for(self.seed, "sample", index)
         row = self.rows[row_of_sample(self.seed, index, len(self.rows))]
         face = self.faces[row]
-        mirrored = uniform(generator) < 0.5
+        mirrored = draw_uniform(generator) < 0.5
         wanted = self.labels[int(mirrored)][row]
-        gain = 0.9 + 0.2 * uniform(generator) + 0.1 * (torch.rand(3, generator=generator) - 0.5)
-        offset = 0.2 * (uniform(generator) - 0.5)
+        gain = 0.9 + 0.2 * draw_uniform(generator) + 0.1 * (torch.rand(3, generator=generator) - 0.5)
+        offset = 0.2 * (draw_uniform(generator) - 0.5)
         view = (face.pixels.float() / 127.5 - 1) * gain[:, None, None] + offset
-        if uniform(generator) < MASKED_SHARE:
+        if draw_uniform(generator) < MASKED_SHARE:
             view = view * torch.from_numpy(repaint_mask(face.labels, face.landmarks, "face", self.faces.label_names))
         size = (self.image_size, self.image_size)
         view = F.interpolate(flip(view, mirrored)[None], size, mode="bilinear", align_corners=False)[0]
@@ -98,9 +124,10 @@ class EncoderObjective(nn.Module):
     def standardise(self, labels: torch.Tensor) -> torch.Tensor:
         return (labels - self.mean) / self.std
 
-    def forward(self, views: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        predicted = self.encoder(pixel_values=views).image_embeds
-        return F.smooth_l1_loss(predicted.float(), self.standardise(labels).clamp(-5, 5))
+    def forward(self, batch: dict[str, torch.Tensor], step: int) -> dict[str, torch.Tensor]:
+        """The loss of `views` (B, 3, H, W), RGB around [-1, 1], with their `labels` (B, 70)."""
+        predicted = self.encoder(pixel_values=batch["views"]).image_embeds
+        return {"loss": F.smooth_l1_loss(predicted.float(), self.standardise(batch["labels"]).clamp(-5, 5))}
 
 
 def build_encoder(image_size: int) -> CLIPVisionModelWithProjection:
@@ -124,32 +151,46 @@ def explained_variance(objective: EncoderObjective, samples: LabelledViews) -> s
     return ", ".join(f"{name} {values.median():.3f}" for name, values in groups.items())
 
 
-def train(args: Namespace, accelerator: Accelerator) -> None:
-    faces = PreparedFaces(args.train_data_dir, args.resolution)
-    rows, held_out = hold_out(len(faces), args.num_validation)
+def validate(objective: EncoderObjective, samples: LabelledViews, trainer: Trainer, step: int) -> None:
+    """Measures the encoder on held-out faces, and writes it."""
+    if not trainer.accelerator.is_main_process:
+        return
+    explained = explained_variance(objective, samples)
+    loss = trainer.history.last()["loss"]
+    tqdm.write(f"step {step}: loss {loss:.4f}, held-out explained variance {explained}")
+    objective.encoder.save_pretrained(trainer.config.output.output_dir / "image_encoder")
+
+
+def build_trainer(config: Config, accelerator: Accelerator) -> Trainer[Config]:
+    data, size, optimization = config.data, config.view.image_size, config.optimization
+    faces = PreparedFaces(data.train_data_dir, data.resolution)
+    rows, held_out = hold_out(len(faces), data.num_validation)
     labels = labels_and_mirrored(faces)
     training, validation = (
-        LabelledViews(faces, chosen, labels, args.image_size, args.seed) for chosen in (rows, held_out)
+        LabelledViews(faces, chosen, labels, size, optimization.seed) for chosen in (rows, held_out)
     )
-    objective = EncoderObjective(build_encoder(args.image_size), torch.cat(labels))
+    objective = EncoderObjective(build_encoder(size), torch.cat(labels))
+    trained = list(objective.encoder.parameters())
+    groups = [{"params": trained, "lr": optimization.learning_rate, "betas": (0.9, 0.999)}]
+    task = Task(
+        objective=objective,
+        optimizer=build_optimizer(groups, optimization.weight_decay, use_8bit_adam=False),
+        samples=training,
+        validate=partial(validate, objective, validation),
+        faces=faces.summary,
+    )
+    return Trainer(config, accelerator, task)
 
-    def show(step: int, loss: float) -> None:
-        explained = explained_variance(objective, validation)
-        tqdm.write(f"step {step}: loss {loss:.4f}, held-out explained variance {explained}")
-        objective.encoder.save_pretrained(args.output_dir / "image_encoder")
 
-    groups = [{"params": list(objective.encoder.parameters()), "lr": args.learning_rate, "betas": (0.9, 0.999)}]
-    staying = {"faces": faces.fingerprint, "num_validation": args.num_validation, "image_size": args.image_size}
-    take_steps(args, accelerator, objective, groups, 200, 0.05, training, staying, show)
-    if accelerator.is_main_process:
-        size = {"height": args.image_size, "width": args.image_size}
-        CLIPImageProcessorPil(
-            size=size, crop_size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3, do_center_crop=False
-        ).save_pretrained(args.output_dir / "feature_extractor")
+def finish(trainer: Trainer[Config]) -> None:
+    size = {"height": trainer.config.view.image_size, "width": trainer.config.view.image_size}
+    CLIPImageProcessorPil(
+        size=size, crop_size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3, do_center_crop=False
+    ).save_pretrained(trainer.config.output.output_dir / "feature_extractor")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    run_small_script(encoder_parser(), arguments, train)
+    run_script(Config, SCRIPT, __doc__, arguments, build_trainer, finish)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,9 @@ Stop it at any time: run the same command again and it goes on from the last sav
 With `--teacher` the other faces count as well: what that network is sure of is taken for true.
 """
 
-import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -17,20 +19,31 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from jsonargparse.typing import ClosedUnitInterval, PositiveInt
+from torch import nn
+from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from faceswap_diffusion.masks.occlusion import OcclusionNetwork, near_face, network_input
 from faceswap_diffusion.masks.parsing import LABELS, load_face_parser
 from faceswap_diffusion.masks.regions import beard_mask, region_mask_from_landmarks
+from faceswap_diffusion.training.config import (
+    FIXED,
+    OptimizationConfig,
+    OutputConfig,
+    TrainingConfig,
+    section,
+    setting,
+)
 from faceswap_diffusion.training.data.dataset import PreparedFaces, read_description, resize_landmarks
 from faceswap_diffusion.training.data.occluder_drawing import Scene
 from faceswap_diffusion.training.data.occluder_kinds import KINDS, UNSEEN_KINDS
 from faceswap_diffusion.training.data.occlusion_samples import THINNEST, KnownFace, make_samples
 from faceswap_diffusion.training.engine.randomness import generator_for
-from faceswap_diffusion.training.engine.segmentation import train_segmentation
+from faceswap_diffusion.training.engine.script import run_script
+from faceswap_diffusion.training.engine.trainer import Task, Trainer, as_it_is
 
-STAYING = ("seed", "resolution", "max_train_steps", "learning_rate", "pseudo_share")
+SCRIPT = "train_occlusion.py"
 STORED_SIZE = 160
 """Side of the crops that things are drawn on: their faces are a little larger than in the network's window."""
 
@@ -42,23 +55,48 @@ SURE = (0.08, 0.9)
 """Probabilities below and above which a teacher is believed."""
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("--train_data_dir", type=Path, required=True, help="folder of prepared faces")
-    add("--clear_faces", type=Path, required=True, help="file with the names of faces that nothing covers")
-    add("--output_dir", type=Path, required=True, help="receives the states and the finished occlusion/")
-    add("--initial_network", type=Path, help="folder of a network to begin with (default: the face parser)")
-    add("--teacher", type=Path, help="folder of an earlier network, to label the other faces")
-    add("--pseudo_share", type=float, default=0.25, help="share of samples with a face that the teacher labelled")
-    add("--resolution", type=int, default=96, help="side in pixels of the window that the network looks at")
-    add("--train_batch_size", type=int, default=16)
-    add("--max_train_steps", type=int, default=4000)
-    add("--learning_rate", type=float, default=2e-3)
-    add("--validation_stride", type=int, default=20, help="every n-th clear face is held out")
-    add("--checkpointing_steps", type=int, default=200)
-    add("--seed", type=int, default=0)
-    return parser.parse_args()
+@dataclass(frozen=True, kw_only=True)
+class OcclusionDataConfig:
+    """Which faces are trained on."""
+
+    train_data_dir: Path = setting(help="folder of prepared faces")
+    clear_faces: Path = setting(help="file with the names of faces that nothing covers")
+    teacher: Path | None = setting(None, help="folder of an earlier network, to label the other faces")
+    pseudo_share: float = setting(
+        0.25, kind=ClosedUnitInterval, help="share of samples with a face that the teacher labelled", resume=FIXED
+    )
+    resolution: int = setting(
+        96, kind=PositiveInt, help="side in pixels of the window that the network looks at", resume=FIXED
+    )
+    validation_stride: int = setting(20, kind=PositiveInt, help="every n-th clear face is held out", resume=FIXED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OcclusionModelConfig:
+    """Which network is trained."""
+
+    initial_network: Path | None = setting(
+        None, help="folder of a network to begin with (default: the face parser)", resume=FIXED
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(TrainingConfig):
+    """Settings of train_occlusion.py."""
+
+    data: OcclusionDataConfig = section("data")
+    model: OcclusionModelConfig = section("model")
+    optimization: OptimizationConfig = section(
+        "optimization",
+        max_train_steps=4000,
+        learning_rate=2e-3,
+        lr_warmup_steps=50,
+        ema_decay=0.0,
+        dataloader_num_workers=0,
+    )
+    output: OutputConfig = section(
+        "output", checkpointing_steps=200, validation_steps=200, checkpoints_total_limit=1, report_to="none"
+    )
 
 
 def load_faces(folder: Path, size: int) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
@@ -157,47 +195,95 @@ def make_batch(
     return [network_input(pixels, planes), torch.from_numpy(covered), torch.from_numpy(weights)]
 
 
-def load_known_faces(args: argparse.Namespace) -> tuple[list[KnownFace], list[KnownFace], list[KnownFace]]:
+def load_known_faces(config: OcclusionDataConfig) -> tuple[list[KnownFace], list[KnownFace], list[KnownFace]]:
     """Clear faces to learn from, clear faces that are held out, and the others as far as a teacher knows them."""
-    names, pixels, labels, landmarks = load_faces(args.train_data_dir, STORED_SIZE)
-    listed = set(args.clear_faces.read_text().splitlines())
+    names, pixels, labels, landmarks = load_faces(config.train_data_dir, STORED_SIZE)
+    listed = set(config.clear_faces.read_text().splitlines())
     rows = [row for row, name in enumerate(names) if name in listed]
     if not rows:
-        raise ValueError(f"no face of {args.train_data_dir} is named in {args.clear_faces}: it lists one a line")
+        raise ValueError(f"no face of {config.train_data_dir} is named in {config.clear_faces}: it lists one a line")
     clear = [clear_face(pixels[row], labels[row], landmarks[row]) for row in rows]
-    held_out = clear[:: args.validation_stride]
-    shown = [face for index, face in enumerate(clear) if index % args.validation_stride]
-    if args.teacher is None:
+    held_out = clear[:: config.validation_stride]
+    shown = [face for index, face in enumerate(clear) if index % config.validation_stride]
+    if config.teacher is None:
         return shown, held_out, []
-    teacher = OcclusionNetwork.from_pretrained(args.teacher).eval()
+    teacher = OcclusionNetwork.from_pretrained(config.teacher).eval()
     others = sorted(set(range(len(names))) - set(rows))
     return shown, held_out, [taught_face(pixels[row], landmarks[row], teacher) for row in others]
 
 
-def main() -> None:
-    args = parse_args()
-    accelerator = Accelerator()
-    set_seed(args.seed)
+class OccludedBatches(Dataset):
+    """Batches of a run, each by the numbers of its samples.
+
+    Args:
+        clear (`list[KnownFace]`): Faces that nothing covers.
+        taught (`list[KnownFace]`): Others, as far as a teacher knows them.
+        config (`OcclusionDataConfig`): Share of the others, and the window's side.
+        seed (`int`): The run's.
+    """
+
+    def __init__(self, clear: list[KnownFace], taught: list[KnownFace], config: OcclusionDataConfig, seed: int):
+        self.clear, self.taught, self.config, self.seed = clear, taught, config, seed
+
+    def __getitems__(self, numbers: list[int]) -> list[torch.Tensor]:
+        """The network's input, what is covered and the weights."""
+        number = numbers[0] // len(numbers)
+        rng = np.random.default_rng(generator_for(self.seed, "step", number).initial_seed())
+        share, size = self.config.pseudo_share, self.config.resolution
+        return make_batch(self.clear, self.taught, len(numbers), share, size, rng)
+
+
+class OcclusionObjective(nn.Module):
+    """The loss of an occlusion network."""
+
+    def __init__(self, network: OcclusionNetwork):
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: list[torch.Tensor], step: int) -> dict[str, torch.Tensor]:
+        """The loss of a batch of `OccludedBatches`."""
+        inputs, covered, weights = batch
+        logits = self.network(inputs.contiguous(memory_format=torch.channels_last))
+        return {"loss": occlusion_loss(logits[:, 0], covered, weights)}
+
+
+def validate(network: OcclusionNetwork, held_out: list[KnownFace], trainer: Trainer, step: int) -> None:
+    """Measures the network on faces that are held out: on all of them once the training is over."""
+    is_over = step == trainer.config.optimization.max_train_steps
+    network.eval()
+    scores = measure(network, held_out if is_over else held_out[:8])
+    network.train()
+    table = ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
+    loss = trainer.history.last()["loss"] if trainer.accelerator.is_main_process else 0.0
+    trainer.accelerator.print(f"step {step}: loss {loss:.4f}, held-out IoU {table}", flush=True)
+
+
+def build_trainer(config: Config, accelerator: Accelerator) -> Trainer[Config]:
     cv2.setNumThreads(1)
-    shown, held_out, taught = load_known_faces(args)
-    rank, num_processes = accelerator.process_index, accelerator.num_processes
-    network = new_network(args.resolution, args.initial_network)
-    settings = {name: getattr(args, name) for name in STAYING}
-    settings |= {"global_batch_size": args.train_batch_size * num_processes, "faces": len(shown) + len(taught)}
+    data, optimization = config.data, config.optimization
+    shown, held_out, taught = load_known_faces(data)
+    network = new_network(data.resolution, config.model.initial_network)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    rates = {"lr": optimization.learning_rate, "weight_decay": optimization.weight_decay}
+    task = Task(
+        objective=OcclusionObjective(network),
+        optimizer=torch.optim.AdamW(network.parameters(), **rates),
+        samples=OccludedBatches(shown, taught, data, optimization.seed),
+        validate=partial(validate, network, held_out),
+        collate=as_it_is,
+        facts={"faces": len(shown) + len(taught)},
+    )
+    return Trainer(config, accelerator, task)
 
-    def loss_of_step(model: torch.nn.Module, step: int) -> torch.Tensor:
-        rng = np.random.default_rng(generator_for(args.seed, "step", step * num_processes + rank).initial_seed())
-        batch = make_batch(shown, taught, args.train_batch_size, args.pseudo_share, args.resolution, rng)
-        inputs, covered, weights = (tensor.to(accelerator.device) for tensor in batch)
-        logits = model(inputs.contiguous(memory_format=torch.channels_last))
-        return occlusion_loss(logits[:, 0], covered, weights)
 
-    def measure_held_out(is_over: bool) -> str:
-        scores = measure(network, held_out if is_over else held_out[:8])
-        return ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
+def finish(trainer: Trainer[Config]) -> None:
+    trainer.task.objective.get_submodule("network").half().save_pretrained(
+        trainer.config.output.output_dir / "occlusion"
+    )
 
-    folder = args.output_dir / "occlusion"
-    train_segmentation(accelerator, network, folder, args, settings, loss_of_step, measure_held_out)
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    run_script(Config, SCRIPT, __doc__, arguments, build_trainer, finish)
 
 
 if __name__ == "__main__":

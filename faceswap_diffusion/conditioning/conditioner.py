@@ -1,4 +1,4 @@
-"""`FaceConditioner`: the one component class of our own in a checkpoint."""
+"""`FaceConditioner`: the only component of a checkpoint whose class is not from diffusers or transformers."""
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -13,8 +13,8 @@ from faceswap_diffusion.conditioning.identity import IDENTITY_NETWORKS
 class SingleTokenAttention(nn.Module):
     """Self-attention over sequences of length one, with REFace's parameters.
 
-    Softmax over one key is 1, so that the value passes unchanged and query and key are of no account; a published
-    checkpoint holds them all the same.
+    The softmax over one key is 1, so the value passes unchanged, and query and key have no effect. They exist because
+    published checkpoints contain them.
     """
 
     def __init__(self, dim: int):
@@ -23,7 +23,7 @@ class SingleTokenAttention(nn.Module):
         self.c_proj = nn.Linear(dim, dim)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Attends: (B, dim) to (B, dim), a sequence of one token a row."""
+        """Maps (B, dim) to (B, dim); each row is a sequence of one token."""
         _, _, value = self.c_qkv(hidden).chunk(3, dim=-1)
         return self.c_proj(value)
 
@@ -45,7 +45,7 @@ class MapperBlock(nn.Module):
 
 
 class UnconditionalContext(nn.Module):
-    """The learned context of no condition at all: a module of its own, so that offloading brings it along."""
+    """The learned context for no condition. It is a module so that offloading moves it to the device."""
 
     def __init__(self, num_tokens: int, dim: int):
         super().__init__()
@@ -53,11 +53,11 @@ class UnconditionalContext(nn.Module):
 
     def forward(self, batch_size: int) -> torch.Tensor:
         """The context (batch_size, num_tokens, dim)."""
-        return self.embeds.repeat(batch_size, 1, 1)  # no view: FSDP frees the parameter after this call
+        return self.embeds.repeat(batch_size, 1, 1)  # not a view, because FSDP frees the parameter after this call
 
 
 def build_projection(in_features: int, num_tokens: int, dim: int, hidden_dim: int | None) -> nn.Module:
-    """A linear layer, or with `hidden_dim` a two-layer network, to `num_tokens` tokens of `dim` side by side."""
+    """A linear layer, or with `hidden_dim` a two-layer network, to `num_tokens` concatenated tokens of `dim`."""
     if hidden_dim is None:
         return nn.Linear(in_features, num_tokens * dim)
     return nn.Sequential(nn.Linear(in_features, hidden_dim), nn.SiLU(), nn.Linear(hidden_dim, num_tokens * dim))
@@ -68,20 +68,21 @@ class FaceConditioner(ModelMixin, ConfigMixin):
 
     With `combine="sum"`, one token each, `mapper_layers=5` and the default weights it is REFace's conditioning
     (arXiv 2409.07269, section 3): context = (1.0 clip + 10.0 identity + 0.05 landmarks) / 11.05. With
-    `combine="concat"` every condition keeps tokens of its own, scaled by its weight.
+    `combine="concat"` every condition has its own tokens, scaled by its weight.
 
     Args:
         identity_network (`str`): `"sface"` (128-d) or `"ir_se50"` (512-d).
         clip_embed_dim (`int`): Width of the image encoder's `image_embeds`.
         cross_attention_dim (`int`): Width of a token.
-        num_landmarks (`int`): Landmarks of the target, two coordinates each.
-        mapper_layers (`int`): Residual attention blocks on the CLIP features; 0 leaves them as they are.
-        identity_tokens, clip_tokens, landmark_tokens (`int`): Tokens of each condition; CLIP's for source and target.
+        num_landmarks (`int`): Number of landmarks of the target.
+        mapper_layers (`int`): Residual attention blocks on the CLIP features; 0 leaves them unchanged.
+        identity_tokens, clip_tokens, landmark_tokens (`int`): Tokens of each condition; `clip_tokens` each for
+            source and target.
         combine (`str`): `"sum"` into one token, or `"concat"`.
         identity_weight, clip_weight, landmark_weight (`float`): Scales of the conditions.
-        hidden_dim (`int`, *optional*): Width of the hidden layer of each projection; none: plain linear layers.
-        identity_geometry (`bool`): Whether it knows how pose and expression move landmarks: the coefficients of
-            `conditioning.geometry.fit_geometry`, (58, 2N), in `geometry_coefficients`.
+        hidden_dim (`int`, *optional*): Width of the hidden layer of each projection; `None` for linear layers.
+        identity_geometry (`bool`): Whether the buffer `geometry_coefficients`, (58, 2N), has the coefficients of
+            `conditioning.geometry.fit_geometry`, which explain landmarks by pose and expression.
 
     Raises:
         ValueError: For an unknown `identity_network` or `combine`, or several tokens with `"sum"`.
@@ -121,7 +122,7 @@ class FaceConditioner(ModelMixin, ConfigMixin):
         self.source_projection = build_projection(clip_embed_dim, clip_tokens, dim, hidden_dim)
         self.target_projection = build_projection(clip_embed_dim, clip_tokens, dim, hidden_dim)
         self.landmark_projection = build_projection(num_landmarks * 2, landmark_tokens, dim, hidden_dim)
-        # Standardises landmarks whose spread is a few pixels; REFace's raw pixels are mean 0, deviation 1.
+        # Standardises landmarks. REFace uses raw pixels, which is mean 0 and standard deviation 1.
         self.register_buffer("landmark_mean", torch.zeros(num_landmarks * 2))
         self.register_buffer("landmark_std", torch.ones(num_landmarks * 2))
         if identity_geometry:
@@ -170,7 +171,7 @@ class FaceConditioner(ModelMixin, ConfigMixin):
             source_clip_embeds (`torch.Tensor`): (B, clip_embed_dim), `image_embeds` of the masked source.
             target_clip_embeds (`torch.Tensor`): (B, clip_embed_dim), `image_embeds` of the target.
             landmarks (`torch.Tensor`): (B, N, 2) or (B, 2N), of the target, x and y in scaled crop pixels.
-                All zeros where there are none, as REFace does.
+                All zeros if there are none, as in REFace.
 
         Returns:
             `torch.Tensor`: (B, num_tokens, cross_attention_dim).
@@ -192,5 +193,5 @@ class FaceConditioner(ModelMixin, ConfigMixin):
         return projected.view(len(projected), -1, self.config["cross_attention_dim"])  # (B, tokens, D)
 
 
-# A Hub id whose index names a third-party class is only accepted under the package's own name (see hub.py).
+# diffusers accepts a third-party class in a Hub repository only under its package's name (see weights/hub.py).
 FaceConditioner.__module__ = "faceswap_diffusion"

@@ -1,9 +1,9 @@
-"""What of a face's landmarks is its owner's: the part that pose and expression do not explain.
+"""Facial shape: the part of a face's landmarks that pose and expression do not explain.
 
-In self-supervised training the landmarks of the target are also those of the source, so that a model learns to take
-the shape of the face from them; at swap time that shape is the wrong person's. Exchanging the owner's part between
-people leaves pose and expression in the landmarks: in training it makes their owner unknowable, in a swap it gives the
-target the shape of the source.
+In self-supervised training, the landmarks of the target are also those of the source, so a model learns to take the
+shape of the face from them. In a swap, that shape is the wrong person's. Exchanging the shape between people keeps
+pose and expression: in training the landmarks then no longer reveal the identity, and in a swap the target gets the
+shape of the source.
 """
 
 from functools import lru_cache
@@ -15,26 +15,26 @@ from faceswap_diffusion.faces.mesh_topology import DLIB68_FROM_MESH, FACE_OVAL_4
 from faceswap_diffusion.faces.surface import face_surface
 
 SMOOTHING = 0.01
-"""Of the spline that moves a mesh: 68 landmarks are not known to the pixel."""
+"""Smoothing of the spline that moves a mesh, because landmarks are not accurate to the pixel."""
 
 OUTLINE_WIDTH = 0.12
-"""Width in texture coordinates of the rim of a mesh that does not follow: there the target's head goes on."""
+"""Width, in texture coordinates, of the mesh's rim over which the displacement fades to 0 at the target's outline."""
 
 NUM_FEATURES = 6 + 52
-RIDGE = 1e-2  # of the mean diagonal: keeps rare blendshapes from being fitted to noise
+RIDGE = 1e-2  # relative to the mean diagonal; keeps rare blendshapes from fitting noise
 
 
 def explaining_features(head_pose: torch.Tensor, blendshapes: torch.Tensor) -> torch.Tensor:
-    """What explains landmarks that is not their owner's: yaw and pitch up to their squares, and blendshapes.
+    """Features that explain landmarks but not identity: yaw and pitch up to second order, and blendshapes.
 
-    Roll is no part of it: aligned crops have none.
+    Roll is not included, because aligned crops have none.
 
     Args:
         head_pose (`torch.Tensor`): (N, 3), yaw, pitch and roll in degrees.
         blendshapes (`torch.Tensor`): (N, 52) in [0, 1].
 
     Returns:
-        `torch.Tensor`: (N, 58), the first a constant 1.
+        `torch.Tensor`: (N, 58), the first column is 1.
     """
     yaw, pitch = (head_pose[:, :2] / 30).T
     pose = torch.stack([torch.ones_like(yaw), yaw, pitch, yaw.square(), yaw * pitch, pitch.square()], 1)
@@ -61,10 +61,10 @@ def fit_geometry(landmarks: torch.Tensor, head_pose: torch.Tensor, blendshapes: 
 def identity_geometry(
     landmarks: torch.Tensor, head_pose: torch.Tensor, blendshapes: torch.Tensor, coefficients: torch.Tensor
 ) -> torch.Tensor:
-    """The owner's part of landmarks.
+    """The facial shape: landmarks minus what pose and expression explain.
 
     Args:
-        landmarks (`torch.Tensor`): (N, 68, 2) in pixels of aligned crops as large as those that were fitted.
+        landmarks (`torch.Tensor`): (N, 68, 2) in pixels of aligned crops, of the same size as for the fit.
         head_pose (`torch.Tensor`): (N, 3) in degrees.
         blendshapes (`torch.Tensor`): (N, 52) in [0, 1].
         coefficients (`torch.Tensor`): (58, 136), from `fit_geometry`.
@@ -79,25 +79,25 @@ def identity_geometry(
 def exchange_geometry(
     landmarks: torch.Tensor, own: torch.Tensor, other: torch.Tensor, share: torch.Tensor | float
 ) -> torch.Tensor:
-    """Replaces the owner's part of landmarks by somebody else's.
+    """Replaces the facial shape in landmarks by another person's.
 
     Args:
         landmarks (`torch.Tensor`): (B, 68, 2) in pixels.
-        own (`torch.Tensor`): (B, 68, 2), their own part, from `identity_geometry`.
-        other (`torch.Tensor`): (B, 68, 2), somebody else's.
-        share (`torch.Tensor` or `float`): (B, 1, 1) or one for all, how much of it is replaced, in [0, 1].
+        own (`torch.Tensor`): (B, 68, 2), the shape in `landmarks`, from `identity_geometry`.
+        other (`torch.Tensor`): (B, 68, 2), another person's shape.
+        share (`torch.Tensor` or `float`): (B, 1, 1) or one for all, the share that is replaced, in [0, 1].
     """
     return landmarks + share * (other - own)
 
 
 def move_mesh(mesh: np.ndarray, displacement: np.ndarray) -> np.ndarray:
-    """Moves a mesh by what its 68 landmarks move: smoothly over the texture's plane, and not at the outline.
+    """Moves a mesh by the displacement of its 68 landmarks, smoothly, and not at all at the outline.
 
     The displacements are interpolated by a thin-plate spline (Bookstein 1989) in texture coordinates.
 
     Args:
         mesh (`np.ndarray`): (478, 2), x, y in pixels.
-        displacement (`np.ndarray`): (68, 2) in pixels, of the landmarks in dlib's order.
+        displacement (`np.ndarray`): (68, 2) displacement of the landmarks in pixels, in dlib's order.
 
     Returns:
         `np.ndarray`: (478, 2).
@@ -107,7 +107,7 @@ def move_mesh(mesh: np.ndarray, displacement: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _spline() -> np.ndarray:
-    """How far each mesh point follows each landmark, (478, 68)."""
+    """Weights (478, 68) with which mesh points follow landmarks."""
     points = face_surface().uv
     controls, outline = points[DLIB68_FROM_MESH], points[list(FACE_OVAL_478)]
     affine = np.column_stack([np.ones(len(points)), points])

@@ -18,7 +18,7 @@ SFACE_LAYERS = (
 
 
 def dequantize_blocks(weight: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor) -> torch.Tensor:
-    """Undoes ONNX's block quantisation: (weight - zero_point) * scale, one pair for each block of columns.
+    """Reverses ONNX's block quantisation: (weight - zero_point) * scale, with one pair for each block of columns.
 
     Args:
         weight (`torch.Tensor`): int8, (rows, columns).
@@ -34,13 +34,13 @@ def dequantize_blocks(weight: torch.Tensor, scale: torch.Tensor, zero_point: tor
 
 
 class SFace(nn.Module):
-    """SFace (arXiv 2205.12010) of the OpenCV zoo, 128-d, from the int8 weights that the package ships.
+    """SFace (arXiv 2205.12010) of the OpenCV zoo, 128-d, from the int8 weights in the package.
 
-    The weights are buffers outside the state dict: they are constants of the package, checked by SHA-256, so that a
-    checkpoint need not carry them and no training can move them.
+    The weights are buffers outside the state dict. They are constants of the package, checked by SHA-256: checkpoints
+    do not contain them, and training cannot change them.
 
-    `same_person` is the least cosine of two faces of one person, as its authors measured it on LFW (OpenCV's tutorial
-    "DNN-based Face Detection And Recognition", which gives 0.363 for an accuracy of 99.60 %).
+    `same_person` is the minimal cosine of two faces of one person. OpenCV's tutorial "DNN-based Face Detection And
+    Recognition" gives 0.363, with an accuracy of 99.60 % on LFW.
     """
 
     embedding_dim = 128
@@ -55,7 +55,7 @@ class SFace(nn.Module):
     def __init__(self):
         super().__init__()
         stored = load_file(model_path("sface"))
-        # In the same order in every process: DDP sends buffers from one to another by their order.
+        # Sorted, because DDP synchronises buffers between processes by their order.
         for name in sorted({key.rpartition(".")[0] for key in stored if key.endswith(".zero_point")}):
             weight = dequantize_blocks(*(stored[f"{name}.{part}"] for part in ("weight", "scale", "zero_point")))
             if name.endswith("dw") or name == "conv_1":
@@ -73,14 +73,14 @@ class SFace(nn.Module):
         self.register_buffer(f"{name}_{part}", tensor, persistent=False)
 
     def prepare(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Cuts the recogniser's 112 px view out of an FFHQ-aligned crop, (B, 3, H, W) of any square size.
+        """Cuts the 112 px input of the recogniser out of FFHQ-aligned crops (B, 3, H, W) of any square size.
 
-        The window is where ArcFace's template lies on the mean FFHQ-aligned face.
+        The window is the position of ArcFace's template on the mean FFHQ-aligned face.
         """
         side = pixel_values.shape[-1]
         top, bottom, left, right = (round(side * edge / 256) for edge in (36, 219, 35, 218))
         window = pixel_values[..., top:bottom, left:right]
-        # In float32: torch has no antialiased resizing in half precision on the CPU.
+        # In float32, because torch has no antialiased resizing in half precision on the CPU.
         view = F.interpolate(window.float(), (112, 112), mode="bilinear", antialias=True, align_corners=False)
         return view.to(pixel_values.dtype)
 
@@ -104,7 +104,7 @@ class SFace(nn.Module):
 
 
 class SqueezeExcitation(nn.Module):
-    """Channel gates from the mean of each channel (arXiv 1709.01507), without biases, as in IR-SE50."""
+    """Channel attention (arXiv 1709.01507) without biases, as in IR-SE50."""
 
     def __init__(self, channels: int, reduction: int = 16):
         super().__init__()
@@ -118,7 +118,7 @@ class SqueezeExcitation(nn.Module):
 
 
 class ImprovedResidualUnit(nn.Module):
-    """One IR-SE unit: batch norm, conv, PReLU, strided conv, batch norm and channel gates beside a shortcut."""
+    """One IR-SE unit: batch norm, conv, PReLU, strided conv, batch norm and channel attention, plus a shortcut."""
 
     def __init__(self, in_channels: int, channels: int, stride: int):
         super().__init__()
@@ -145,8 +145,8 @@ class ImprovedResidualUnit(nn.Module):
 class IRSE50(nn.Module):
     """IR-SE50 ArcFace (arXiv 1801.07698), 512-d, with the parameter names of the published `model_ir_se50.pth`.
 
-    `same_person` is the least cosine of two faces of one person: 1 - d / 2 for the squared distance d = 1.54 of unit
-    vectors up to which the network's author takes two faces for one person (`--threshold` of `face_verify.py` in
+    `same_person` is the minimal cosine of two faces of one person: 1 - d / 2, where d = 1.54 is the largest squared
+    distance of unit vectors that the network's author accepts as one person (`--threshold` of `face_verify.py` in
     TreB1eN/InsightFace_Pytorch). It was not measured on our crops.
     """
 
@@ -178,5 +178,5 @@ class IRSE50(nn.Module):
 
 
 IDENTITY_NETWORKS = {"sface": SFace, "ir_se50": IRSE50}
-"""By name. `same_person` of a network for which nobody knows a threshold is `None`: then nobody is taken for another
-person, and the nearest face is taken for the one that is looked for."""
+"""Identity networks by name. If `same_person` is `None`, no threshold is known: then the most similar face is always
+accepted as the person searched for, and there are no warnings about different people."""

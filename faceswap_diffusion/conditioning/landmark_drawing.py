@@ -1,11 +1,11 @@
-"""Landmarks as a picture: drawn where the face is hidden, they say in pixels what has to be where."""
+"""Landmarks as a picture, drawn where the face is hidden, so that the network sees where each part has to be."""
 
 import cv2
 import numpy as np
 import torch
 
 BACKGROUND = 128
-FRACTION_BITS = 4  # of the coordinates that OpenCV draws at
+FRACTION_BITS = 4  # fractional bits of the coordinates that OpenCV draws with
 
 # (points of dlib's 68, whether the line is closed, RGB)
 STROKES: tuple[tuple[range, bool, tuple[int, int, int]], ...] = (
@@ -22,13 +22,13 @@ STROKES: tuple[tuple[range, bool, tuple[int, int, int]], ...] = (
 
 
 def draw_landmarks(landmarks: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Draws dlib's 68 landmarks as coloured lines on grey, a colour for each part of the face.
+    """Draws dlib's 68 landmarks as lines on grey, with one colour for each part of the face.
 
     Args:
-        landmarks (`torch.Tensor` of shape `(B, 68, 2)`): x, y in pixels of the crop. A face whose landmarks are all 0
-            (none were found) stays grey.
-        height (`int`): Of the crop in pixels.
-        width (`int`): Of the crop in pixels.
+        landmarks (`torch.Tensor` of shape `(B, 68, 2)`): x, y in pixels of the crop. If all landmarks of a face
+            are 0 (none were found), it stays grey.
+        height (`int`): Height of the crop in pixels.
+        width (`int`): Width of the crop in pixels.
 
     Returns:
         `torch.Tensor` of shape `(B, 3, height, width)`, RGB in [-1, 1], on the CPU; grey is about 0.

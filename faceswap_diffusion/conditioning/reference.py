@@ -1,7 +1,7 @@
-"""The reference: the source's face drawn on the target's mesh, in the target's light, for the hidden part to show.
+"""The reference: the source's face, drawn on the target's mesh and in the target's light, shown in the hidden part.
 
-It says in pixels what an embedding can only hint at. What a source does not show stays uncovered, for the model to
-paint.
+It contains details that an identity embedding does not have. Parts that the source does not show are not covered, and
+the model paints them.
 """
 
 from collections.abc import Sequence
@@ -37,47 +37,48 @@ from faceswap_diffusion.masks.parsing import LABELS
 from faceswap_diffusion.masks.regions import REGIONS, repaint_mask
 
 RESOLUTION_RANGE = (0.15, 0.4)
-"""Pixels that a source had for one of the target's, from which on that is covered a little, and wholly."""
+"""Coverage rises from 0 to 1 between these numbers of source pixels per target pixel."""
 
-LEAST_FACING = 0.15  # cosine: at the outline of a head any source is good enough
+LEAST_FACING = 0.15  # cosine of normal and view; at the outline of a head, any source is good enough
 
 UPPER_FACE = 0.6
-"""Texture coordinate v of the lower end of the part whose skin beards leave free."""
+"""Texture coordinate v above which skin has no beard."""
 
 CLOSED_MOUTH = 0.03
-"""A mouth that is less open than this, by `mouth_opening`, shows nothing of its inside."""
+"""A mouth with a smaller `mouth_opening` does not show its inside."""
 
 SIMILAR_OPENING = 0.6
-"""Ratio of two openings, the smaller over the larger, from which on one mouth's inside may stand for the other's."""
+"""If the smaller of two openings exceeds this share of the larger, one mouth's inside can replace the other's."""
 
 CLOSED_EYE = 0.5
-"""A texture's eye that is less open than this share of the target's is left to the model."""
+"""An eye of the texture that is less open than this share of the target's eye is not drawn."""
 
 CHROMA_RANGE = (0.5, 1.8)
 """Limits of the factor on CIELAB a* and b*."""
 
 RESIDUAL_LIMIT = np.array([14.0, 6.0, 6.0], np.float32)
-"""Of what is left between two skins after their statistics agree, how much may count as light: L*, a*, b*."""
+"""Limits, in L*, a* and b*, of the smooth difference between two skins that is corrected as light."""
 
 FACE_REACH, HEAD_REACH = 1.4, 2.0
-"""How far around the mesh the source's head is carried over, as a multiple of the mesh's own reach."""
+"""How far around the mesh the source's head is copied, relative to the mesh's outline."""
 
 RING_INSET = 0.04
-"""How far inside the mesh's outline, as a share of the way to its middle, the tones of face and ring are compared."""
+"""Tones of face and ring are compared this far inside the outline, as a share of the distance to its middle."""
 
-RESIDUAL_SIGMA = 0.10  # of the crop's side: cast shadows are wider, features narrower
-LIP_SIGMA = 0.004  # of the crop's side: how softly lips end
+RESIDUAL_SIGMA = 0.10  # share of the crop's side: narrower than cast shadows, wider than features
+LIP_SIGMA = 0.004  # share of the crop's side: softness of the edge of the lips
 SMALLEST_SAMPLE = 64
-"""Pixels of skin below which statistics mean nothing."""
+"""Minimal number of skin pixels for statistics."""
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What the hidden part of a target is to show.
+    """What the hidden part of a target shows.
 
     Args:
         pixels (`np.ndarray` of shape `(H, W, 3)`, float32): RGB in [0, 255].
-        coverage (`np.ndarray` of shape `(H, W)`, float32): In [0, 1]; 0 where nothing is known.
+        coverage (`np.ndarray` of shape `(H, W)`, float32): In [0, 1]; 0 where the source shows
+            nothing.
     """
 
     pixels: np.ndarray
@@ -86,13 +87,14 @@ class Reference:
 
 @dataclass(frozen=True, eq=False)
 class SourceHead:
-    """The photo of a source, for what its mesh does not hold.
+    """The photo of a source, for the parts around its mesh.
 
     Args:
         image (`np.ndarray` of shape `(H, W, 3)`, uint8): RGB.
         landmarks (`np.ndarray` of shape `(478, 2)`): Mesh points in pixels.
-        shown (`np.ndarray` of shape `(H, W)`, float): In [0, 1], which pixels belong to what is repainted.
-        reach (`float`): How far around the mesh, see [`surface.surrounding_ring`].
+        shown (`np.ndarray` of shape `(H, W)`, float): In [0, 1], which pixels belong to the repainted
+            region.
+        reach (`float`): Extent around the mesh, see [`surface.surrounding_ring`].
     """
 
     image: np.ndarray
@@ -115,10 +117,10 @@ def render_texture(
         landmarks (`np.ndarray` of shape `(478, 2)`): Mesh points of the target in pixels.
         depth (`np.ndarray` of shape `(478,)`): In pixels, smaller is nearer.
         size (`tuple[int, int]`): Width and height of the picture.
-        light (`np.ndarray` of shape `(9,)`, *optional*): Shades the face, see [`lighting.face_light`].
+        light (`np.ndarray` of shape `(9,)`, *optional*): Light that shades the face, see [`lighting.face_light`].
 
     Returns:
-        [`Reference`]: Without what closed eyes and a mouth of another opening cannot show.
+        [`Reference`]: The drawing. Eyes and the inside of the mouth are left out where the texture cannot show them.
     """
     surface = face_surface()
     texture = resize_texture(texture, len(texture.confidence) // _texels_per_pixel(texture, landmarks))
@@ -139,7 +141,7 @@ def render_texture(
 
 
 def _texels_per_pixel(texture: FaceTexture, landmarks: np.ndarray) -> int:
-    """How many texels, side by side, are one for a drawing: a power of two that leaves it 1.5 a pixel or more."""
+    """Factor by which a texture is shrunk for a drawing: a power of two that leaves at least 1.5 texels per pixel."""
     surface, size = face_surface(), len(texture.confidence)
     areas = signed_areas(landmarks[surface.triangles])
     in_texture = signed_areas(surface.uv[surface.triangles])[areas < 0].sum() * size**2
@@ -148,7 +150,7 @@ def _texels_per_pixel(texture: FaceTexture, landmarks: np.ndarray) -> int:
 
 
 def _sample(texture: FaceTexture, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (H, W, 3) and confidence (H, W) of a texture between texels; the colour of holes runs into nothing."""
+    """Samples pixels (H, W, 3) and confidence (H, W) of a texture; the colour of holes does not bleed."""
     weights = texture.confidence[..., None] + HOLE_WEIGHT
     weighted = np.concatenate([texture.pixels * weights, weights], axis=2)
     drawn = cv2.remap(weighted, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -159,14 +161,14 @@ def _sample(texture: FaceTexture, x: np.ndarray, y: np.ndarray) -> tuple[np.ndar
 
 
 def lacks_open_mouth(texture: FaceTexture, landmarks: np.ndarray) -> bool:
-    """Whether a mesh (478, 2) opens its mouth, and a texture cannot show what is inside."""
+    """Whether the mouth of a mesh (478, 2) is open, and the texture cannot show its inside."""
     wanted, shown = mouth_opening(landmarks), texture.mouth_opening
     similar = min(wanted, shown) > SIMILAR_OPENING * max(wanted, shown) and shown > CLOSED_MOUTH
     return wanted > CLOSED_MOUTH and not similar
 
 
 def inside_mouth(target: np.ndarray, landmarks: np.ndarray) -> Reference:
-    """The target's own teeth and tongue, between the lips of its mesh.
+    """The target's teeth and tongue, between the lips of its mesh.
 
     Args:
         target (`np.ndarray` of shape `(H, W, 3)`, uint8): RGB.
@@ -178,13 +180,13 @@ def inside_mouth(target: np.ndarray, landmarks: np.ndarray) -> Reference:
     coverage = np.zeros(target.shape[:2], np.float32)
     lips = np.round(landmarks[list(INNER_LIPS_478)]).astype(np.int32)
     cv2.fillPoly(coverage, [lips], 1.0)
-    width = 2 * round(LIP_SIGMA * len(target)) + 1  # no gap to the lips of the source
+    width = 2 * round(LIP_SIGMA * len(target)) + 1  # leaves no gap to the lips of the source
     coverage = cv2.dilate(coverage, np.ones((width, width)))
     return Reference(target.astype(np.float32), cv2.GaussianBlur(coverage, (0, 0), LIP_SIGMA * len(target)))
 
 
 def _unlike_openings(texture: FaceTexture, landmarks: np.ndarray) -> np.ndarray:
-    """Triangles (T,) of the mouth's inside and of eyes that the texture cannot show as open as they are to be."""
+    """Triangles (T,) of the inside of the mouth and of eyes that the texture cannot show at the wanted opening."""
     surface = face_surface()
     left_out = surface.mouth & lacks_open_mouth(texture, landmarks)
     on_left = surface.uv[surface.triangles].mean(axis=1)[:, 0] < 0.5
@@ -193,32 +195,32 @@ def _unlike_openings(texture: FaceTexture, landmarks: np.ndarray) -> np.ndarray:
 
 
 def ring_reach(region: str) -> float:
-    """How far around the mesh a region goes, see [`surface.surrounding_ring`]."""
+    """Extent of a region around the mesh, see [`surface.surrounding_ring`]."""
     return HEAD_REACH if "hair" in REGIONS.get(region, ()) else FACE_REACH
 
 
 def shown_around(
     labels: np.ndarray, landmarks: np.ndarray, region: str, label_names: Sequence[str] = LABELS
 ) -> np.ndarray:
-    """What of a source's head is shown around the mesh: bare skin and ears, with its hair if the region has hair.
+    """The part of a source's head that is copied around the mesh: skin and ears, and hair if the region has hair.
 
     Args:
         labels (`np.ndarray`): (S, S) uint8, indices into `label_names`.
         landmarks (`np.ndarray`): (478, 2), x, y in crop pixels.
         region (`str`): What is repainted, a key of `masks.regions.REGIONS`.
-        label_names (`Sequence[str]`): What the labels mean: those of our parser if left out.
+        label_names (`Sequence[str]`): Names of the labels; those of our parser if left out.
 
     Returns:
-        `np.ndarray`: (S, S) float32, 1 where it is shown.
+        `np.ndarray`: (S, S) float32, 1 where it is copied.
     """
     shown = repaint_mask(labels, landmarks, "head" if ring_reach(region) == HEAD_REACH else "face", label_names)
     return cv2.erode(shown, np.ones((3, 3)))
 
 
 def render_surroundings(head: SourceHead, face: Reference, landmarks: np.ndarray) -> Reference:
-    """Carries the source's head over that lies around the mesh: forehead and ears, or hair as well.
+    """Copies the source's head around the mesh: forehead and ears, and hair as well if wanted.
 
-    It gets the tone that the face got, so that the forehead goes on without an edge.
+    It gets the same change of tone as the face, so that there is no edge at the forehead.
 
     Args:
         head ([`SourceHead`]): The source.
@@ -242,7 +244,7 @@ def render_surroundings(head: SourceHead, face: Reference, landmarks: np.ndarray
 
 
 def _tone_change(head: SourceHead, face: Reference, landmarks: np.ndarray) -> np.ndarray:
-    """What drawing changed of the face's tone just inside its outline: CIELAB differences (36, 3)."""
+    """Change of the face's tone just inside its outline: CIELAB differences (36, 3)."""
     inset, source_inset = (_outline(mesh, 1 - RING_INSET) for mesh in (landmarks, head.landmarks))
     size, source_size = (np.array(plane.shape[1::-1]) - 1 for plane in (face.coverage, head.image))
     known = sample_bilinear(face.coverage[..., None], np.clip(inset, 0, size))
@@ -267,28 +269,28 @@ def _smooth_around(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def lay_over(below: Reference, above: Reference) -> Reference:
-    """Lays one reference over another (Porter and Duff 1984, "over", with colours that are not premultiplied)."""
+    """Composites one reference over another (Porter and Duff 1984, "over", with non-premultiplied colours)."""
     coverage = above.coverage + (1 - above.coverage) * below.coverage
     weight = np.divide(above.coverage, coverage, out=np.zeros_like(coverage), where=coverage > 0)[..., None]
     return Reference(weight * above.pixels + (1 - weight) * below.pixels, coverage)
 
 
 def relight(reference: Reference, target: np.ndarray, skin: np.ndarray, beardless: np.ndarray) -> Reference:
-    """Brings a reference to the tone of the target's skin, and then to its shadows.
+    """Matches a reference to the tone of the target's skin and to its shadows.
 
-    First the mean in CIELAB is matched over the skin that both show (Reinhard et al. 2001). Contrast is kept, unless
+    First, the mean in CIELAB is matched over the skin that both show (Reinhard et al. 2001). Contrast is kept, unless
     the target is darker: then lips, brows and creases get darker and duller as the skin does. Chroma is half scaled
-    and half shifted: a shift alone would tint glints, teeth and the white of eyes, a factor alone would stain shadows.
-    Then what smoothly varies between the two is added, as far as it may be light.
+    and half shifted: a shift alone would tint highlights, teeth and the white of the eyes, and a factor alone would
+    stain shadows. Then the smooth difference between the two is added, within limits.
 
     Args:
         reference ([`Reference`]): Drawn on the target's mesh.
         target (`np.ndarray` of shape `(H, W, 3)`, uint8): RGB.
         skin (`np.ndarray` of shape `(H, W)`, float): In [0, 1], plain skin of the target inside the mesh.
-        beardless (`np.ndarray` of shape `(H, W)`, float): In [0, 1], the part of it whose tone is compared.
+        beardless (`np.ndarray` of shape `(H, W)`, float): In [0, 1], the part of the skin that is compared.
 
     Returns:
-        [`Reference`]: Unchanged where they have too little skin in common.
+        [`Reference`]: Unchanged if they have too little skin in common.
     """
     weights = skin * reference.coverage
     compared = weights * beardless
@@ -304,10 +306,10 @@ def relight(reference: Reference, target: np.ndarray, skin: np.ndarray, beardles
 
 
 def _contrast(mean: np.ndarray, wanted_mean: np.ndarray) -> np.ndarray:
-    """Factors (3,) on the differences from a mean tone in CIELAB, which becomes another.
+    """Factors (3,) on differences from a mean tone in CIELAB that is replaced by another tone.
 
-    Darker skin, or less light, scales linear values; L* + 16, a* and b* go with cube roots of these (CIE 15:2004,
-    equations 8.3 to 8.5). The reverse, more contrast, would turn glints into metal.
+    Darker skin, or less light, scales linear values; L* + 16, a* and b* are linear in cube roots of these (CIE
+    15:2004, equations 8.3 to 8.5). Contrast is never increased, because highlights would look metallic.
     """
     darker = min(1.0, (wanted_mean[0] + 16) / (mean[0] + 16))
     chroma = np.sqrt(np.clip(wanted_mean[1:] / np.maximum(mean[1:], 1), *CHROMA_RANGE))
@@ -315,13 +317,13 @@ def _contrast(mean: np.ndarray, wanted_mean: np.ndarray) -> np.ndarray:
 
 
 def skin_of_mesh(landmarks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Where a mesh is plain skin, (height, width) float32: no brows, eyes or lips."""
+    """Mask (height, width) float32 of a mesh's plain skin, without brows, eyes and lips."""
     surface = face_surface()
     return (rasterize(landmarks, surface.triangles[surface.skin], size) != NOTHING).astype(np.float32)
 
 
 def beardless_skin(landmarks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Where a mesh is plain skin of forehead, cheeks and nose, (height, width) float32."""
+    """Mask (height, width) float32 of a mesh's plain skin on forehead, cheeks and nose."""
     surface = face_surface()
     plain = surface.skin & (surface.uv[surface.triangles][..., 1].max(axis=1) < UPPER_FACE)
     return (rasterize(landmarks, surface.triangles[plain], size) != NOTHING).astype(np.float32)
@@ -336,16 +338,16 @@ def draw_reference(
     head: SourceHead | None = None,
     keep_mouth: bool = True,
 ) -> Reference:
-    """The source's face as the target's photo would show it.
+    """Draws the source's face as the target's photo would show it.
 
     Args:
         texture ([`FaceTexture`]): Of the source.
         target (`np.ndarray` of shape `(H, W, 3)`, uint8): RGB.
-        landmarks (`np.ndarray` of shape `(478, 2)`): The mesh to draw it on, in pixels of the target.
+        landmarks (`np.ndarray` of shape `(478, 2)`): The mesh to draw on, in pixels of the target.
         depth (`np.ndarray` of shape `(478,)`): In pixels, smaller is nearer.
         skin (`np.ndarray` of shape `(H, W)`, float): In [0, 1], where the target shows bare skin.
-        head ([`SourceHead`], *optional*): Shows what lies around the mesh.
-        keep_mouth (`bool`): Whether an open mouth shows the target's teeth, where the source shows none.
+        head ([`SourceHead`], *optional*): Source photo for the surroundings of the mesh.
+        keep_mouth (`bool`): Whether an open mouth keeps the target's teeth if the source shows none.
 
     Returns:
         [`Reference`]: Of the target's size.
@@ -368,7 +370,7 @@ def _to_rgb(lab: np.ndarray) -> np.ndarray:
 
 
 def _mean_tone(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean (3,) of CIELAB pixels (H, W, 3), without the darkest and brightest tenth: glints and creases."""
+    """Mean (3,) of CIELAB pixels (H, W, 3), without the darkest and brightest tenth (creases and highlights)."""
     values = values[weights > 0.5]
     low, high = np.percentile(values[:, 0], (10, 90))
     return values[(values[:, 0] >= low) & (values[:, 0] <= high)].mean(axis=0)

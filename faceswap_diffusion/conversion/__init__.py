@@ -1,1 +1,1 @@
-"""Checkpoints in other layouts, into Diffusers folders and back."""
+"""Converts checkpoints in other layouts to Diffusers folders and back."""

@@ -1,4 +1,4 @@
-"""The face parser that REFace uses, from its published file into a folder of Diffusers' layout."""
+"""Converts the published file of REFace's face parser to a folder in Diffusers' layout."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ LEFT_OUT = {
 
 
 def convert_bisenet(checkpoint: str | Path, folder: str | Path) -> None:
-    """Converts `79999_iter.pth` into a folder that `BiSeNet.from_pretrained` loads; names of weights stay.
+    """Converts `79999_iter.pth` to a folder that `BiSeNet.from_pretrained` loads. Names of weights do not change.
 
     Args:
         checkpoint (`str` or `Path`): The file.

@@ -1,7 +1,7 @@
-"""Diffusers' UNet and autoencoder by their weights' names in CompVis' layout, that of the first Stable Diffusion.
+"""Names of the weights of Diffusers' UNet and autoencoder in CompVis' layout, as in the first Stable Diffusion.
 
-The maps go from Diffusers' names to CompVis'. With a network at hand, which knows all of its own names, that serves
-both ways. The tests hold the maps to Diffusers' own conversion, which goes one way only.
+The maps go from Diffusers' names to CompVis' names. A network knows all its own names, so the maps work in both
+directions. The tests compare them with Diffusers' own conversion, which works in one direction only.
 """
 
 from collections.abc import Mapping
@@ -51,7 +51,7 @@ VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "t
 def unet_modules(config: Mapping[str, Any]) -> dict[str, str]:
     """Maps the modules of Diffusers' `UNet2DConditionModel` to those of CompVis' UNet.
 
-    CompVis numbers the blocks of a half through, down- and upsampling blocks among them.
+    CompVis numbers all blocks of a half consecutively, including down- and upsampling blocks.
 
     Args:
         config (`Mapping[str, Any]`): The network's configuration.
@@ -112,7 +112,7 @@ def vae_keys(keys: list[str], config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def compvis_shape(key: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape a weight has in CompVis' layout: its autoencoder attends by 1x1 convolutions, Diffusers' by matrices.
+    """The shape of a weight in CompVis' layout, whose autoencoder has 1x1 convolutions in place of linear layers.
 
     Args:
         key (`str`): The weight's name in CompVis' layout.

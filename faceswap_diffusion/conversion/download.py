@@ -1,4 +1,4 @@
-"""REFace's checkpoint from the Hugging Face Hub."""
+"""Downloads REFace's checkpoint from the Hugging Face Hub."""
 
 from pathlib import Path
 
@@ -19,9 +19,9 @@ REFACE_FILE = "last.ckpt"
 def download_reface(
     repo_id: str = REFACE_REPOSITORY, revision: str | None = None, cache_dir: str | Path | None = None
 ) -> Path:
-    """Fetches REFace's `last.ckpt` into the Hub's cache, or finds it there.
+    """Downloads REFace's `last.ckpt` to the Hub's cache, or finds it there.
 
-    A transfer that breaks off goes on from where it was.
+    An interrupted download is resumed.
 
     Args:
         repo_id (`str`): `owner/name`.
@@ -32,7 +32,7 @@ def download_reface(
         `Path`: The file.
 
     Raises:
-        ValueError: If it cannot be had: say why.
+        ValueError: If it is not available; the message says why.
     """
     try:
         return Path(hf_hub_download(repo_id, REFACE_FILE, revision=revision, cache_dir=cache_dir))

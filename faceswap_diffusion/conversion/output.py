@@ -1,4 +1,4 @@
-"""Where a conversion writes: beside the place that is meant, and there only when all of it is well."""
+"""Writes the result of a conversion: to a temporary place, renamed only when everything has succeeded."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,18 +10,18 @@ from faceswap_diffusion.writing import is_read_only, whole_file, whole_folder
 
 
 def check_output(path: str | Path, overwrite: bool) -> Path:
-    """Finds out early whether a result can be written.
+    """Checks early whether a result can be written.
 
     Args:
         path (`str` or `Path`): File, or folder in Diffusers' layout.
-        overwrite (`bool`): Whether something older may be replaced.
+        overwrite (`bool`): Whether an existing result may be replaced.
 
     Returns:
-        `Path`: `path`, absolute, and that which it leads to if it is a link.
+        `Path`: The absolute path, with links resolved.
 
     Raises:
-        ValueError: If its folder does not exist, or it exists and may not be replaced. A folder that holds something
-            else than a checkpoint never may, nor may a file that is read-only.
+        ValueError: If its folder does not exist, or it exists and may not be replaced. Read-only files, and folders
+            that are not checkpoints, are never replaced.
     """
     path = Path(path).resolve()
     if not path.parent.is_dir():
@@ -46,18 +46,19 @@ def _is_there(path: Path) -> bool:
 
 @contextmanager
 def written(path: str | Path, overwrite: bool = False, as_file: bool = False) -> Iterator[Path]:
-    """A new folder or file to write a result to, which takes its place at the end of the block.
+    """Gives a temporary folder or file to write a result to, and moves it to its place at the end of the block.
 
     Args:
         path (`str` or `Path`): Folder or file.
-        overwrite (`bool`): Whether an older one is replaced.
+        overwrite (`bool`): Whether an existing one is replaced.
         as_file (`bool`): Whether the result is a file.
 
     Yields:
         `Path`: A folder, or the path of a file that does not exist yet, on the same disk.
 
     Raises:
-        ValueError: If it cannot be written, as when the disk is full; nothing is left then, and an older one stays.
+        ValueError: If it cannot be written, for example because the disk is full. Then nothing is left behind, and an
+            existing result is kept.
     """
     path = check_output(path, overwrite)
     try:

@@ -1,7 +1,7 @@
-"""REFace's published checkpoint (arXiv 2409.07269) into a Diffusers folder, and back.
+"""Converts REFace's published checkpoint (arXiv 2409.07269) to a Diffusers folder, and back.
 
-A Lightning file in CompVis' layout holds all networks. Each weight of ours has one there, by the maps below; a
-checkpoint of another size is converted by describing it as an [`Architecture`].
+REFace's checkpoint is one Lightning file in CompVis' layout with all networks. The maps below give the name in that
+file for each weight of ours. Checkpoints of other sizes are described by an [`Architecture`].
 """
 
 from collections.abc import Mapping
@@ -47,10 +47,10 @@ PREFIXES = {
         "unconditional.embeds": "learnable_vector",
     },
 }
-"""Of what our names of weights begin with, to what REFace's do."""
+"""Prefixes of our names of weights, and of REFace's."""
 
 RAW_LANDMARKS = {"landmark_mean": 0.0, "landmark_std": 1.0}
-"""What ours standardise landmarks by: REFace takes raw pixels, and has no such weights."""
+"""Our statistics for standardising landmarks. REFace uses raw pixels and has no such weights."""
 
 SCHEDULE = "the noise schedule, which the scheduler computes anew"
 LEFT_OUT = {
@@ -76,7 +76,7 @@ LEFT_OUT = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """Sizes of the networks and how they are used.
+    """Sizes and settings of the networks.
 
     Args:
         unet (`dict`): What `UNet2DConditionModel` takes.
@@ -149,7 +149,7 @@ def stable_diffusion_scheduler() -> DDIMScheduler:
 
 
 def clip_feature_extractor(image_size: int) -> CLIPImageProcessorPil:
-    """What holds CLIP's mean and deviation of pixels."""
+    """The image processor with CLIP's mean and standard deviation."""
     sides = {"height": image_size, "width": image_size}
     return CLIPImageProcessorPil(size={"shortest_edge": image_size}, crop_size=sides)
 
@@ -173,7 +173,7 @@ def _assemble(architecture: Architecture, networks: Mapping[str, Any]) -> FaceSw
 
 
 def build_empty_pipeline(architecture: Architecture) -> FaceSwapInpaintPipeline:
-    """Builds a pipeline whose networks have names and shapes of weights, and no values (the meta device)."""
+    """Builds a pipeline whose networks have no values (on the meta device)."""
     with torch.device("meta"):
         networks = _build_networks(architecture)
     for name, value in RAW_LANDMARKS.items():
@@ -184,10 +184,10 @@ def build_empty_pipeline(architecture: Architecture) -> FaceSwapInpaintPipeline:
 def build_random_pipeline(
     architecture: Architecture, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
 ) -> FaceSwapInpaintPipeline:
-    """Builds a pipeline with the random weights that its networks begin with.
+    """Builds a pipeline with random weights.
 
-    It swaps nothing, and takes the time and memory of one that does. The weights are made where and as they are
-    wanted: no more memory is needed meanwhile.
+    It makes no useful swaps, but takes the time and memory of a trained one. The weights are created on the wanted
+    device in the wanted precision, so no additional memory is needed.
 
     Args:
         architecture ([`Architecture`]): Sizes of the networks.
@@ -244,14 +244,14 @@ def convert_reface(
     overwrite: bool = False,
     architecture: Architecture = PUBLISHED,
 ) -> ConversionReport:
-    """Converts REFace's checkpoint into a folder that `FaceSwapInpaintPipeline.from_pretrained` loads.
+    """Converts REFace's checkpoint to a folder that `FaceSwapInpaintPipeline.from_pretrained` loads.
 
     The checkpoint is mapped into memory and converted part by part; no code in it is run.
 
     Args:
         checkpoint (`str` or `Path`): REFace's `last.ckpt`.
-        folder (`str` or `Path`): To write; it appears when all of it is done.
-        dtype (`torch.dtype`, *optional*): Precision to save in; as the checkpoint has it if left out.
+        folder (`str` or `Path`): Folder to write; it appears when everything is done.
+        dtype (`torch.dtype`, *optional*): Precision to save in; the checkpoint's if left out.
         parser (`str` or `Path`, *optional*): `79999_iter.pth`, REFace's face parser, to go into the folder.
         arcface (`str` or `Path`, *optional*): `model_ir_se50.pth`, in place of the checkpoint's identity network.
         overwrite (`bool`): Whether an older folder is replaced.
@@ -285,10 +285,10 @@ def _with_arcface(source: Checkpoint, arcface: Checkpoint) -> Checkpoint:
 
 
 def check_reface(source: Checkpoint, pipeline: FaceSwapInpaintPipeline) -> None:
-    """Compares a checkpoint with REFace's, for the networks of a pipeline.
+    """Checks that a checkpoint is REFace's, for the networks of a pipeline.
 
     Raises:
-        ValueError: If it is another, or its noise schedule is.
+        ValueError: If it is something else, or has another noise schedule.
     """
     weights = source.weights
     if "learnable_vector" not in weights and any(key.startswith("model.diffusion_model.") for key in weights):
@@ -304,7 +304,7 @@ def check_reface(source: Checkpoint, pipeline: FaceSwapInpaintPipeline) -> None:
 
 
 def report_of(source: Checkpoint, keys: Mapping[str, Mapping[str, str]]) -> ConversionReport:
-    """Says what became of each key of REFace's checkpoint."""
+    """Reports what became of each key of REFace's checkpoint."""
     became = {key: f"{part}/{name}" for part, names in keys.items() for name, key in names.items()}
     added = {f"conditioner/{name}": "REFace takes landmarks in raw pixels" for name in RAW_LANDMARKS}
     return ConversionReport(became, left_out(source, LEFT_OUT), added)
@@ -322,7 +322,7 @@ def save_networks(
     Args:
         pipeline ([`FaceSwapInpaintPipeline`]): Its networks are on the meta device.
         keys (`Mapping[str, Mapping[str, str]]`): For each network, from its names of weights to those in `weights`.
-        weights (`Mapping[str, torch.Tensor]`): Best mapped from a file.
+        weights (`Mapping[str, torch.Tensor]`): Preferably memory-mapped.
         folder (`Path`): To write.
         dtype (`torch.dtype`, *optional*): Precision to save in; as they are if left out.
     """

@@ -1,4 +1,4 @@
-"""A folder in Diffusers' layout into a checkpoint that REFace's own code loads: the way back of `reface`."""
+"""Converts a folder in Diffusers' layout to a checkpoint for REFace's own code: the inverse of `reface`."""
 
 import json
 from pathlib import Path
@@ -29,14 +29,14 @@ FIXED_IN_REFACE = {
     ),
     "pipeline": ("channel_order",),
 }  # fmt: skip
-"""Settings that REFace's code has no choice of."""
+"""Settings that are fixed in REFace's code."""
 
 
 def convert_to_reface(checkpoint: str | Path, file: str | Path, *, overwrite: bool = False) -> ConversionReport:
-    """Writes the weights of a folder into a file that REFace loads, under the keys and in the shapes it has them.
+    """Writes the weights of a folder to a file that REFace loads, with REFace's keys and shapes.
 
-    Weights are copied to the bit. What REFace's file holds beside them (CLIP's text tower, networks that it never
-    uses, the loss) is not in a folder; REFace loads without it (`strict=False`).
+    Weights are copied bit by bit. Other parts of REFace's file (CLIP's text tower, unused networks, the loss) are not
+    in a folder; REFace loads without them (`strict=False`).
 
     Args:
         checkpoint (`str` or `Path`): Folder in Diffusers' layout, or Hub id.
@@ -96,10 +96,10 @@ def _settings(path: Path) -> dict[str, Any]:
 
 
 def check_design(folder: Path, architecture: Architecture) -> None:
-    """Makes sure that REFace's code would use the weights as our pipeline does.
+    """Checks that REFace's code would use the weights as our pipeline does.
 
     Raises:
-        ValueError: Naming the first setting that REFace has otherwise.
+        ValueError: Names the first setting that differs in REFace.
     """
     for part, names in FIXED_IN_REFACE.items():
         settings, wanted = getattr(architecture, part), getattr(PUBLISHED, part)
@@ -114,7 +114,7 @@ def check_design(folder: Path, architecture: Architecture) -> None:
 
 
 def _read_part(folder: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
-    """Maps the weights of one network, which have to have these shapes, from its safetensors files.
+    """Memory-maps the weights of one network from its safetensors files, and checks their shapes.
 
     Raises:
         ValueError: If they cannot be read, or are not those of the network.

@@ -1,7 +1,7 @@
-"""Weights in files that PyTorch wrote, memory-mapped and without running what is pickled in them.
+"""Reads weights from PyTorch files, memory-mapped and without running pickled code.
 
-Both of PyTorch's formats are read: a zip archive of a pickle and a file for each storage, and the one before version
-1.6, a row of pickles followed by all storages. Files in safetensors are read as well.
+Both formats of PyTorch are supported: a zip archive with a pickle and a file for each storage, and the format before
+version 1.6, several pickles followed by all storages. Safetensors files are supported as well.
 """
 
 import mmap
@@ -19,7 +19,7 @@ from faceswap_diffusion.weights.pickled import PickleReader, StorageRecord, Tens
 
 ZIP_SIGNATURE = b"PK\x03\x04"
 LEGACY_MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
-# What reading damaged data may come to.
+# Exceptions that damaged data can cause.
 UNREADABLE = (
     SafetensorError, zipfile.BadZipFile, zlib.error, OSError, EOFError, LookupError, OverflowError, RuntimeError,
     TypeError, ValueError,
@@ -29,12 +29,13 @@ LOCAL_HEADER = 30  # bytes before the name in an entry of a zip archive
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What is of use in a file of weights.
+    """The useful content of a weights file.
 
     Args:
         path (`Path`): The file.
-        weights (`dict[str, torch.Tensor]`): Views into the mapped file: reading them takes no memory of our own.
-        training_state (`list[str]`): What else the file names, as Lightning's "optimizer_states": left unread.
+        weights (`dict[str, torch.Tensor]`): Views into the memory-mapped file; they need no additional memory.
+        training_state (`list[str]`): Other parts of the file, such as Lightning's "optimizer_states", which are not
+            read.
     """
 
     path: Path
@@ -81,7 +82,7 @@ def _read_torch_file(path: Path) -> Checkpoint:
 
 
 def _read_archive(path: Path, mapped: mmap.mmap) -> tuple[Any, dict[str, int]]:
-    """Reads the pickle of a zip archive, and where in the file each storage starts."""
+    """Reads the pickle in a zip archive, and the offset of each storage in the file."""
     with zipfile.ZipFile(path) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
         pickled = next((name for name in entries if name.rpartition("/")[2] == "data.pkl"), None)
@@ -99,7 +100,7 @@ def _read_archive(path: Path, mapped: mmap.mmap) -> tuple[Any, dict[str, int]]:
 
 
 def _read_legacy(mapped: mmap.mmap) -> tuple[Any, dict[str, int]]:
-    """Reads the pickles of a file from before PyTorch 1.6, and where each storage starts."""
+    """Reads the pickles in a file from before PyTorch 1.6, and the offset of each storage."""
     if PickleReader().read(mapped) != LEGACY_MAGIC_NUMBER:
         raise ValueError("it is a pickle, but not one of PyTorch's")
     _protocol, _system = PickleReader().read(mapped), PickleReader().read(mapped)
@@ -130,5 +131,5 @@ def _storage(record: StorageRecord, values: torch.Tensor, starts: dict[str, int]
     if len(stored) < record.num_bytes:
         raise ValueError("it ends before its values do")
     if start % record.dtype.itemsize:
-        stored = stored.clone()  # a view of numbers has to start at a multiple of their size
+        stored = stored.clone()  # a view must start at a multiple of the item size
     return stored.view(record.dtype)

@@ -1,4 +1,4 @@
-"""From names and tensors to networks: what fits, what is left out, and what is written."""
+"""Fills networks with converted weights: checks keys and shapes, and reports what became of each key."""
 
 import json
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ NAMES_IN_AN_ERROR = 8
 
 @dataclass
 class ConversionReport:
-    """What became of everything in a checkpoint.
+    """What became of every key of a checkpoint.
 
     Args:
-        became (`dict[str, str]`): From the key in the checkpoint to component and key in the result.
-        left_out (`dict[str, str]`): From what was left out to the reason.
-        added (`dict[str, str]`): From what only the result has to the reason.
+        became (`dict[str, str]`): Maps keys of the checkpoint to component and key in the result.
+        left_out (`dict[str, str]`): Maps keys that were left out to the reason.
+        added (`dict[str, str]`): Maps keys that only the result has to the reason.
     """
 
     became: dict[str, str] = field(default_factory=dict)
@@ -29,11 +29,11 @@ class ConversionReport:
     added: dict[str, str] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
-        """Writes the report into a folder."""
+        """Writes the report to a folder."""
         (folder / REPORT_NAME).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
     def lines(self) -> list[str]:
-        """Counts keys, for people to read: those of each component, and those left out and added for each reason."""
+        """A readable summary: the number of keys in each component, and left out or added for each reason."""
         components = [name.partition("/")[0] for name in self.became.values()]
         lines = [f"{components.count(name):5} keys became {name}" for name in dict.fromkeys(components)]
         for verb, reasons in (("left out", self.left_out), ("added", self.added)):
@@ -48,7 +48,7 @@ def shapes_of(network: torch.nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def reason_for(key: str, reasons: Mapping[str, str]) -> str | None:
-    """The reason that is given for a key, or for a prefix of it that ends in a dot."""
+    """The reason for a key, or for a prefix of it that ends in a dot."""
     for name, reason in reasons.items():
         if key == name or (name.endswith(".") and key.startswith(name)):
             return reason
@@ -56,7 +56,7 @@ def reason_for(key: str, reasons: Mapping[str, str]) -> str | None:
 
 
 def left_out(source: Checkpoint, reasons: Mapping[str, str]) -> dict[str, str]:
-    """What of a checkpoint is left out, with the reasons, see `reason_for`."""
+    """The keys of a checkpoint that are left out, with reasons, see `reason_for`."""
     found = {key: reason_for(key, reasons) for key in source.weights}
     state = dict.fromkeys(source.training_state, "state of the training")
     return {key: reason for key, reason in found.items() if reason is not None} | state
@@ -65,16 +65,16 @@ def left_out(source: Checkpoint, reasons: Mapping[str, str]) -> dict[str, str]:
 def check_weights(
     checkpoint: Checkpoint, kind: str, shapes: Mapping[str, tuple[int, ...]], reasons: Mapping[str, str]
 ) -> None:
-    """Compares a checkpoint with what a kind of checkpoint has to hold.
+    """Checks that a checkpoint has the keys of a certain kind of checkpoint.
 
     Args:
-        checkpoint ([`Checkpoint`]): What there is.
-        kind (`str`): What it should be, for the error.
-        shapes (`Mapping[str, tuple[int, ...]]`): Of every key that is needed.
-        reasons (`Mapping[str, str]`): Of what else may be there, why it is left out, see `reason_for`.
+        checkpoint ([`Checkpoint`]): The checkpoint.
+        kind (`str`): The expected kind, for the error.
+        shapes (`Mapping[str, tuple[int, ...]]`): Shape of every needed key.
+        reasons (`Mapping[str, str]`): Reasons for leaving out other keys, see `reason_for`.
 
     Raises:
-        ValueError: Naming the keys that are missing, unknown or of the wrong shape.
+        ValueError: Names the keys that are missing, unknown or of the wrong shape.
     """
     weights = checkpoint.weights
     missing = [key for key in shapes if key not in weights]
@@ -97,10 +97,10 @@ def _named(what: str, keys: list[str]) -> str:
 
 
 def cast(key: str, weight: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
-    """Brings a weight to a floating precision; `None` and integers stay as they are.
+    """Converts a weight to a floating-point precision; with `None`, and for integers, it is unchanged.
 
     Raises:
-        ValueError: If a value is too large for it.
+        ValueError: If a value is too large.
     """
     if dtype is None or not weight.is_floating_point() or weight.dtype == dtype:
         return weight
@@ -113,13 +113,13 @@ def cast(key: str, weight: torch.Tensor, dtype: torch.dtype | None) -> torch.Ten
 def fill(
     network: torch.nn.Module, keys: Mapping[str, str], weights: Mapping[str, torch.Tensor], dtype: torch.dtype | None
 ) -> None:
-    """Gives a network its weights, which are not copied unless their precision changes.
+    """Fills a network with weights, which are copied only if their precision changes.
 
     Args:
         network (`torch.nn.Module`): On the meta device.
-        keys (`Mapping[str, str]`): From its names of weights to those in `weights`; others are left alone.
-        weights (`Mapping[str, torch.Tensor]`): Of as many values each as the network's own.
-        dtype (`torch.dtype`, *optional*): Precision to give them; as they are if left out.
+        keys (`Mapping[str, str]`): Maps its names of weights to those in `weights`; others are unchanged.
+        weights (`Mapping[str, torch.Tensor]`): Each has as many values as the network's own.
+        dtype (`torch.dtype`, *optional*): New precision; unchanged if left out.
     """
     shapes = shapes_of(network)
     state = {name: cast(key, weights[key], dtype).reshape(shapes[name]).contiguous() for name, key in keys.items()}

@@ -1,7 +1,7 @@
-"""Takes the conditions away one by one: what does each of them contribute?
+"""Removes the conditions one by one, to measure what each of them contributes.
 
-A condition is removed by handing the conditioner the mean of it over the set's pairs in place of the pair's own value:
-an ordinary value, which says nothing of the pair. (Zeros would be values that the network may never have seen.)
+A condition is removed by replacing it with its mean over the pairs of the set. The mean is an ordinary value without
+information about the pair, while zeros would be a value that the network may never have seen.
 """
 
 import inspect
@@ -18,7 +18,7 @@ CONDITIONS = ("identity_embeds", "source_clip_embeds", "target_clip_embeds", "la
 
 @contextmanager
 def recorded_conditions(conditioner: torch.nn.Module) -> Iterator[dict[str, list[torch.Tensor]]]:
-    """Collects what the conditioner is handed, row by row, for as long as the context lasts."""
+    """Collects the inputs of the conditioner, row by row, while the context is open."""
     rows: dict[str, list[torch.Tensor]] = {name: [] for name in CONDITIONS}
 
     def record(conditions: dict[str, Any]) -> None:
@@ -31,9 +31,9 @@ def recorded_conditions(conditioner: torch.nn.Module) -> Iterator[dict[str, list
 
 @contextmanager
 def removed_condition(pipeline: FaceSwapInpaintPipeline, name: str, mean: torch.Tensor) -> Iterator[None]:
-    """Hands a pipeline's conditioner `mean` (without a batch dimension) for one condition, while the context lasts.
+    """Replaces one condition of a pipeline by `mean` (without batch dimension), while the context is open.
 
-    Landmarks are exchanged where the pipeline draws them as well.
+    Landmarks are also replaced where the pipeline draws them.
     """
 
     def replace(conditions: dict[str, Any]) -> None:
@@ -48,7 +48,7 @@ def removed_condition(pipeline: FaceSwapInpaintPipeline, name: str, mean: torch.
 
 @contextmanager
 def _drawn_in_place(pipeline: FaceSwapInpaintPipeline, mean: torch.Tensor) -> Iterator[None]:
-    """Has the pipeline draw `mean` (68, 2), in the conditioner's units, in place of the landmarks it is given."""
+    """Makes the pipeline draw `mean` (68, 2), in the conditioner's units, instead of the given landmarks."""
     config, draw = pipeline.config, pipeline.draw
 
     def draw_mean(landmarks: Any, height: int, width: int) -> torch.Tensor | None:
@@ -59,18 +59,18 @@ def _drawn_in_place(pipeline: FaceSwapInpaintPipeline, mean: torch.Tensor) -> It
     try:
         yield
     finally:
-        del pipeline.draw  # the method of the class shows again
+        del pipeline.draw  # uncovers the method of the class
 
 
 def mean_condition(name: str, rows: list[torch.Tensor]) -> torch.Tensor:
-    """Mean of a condition's rows; that of identities is of unit length again, as the conditioner expects."""
+    """Mean of a condition's rows. Identities are normalised again, as the conditioner expects."""
     mean = torch.stack(rows).mean(dim=0)
     return torch.nn.functional.normalize(mean, dim=0) if name == "identity_embeds" else mean
 
 
 @contextmanager
 def _intercepted(conditioner: torch.nn.Module, change: Callable[[dict[str, Any]], None]) -> Iterator[None]:
-    """Calls `change` with the conditioner's arguments by name before each forward pass; it may alter them."""
+    """Calls `change` with the conditioner's named arguments before each forward pass; it may modify them."""
     signature = inspect.signature(conditioner.forward)
 
     def hook(_module: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:

@@ -16,22 +16,22 @@ if TYPE_CHECKING:
     from faceswap_diffusion.evaluation.protocol import PairSet
     from faceswap_diffusion.evaluation.run import Evaluation
 
-DESCRIPTION = """Measure how good swaps are: checkpoints, finished swaps of other methods, and references.
+DESCRIPTION = """Measure how good swaps are: of checkpoints, of other methods, and of baselines.
 
-Each picture and each swap is measured once and kept in REPORT_DIR: a run that was stopped goes on where it was. Over
-several GPUs: accelerate launch -m faceswap_diffusion.evaluation ... (the same arguments); over several processes of
-the CPU: torchrun --nproc-per-node 3 -m faceswap_diffusion.evaluation ..."""
+Every picture and every swap is measured once and kept in REPORT_DIR, so a run that was stopped continues where it was.
+On several GPUs: accelerate launch -m faceswap_diffusion.evaluation ... (with the same arguments). In several CPU
+processes: torchrun --nproc-per-node 3 -m faceswap_diffusion.evaluation ..."""
 
 EXAMPLES = """examples:
-  the model of the package on London and on turned heads, without each condition in turn:
+  the model in the package on London and on turned heads, and with each condition removed:
     faceswap-diffusion evaluate --protocol london=london.tar --protocol turned=FACES --ablate 40 -o report
-  a face onto another photo of the same person, whose true pixels are known, at several numbers of steps:
+  swaps between two photos of the same person, where the true pixels are known, for several numbers of steps:
     faceswap-diffusion evaluate --protocol self=FACES --compare-steps 2 5 10 25 50 -o report
-  two checkpoints on pairs of your own (a CSV with the columns source and target), three seeds:
+  two checkpoints on your own pairs (a CSV file with the columns source and target), three seeds:
     faceswap-diffusion evaluate --checkpoint A --checkpoint B --pairs pairs.csv --seeds 0 1 2 -o report
   finished swaps of another method on the same pairs:
     faceswap-diffusion evaluate --outputs SWAPS --pairs pairs.csv -o report
-  REFace's protocol (all of CelebA-HQ's pictures in one folder):
+  REFace's protocol (all pictures of CelebA-HQ in one folder):
     faceswap-diffusion evaluate --checkpoint A --protocol celebahq=CelebA-HQ-img -o report
 """
 EXTRA_MODULES = ("jinja2", "onnxruntime", "scipy", "skimage")
@@ -57,39 +57,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments to a parser."""
     add = parser.add_argument
     add("--checkpoint", action="append", default=[], metavar="PATH_OR_ID",
-        help="folder or Hub id, as often as you like (default without --outputs: the package's)")  # fmt: skip
+        help="folder or Hub id; may be repeated (default without --outputs: the package's)")  # fmt: skip
     add("--outputs", action="append", default=[], type=Path, metavar="DIR",
         help="finished swaps, named SOURCE-TARGET.png or in the order of the pairs")  # fmt: skip
-    add("--pairs", type=Path, metavar="CSV", help="pictures in the columns source and target, relative to the file")
+    add("--pairs", type=Path, metavar="CSV", help="paths in the columns source and target, relative to the file")
     add("--protocol", action="append", default=[], type=protocol_and_path, metavar="NAME=PATH",
-        help=f"{', '.join(PROTOCOL_NAMES)}, and the folder (or tar file) of its pictures")  # fmt: skip
-    add("-o", "--output", required=True, type=Path, metavar="REPORT_DIR", help="where the report goes")
-    add("--seeds", nargs="+", type=int, default=[0], metavar="N", help="of the checkpoints (default: 0)")
+        help=f"{', '.join(PROTOCOL_NAMES)}, with the folder or tar file of its pictures")  # fmt: skip
+    add("-o", "--output", required=True, type=Path, metavar="REPORT_DIR", help="folder of the report")
+    add("--seeds", nargs="+", type=int, default=[0], metavar="N", help="seeds of the swaps (default: 0)")
     add("--limit", type=positive, metavar="N", help="only the first N pairs of each set")
-    add("--ablate", type=positive, metavar="N", help="remove each condition of the checkpoints in turn on N pairs")
+    add("--ablate", type=positive, metavar="N", help="also measure without each condition in turn, on N pairs")
     add("--compare-steps", nargs="+", type=positive, default=[], metavar="N",
-        help="a table of the checkpoints at these numbers of denoising steps as well")  # fmt: skip
+        help="also compare these numbers of denoising steps")  # fmt: skip
     add("--steps", type=positive, metavar="N", help="denoising steps (default: the protocol's or the checkpoint's)")
-    add("--guidance", type=float, metavar="SCALE", help="guidance scale (default: likewise)")
+    add("--guidance", type=float, metavar="SCALE", help="guidance scale (default: the protocol's or the checkpoint's)")
     add("--without-pictures", action="append", default=[], metavar="SET",
-        help="show none of a set's pictures on the page, as where they may not be passed on")  # fmt: skip
-    add(
-        "--batch-size", type=positive, default=8, metavar="N", help="pictures at once in feature networks (default: 8)"
-    )
+        help="show no pictures of this set on the page, for instance if they may not be published")  # fmt: skip
+    add("--batch-size", type=positive, default=8, metavar="N", help="batch size of the feature networks (default: 8)")
     add("--device", help="cpu, cuda, mps (default: the fastest there is)")
     add("--dtype", help="float32, float16 or bfloat16 (default: float16 on cuda, else float32)")
     add("--json", action="store_true", help="print the report in JSON on standard output, in place of the tables")
 
 
 def check_extra() -> None:
-    """Finds out, before anything slow is imported, whether the packages of the extra `eval` are there.
+    """Checks, before anything slow is imported, whether the packages of the extra `eval` are installed.
 
     Raises:
         ValueError: If one is missing.
     """
     missing = [name for name in EXTRA_MODULES if find_spec(name) is None]
     if missing:
-        raise ValueError(f"evaluate lacks {', '.join(missing)}: pip install 'faceswap-diffusion[eval]'")
+        raise ValueError(f"evaluate needs {', '.join(missing)}: pip install 'faceswap-diffusion[eval]'")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -104,10 +102,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def open_sets(args: argparse.Namespace, stack: ExitStack) -> "list[PairSet]":
-    """The sets that were asked for; tar files stay unpacked until `stack` closes.
+    """Opens the requested sets; tar files stay unpacked until `stack` closes.
 
     Raises:
-        ValueError: If one is not what it should be, or a name is there twice.
+        ValueError: If a set is invalid, or two sets have the same name.
     """
     from faceswap_diffusion.evaluation.protocol import PROTOCOLS, listed_pairs, opened_folder
 
@@ -115,21 +113,21 @@ def open_sets(args: argparse.Namespace, stack: ExitStack) -> "list[PairSet]":
     sets += [PROTOCOLS[name](stack.enter_context(opened_folder(path))) for name, path in args.protocol]
     names = [pair_set.name for pair_set in sets]
     if len({*names}) < len(names):
-        raise ValueError(f"two sets have one name ({', '.join(names)}): measure them in reports of their own")
+        raise ValueError(f"two sets have the same name ({', '.join(names)}): measure them in separate reports")
     return [pair_set.limited(args.limit) for pair_set in sets]
 
 
 def find_outputs(folders: list[Path], sets: "list[PairSet]") -> dict[Path, list[Path]]:
-    """The finished swaps of each folder, and that every picture can be read.
+    """Finds the finished swaps in each folder, and checks that every picture can be read.
 
     Raises:
-        ValueError: If swaps are missing, or there is more than one set that they could be of.
+        ValueError: If swaps are missing, or there is more than one set.
     """
     from faceswap_diffusion.evaluation.protocol import match_outputs
     from faceswap_diffusion.evaluation.run import check_pictures
 
     if folders and len(sets) > 1:
-        raise ValueError("--outputs are swaps of one set of pairs: give one of --pairs and --protocol")
+        raise ValueError("--outputs needs exactly one set of pairs: give one --pairs or one --protocol")
     outputs = {folder: match_outputs(folder, sets[0]) for folder in folders}
     check_pictures(sets, outputs)
     return outputs
@@ -158,10 +156,10 @@ def evaluate(args: argparse.Namespace, sets: "list[PairSet]", outputs: dict[Path
 def compared_methods(
     args: argparse.Namespace, outputs: dict[Path, list[Path]], state: "PartialState"
 ) -> "list[Method]":
-    """Checkpoints and finished swaps, in the order in which they were given.
+    """Checkpoints and finished swaps, in the given order.
 
     Raises:
-        ValueError: If a checkpoint cannot be loaded, or two methods have one name.
+        ValueError: If a checkpoint cannot be loaded, or two methods have the same name.
     """
     import torch
 
@@ -175,14 +173,14 @@ def compared_methods(
     methods += [FinishedSwaps(folder.name, files) for folder, files in outputs.items()]
     known = [method.name for method in methods]
     if len({*known}) < len(known):
-        raise ValueError(f"two methods have one name ({', '.join(known)}): rename a folder")
+        raise ValueError(f"two methods have the same name ({', '.join(known)}): rename a folder")
     return methods
 
 
 def write_report(
     evaluation: "Evaluation", sets: "list[PairSet]", ablated: "dict[str, list[Method]]", args: argparse.Namespace
 ) -> None:
-    """Writes everything in the report's folder, and prints the tables, last the one for a model card."""
+    """Writes all files of the report and prints the tables, the one for a model card last."""
     from faceswap_diffusion.evaluation.page import write_page
     from faceswap_diffusion.evaluation.report import build_report, card_of_first, format_report, write_data
 
@@ -196,7 +194,7 @@ def write_report(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command by itself; 2 for a user's error, 130 if interrupted."""
+    """Runs the command on its own; returns 2 for errors of users, 130 if interrupted."""
     parser = argparse.ArgumentParser(
         prog="python -m faceswap_diffusion.evaluation",
         description=DESCRIPTION,

@@ -1,4 +1,4 @@
-"""From the records of swaps, sources and targets to one value for each metric and pair."""
+"""Compares the records of swaps, sources and targets: one value for each metric and pair."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ MEASURED = (
     "background_psnr", "background_ssim", "background_lpips", "background_identical",
     "unpainted_identical", "face_psnr", "face_lpips",
 )  # fmt: skip
-"""Figures that a swap's record holds as they are."""
+"""Metrics that are stored in a swap's record."""
 
 
 @dataclass(frozen=True)
-class Roles:
-    """Records of some pairs, row by row.
+class PairRecords:
+    """Records of several pairs, in the same order.
 
     Args:
-        swap, source, target (`Sequence[Record]`): Of each pair.
+        swap, source, target (`Sequence[Record]`): One record for each pair.
     """
 
     swap: Sequence[Record]
@@ -32,7 +32,7 @@ class Roles:
     target: Sequence[Record]
 
     def stacked(self, name: str, *shape: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """One array of `shape` of swaps, sources and targets, (N, *shape) each; NaN where a record lacks it."""
+        """Stacks an array of swaps, sources and targets to (N, *shape) each; NaN if a record lacks it."""
 
         def rows(records: Sequence[Record]) -> np.ndarray:
             stacked = stack(records, name)
@@ -41,35 +41,37 @@ class Roles:
         return rows(self.swap), rows(self.source), rows(self.target)
 
 
-def compare(roles: Roles, galleries: dict[str, np.ndarray], people: np.ndarray) -> dict[str, np.ndarray]:
-    """Every metric of some pairs.
+def compare(records: PairRecords, galleries: dict[str, np.ndarray], people: np.ndarray) -> dict[str, np.ndarray]:
+    """Computes every metric of several pairs.
 
     Args:
-        roles ([`Roles`]): Records of N pairs.
-        galleries (`dict[str, np.ndarray]`): For each recogniser (and `{recogniser}_masked`) (M, D).
-        people (`np.ndarray`): (N, 2) int, rows of the gallery that show source and target.
+        records ([`PairRecords`]): Records of N pairs.
+        galleries (`dict[str, np.ndarray]`): Gallery (M, D) for each recogniser and `{recogniser}_masked`.
+        people (`np.ndarray`): (N, 2) int, gallery rows of source and target.
 
     Returns:
-        `dict[str, np.ndarray]`: (N,) float for each metric; rates are 0 or 1, and 0 where no face was found.
+        `dict[str, np.ndarray]`: (N,) float for each metric; rates are 0 or 1, and 0 if no face was found.
     """
-    values = {"detected": np.array([float(record["detected"]) for record in roles.swap])}
+    values = {"detected": np.array([float(record["detected"]) for record in records.swap])}
     for name, gallery in galleries.items():
-        values |= {f"{name}_{key}": value for key, value in identity_values(roles, name, gallery, people).items()}
-    values |= pose_values(roles) | expression_values(roles) | color_values(roles)
+        values |= {f"{name}_{key}": value for key, value in identity_metrics(records, name, gallery, people).items()}
+    values |= pose_metrics(records) | expression_metrics(records) | color_metrics(records)
     for name in MEASURED:
-        rows = stack(roles.swap, name)
+        rows = stack(records.swap, name)
         if rows is not None:
             values[name] = rows
     return values
 
 
-def identity_values(roles: Roles, recognizer: str, gallery: np.ndarray, people: np.ndarray) -> dict[str, np.ndarray]:
-    """What one recogniser says: whose face the swaps show.
+def identity_metrics(
+    records: PairRecords, recognizer: str, gallery: np.ndarray, people: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Identity metrics of one recogniser.
 
-    Where a pair's source and target are one person, whom the swap is closer to says nothing: that is NaN, and left out
-    if all pairs are such.
+    If source and target are the same person, comparing the distances to both is meaningless: these metrics are NaN,
+    and left out if this holds for all pairs.
     """
-    swap, source, target = roles.stacked(recognizer, gallery.shape[1])
+    swap, source, target = records.stacked(recognizer, gallery.shape[1])
     to_source, to_target = metrics.cosines(swap, source), metrics.cosines(swap, target)
     source_rank = metrics.rank_in_gallery(swap, gallery, people[:, 0])
     target_rank = metrics.rank_in_gallery(swap, gallery, people[:, 1])
@@ -87,9 +89,9 @@ def identity_values(roles: Roles, recognizer: str, gallery: np.ndarray, people: 
     return values
 
 
-def pose_values(roles: Roles) -> dict[str, np.ndarray]:
-    """Whether the swaps hold their heads as the targets do."""
-    swap, source, target = roles.stacked("head_pose", 3)
+def pose_metrics(records: PairRecords) -> dict[str, np.ndarray]:
+    """Errors of the head pose."""
+    swap, source, target = records.stacked("head_pose", 3)
     errors = metrics.pose_errors(swap, target)
     values = {
         "pose_error": errors,
@@ -97,16 +99,16 @@ def pose_values(roles: Roles) -> dict[str, np.ndarray]:
         "yaw_error": np.abs(swap - target)[:, 0],
         "pose_distance_source_to_target": metrics.pose_errors(source, target),
     }
-    if any("rotation" in record for record in roles.target):
-        rotation, _, wanted = roles.stacked("rotation", 3, 3)
+    if any("rotation" in record for record in records.target):
+        rotation, _, wanted = records.stacked("rotation", 3, 3)
         values["6drepnet_pose_error"] = metrics.rotation_angles(rotation, wanted)
     return values
 
 
-def expression_values(roles: Roles) -> dict[str, np.ndarray]:
-    """Whether the swaps look as the targets do."""
-    swap, source, target = roles.stacked("blendshapes", 52)
-    landmarks, _, wanted = roles.stacked("landmarks68", 68, 2)
+def expression_metrics(records: PairRecords) -> dict[str, np.ndarray]:
+    """Errors of expression, gaze, mouth and landmarks."""
+    swap, source, target = records.stacked("blendshapes", 52)
+    landmarks, _, wanted = records.stacked("landmarks68", 68, 2)
     return {
         "expression_error": metrics.mean_absolute_difference(swap, target, metrics.EXPRESSION),
         "expression_closer_to_target": metrics.expression_closer_to_target(swap, source, target).astype(float),
@@ -116,10 +118,10 @@ def expression_values(roles: Roles) -> dict[str, np.ndarray]:
     }
 
 
-def color_values(roles: Roles) -> dict[str, np.ndarray]:
-    """Whether light and skin are the target's."""
-    light, _, target_light = roles.stacked("light", 9)
-    skin, source_skin, target_skin = roles.stacked("skin", 3)
+def color_metrics(records: PairRecords) -> dict[str, np.ndarray]:
+    """Errors of light and skin tone."""
+    light, _, target_light = records.stacked("light", 9)
+    skin, source_skin, target_skin = records.stacked("skin", 3)
     return {
         "light_angle": light_angles(light, target_light),
         "light_energy_error": light_energy_errors(light, target_light),

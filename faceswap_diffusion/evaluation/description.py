@@ -1,4 +1,4 @@
-"""What is known of a picture's face, as a record: embeddings, pose, expression, landmarks, light, skin, its mask."""
+"""The record of a picture's face: embeddings, pose, expression, landmarks, light, skin tone and mask."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from faceswap_diffusion.metrics.recognizers import RECOGNIZERS, Recognizer
 from faceswap_diffusion.weights.registry import MODEL_FILES, ModelFileError
 
 CROP_SIZE = 256
-HIDDEN = 127  # what masked pixels are painted: the middle grey, 0 for networks that want [-1, 1]
+HIDDEN = 127  # value of masked pixels: middle grey, which is 0 for networks with input in [-1, 1]
 
 # (name in the report, model file)
 NETWORK_FILES = {
@@ -38,15 +38,15 @@ NETWORK_FILES = {
 
 @dataclass(frozen=True)
 class Networks:
-    """Everything that measures.
+    """The networks that measure.
 
     Args:
-        analyzer ([`MeshFaceAnalyzer`]): Faces, mesh pose and blendshapes.
-        recognizers (`dict[str, Recognizer]`): By name.
-        head_pose_network (`Callable`, *optional*): A second opinion on the head pose.
-        feature_networks (`dict[str, Callable]`): "inception", "clip".
+        analyzer ([`MeshFaceAnalyzer`]): Finds faces, with mesh, head pose and blendshapes.
+        recognizers (`dict[str, Recognizer]`): Recognisers by name.
+        head_pose_network (`Callable`, *optional*): A head pose network that is independent of the mesh.
+        feature_networks (`dict[str, Callable]`): "inception" and "clip".
         lpips (`Callable`, *optional*): Perceptual distance.
-        unavailable (`dict[str, str]`): What is not there, and how to get it.
+        unavailable (`dict[str, str]`): Names of missing networks, and how to get them.
     """
 
     analyzer: MeshFaceAnalyzer
@@ -57,7 +57,7 @@ class Networks:
     unavailable: dict[str, str] = field(default_factory=dict)
 
     def names(self) -> list[str]:
-        """The names of those that are there, in the order of `NETWORK_FILES`."""
+        """The names of the available networks, in the order of `NETWORK_FILES`."""
         optional = {"6drepnet": self.head_pose_network, "lpips": self.lpips}
         present = {*self.recognizers, *self.feature_networks, *(name for name, network in optional.items() if network)}
         return [name for name in NETWORK_FILES if name in present]
@@ -72,7 +72,7 @@ class Networks:
 
 
 def load_networks() -> Networks:
-    """Loads every network whose file is there; of the others it says how to get them."""
+    """Loads every network whose file is available, and notes for the others how to get them."""
     makers: dict[str, Callable[[], Any]] = {
         **RECOGNIZERS, "6drepnet": SixDRepNet, **FEATURE_NETWORKS, "lpips": LPIPS
     }  # fmt: skip
@@ -97,7 +97,7 @@ class FaceMask:
     """The part of a photo that shows the face.
 
     Args:
-        mask (`np.ndarray`): (256, 256) bool, on the FFHQ-aligned crop.
+        mask (`np.ndarray`): (256, 256) bool, in the FFHQ-aligned crop.
         matrix (`np.ndarray`): (2, 3), photo pixels to crop pixels.
     """
 
@@ -105,7 +105,7 @@ class FaceMask:
     matrix: np.ndarray
 
     def on_photo(self, shape: tuple[int, ...], margin: int = 0) -> np.ndarray:
-        """The mask (H, W) bool on a photo of `shape`, grown by `margin` pixels of the crop."""
+        """The mask (H, W) bool in a photo of `shape`, dilated by `margin` pixels of the crop."""
         mask = self.mask.astype(np.float32)
         if margin:
             mask = cv2.dilate(mask, np.ones((2 * margin + 1, 2 * margin + 1), np.uint8))
@@ -120,19 +120,19 @@ def find_face(networks: Networks, image: np.ndarray) -> Face | None:
         return None
 
 
-def describe(networks: Networks, image: np.ndarray, mask: FaceMask | None = None) -> dict[str, Any]:
-    """Describes the largest face of a photo.
+def measure_face(networks: Networks, image: np.ndarray, mask: FaceMask | None = None) -> dict[str, Any]:
+    """Measures the largest face of a photo.
 
     Args:
-        networks ([`Networks`]): What measures.
+        networks ([`Networks`]): The networks that measure.
         image (`np.ndarray`): (H, W, 3) uint8 RGB.
-        mask ([`FaceMask`], *optional*): What masked recognisers may see, of a swap its target's; the face's own if
-            left out.
+        mask ([`FaceMask`], *optional*): What masked recognisers see; for a swap, the target's mask. If left out, the
+            mask of the face itself.
 
     Returns:
-        `dict[str, Any]`: `detected`; if so, `{recogniser}` and `{recogniser}_masked` (D,), `head_pose` (3,) degrees,
-        `rotation` (3, 3), `blendshapes` (52,), `landmarks68` (68, 2) pixels, `light` (9,), `skin` (3,) CIELAB,
-        and `mask` and `matrix` of [`FaceMask`].
+        `dict[str, Any]`: `detected`; if it is true also `{recogniser}` and `{recogniser}_masked` (D,), `head_pose`
+        (3,) degrees, `rotation` (3, 3), `blendshapes` (52,), `landmarks68` (68, 2) pixels, `light` (9,), `skin` (3,)
+        CIELAB, and `mask` and `matrix` of [`FaceMask`].
     """
     face = find_face(networks, image)
     if face is None:

@@ -14,11 +14,11 @@ class Row:
     """One figure of the report.
 
     Args:
-        key (`str`): Its name in JSON and CSV.
-        label (`str`): What it is called.
-        form (`str`): How it is written.
-        better (`str`): "higher", "lower", or "" where neither is.
-        goal (`str`): What a model that ships ought to reach.
+        key (`str`): Name in JSON and CSV.
+        label (`str`): Name in tables.
+        form (`str`): Format of the value.
+        better (`str`): "higher", "lower", or "" if neither is better.
+        goal (`str`): What a released model should reach.
     """
 
     key: str
@@ -92,14 +92,14 @@ REFACE_NETWORKS = {
     "clip_fd": "clip",
 }
 NEVER_AVAILABLE = {
-    "hopenet": "not available: REFace's hopenet_robust_alpha1.pkl is in no package and its SHA-256 is not known here",
-    "deep3dfacerecon": "not available: REFace's Deep3DFaceRecon needs the Basel Face Model, which is given out on "
+    "hopenet": "not available: REFace's hopenet_robust_alpha1.pkl is in no package, and we do not know its SHA-256",
+    "deep3dfacerecon": "not available: REFace's Deep3DFaceRecon needs the Basel Face Model, which is available on "
     "application only",
 }
 
 
 def figure_rows(recognizers: Sequence[str]) -> list[Row]:
-    """All rows of the report in order, with those of each recogniser, without and with the mask."""
+    """All rows of the report in order, including those of each recogniser with and without mask."""
     rows = [Row("pairs", "swaps", COUNT), Row("detected", "face detected in the swap", PERCENT, "higher", "100 %")]
     for name in recognizers:
         for suffix, note in (("", ""), ("_masked", ", masked")):
@@ -110,7 +110,7 @@ def figure_rows(recognizers: Sequence[str]) -> list[Row]:
 
 
 def show(row: Row, value: float | None) -> str:
-    """A figure with its unit; a dash where there is none."""
+    """A figure with its unit; a dash if there is none."""
     if value is None or math.isnan(value):
         return "-"
     return row.form.format(value * SCALES.get(row.key, 1.0))

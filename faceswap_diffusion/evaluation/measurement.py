@@ -1,4 +1,4 @@
-"""From a swap to its record: what its face is like, and how its pixels differ from the target's."""
+"""Measures swaps: their faces, and the differences between their pixels and the target's."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,14 +7,14 @@ import cv2
 import numpy as np
 import torch
 
-from faceswap_diffusion.evaluation.description import CROP_SIZE, FaceMask, Networks, describe
+from faceswap_diffusion.evaluation.description import CROP_SIZE, FaceMask, Networks, measure_face
 from faceswap_diffusion.evaluation.methods import Swap
 from faceswap_diffusion.evaluation.records import Record
 from faceswap_diffusion.faces.alignment import crop, ffhq_matrix
 from faceswap_diffusion.memory import peak_memory
 from faceswap_diffusion.metrics import faces as metrics
 
-BACKGROUND_MARGIN = 6  # pixels of the 256 px crop by which the face's mask grows, before what is outside is background
+BACKGROUND_MARGIN = 6  # pixels of the 256 px crop between the face's mask and what counts as background
 
 
 def measure_swaps(
@@ -23,14 +23,14 @@ def measure_swaps(
     """Measures a batch of swaps.
 
     Args:
-        networks ([`Networks`]): What measures.
-        swaps (`Sequence[Swap]`): What a method made.
-        targets (`Sequence[np.ndarray]`): The targets' pixels (H, W, 3) uint8 RGB.
-        described (`Sequence[Record]`): The targets' records, see `description.describe`.
-        size (`int`): Side in pixels of the crop on which `sharpness_crop` is measured.
+        networks ([`Networks`]): The networks that measure.
+        swaps (`Sequence[Swap]`): Results of a method.
+        targets (`Sequence[np.ndarray]`): Pixels of the targets, (H, W, 3) uint8 RGB.
+        described (`Sequence[Record]`): Records of the targets, from `description.measure_face`.
+        size (`int`): Side in pixels of the crop in which `sharpness_crop` is measured.
 
     Returns:
-        `list[dict[str, Any]]`: A record for each: what `describe` tells of it, `sharpness_crop`, `sharpness_photo`
+        `list[dict[str, Any]]`: A record for each swap: that of `measure_face`, `sharpness_crop`, `sharpness_photo`
         and `border_step` (swap over target), `background_*`, features for distributions, `seconds`,
         `peak_memory_mb` and the conditions as `condition_*`.
     """
@@ -46,9 +46,9 @@ def measure_swaps(
 
 
 def measure_one(networks: Networks, swap: Swap, target: np.ndarray, known: Record, size: int) -> dict[str, Any]:
-    """All of a swap's record but what networks compute in batches."""
-    mask = face_mask(known)
-    record = describe(networks, swap.rgb, mask)
+    """The record of a swap, except for what networks compute in batches."""
+    mask = recorded_mask(known)
+    record = measure_face(networks, swap.rgb, mask)
     record |= {f"condition_{name}": value for name, value in swap.conditions.items()}
     record |= {"seconds": swap.seconds, "peak_memory_mb": peak_memory_megabytes()}
     if mask is None:
@@ -62,13 +62,13 @@ def measure_one(networks: Networks, swap: Swap, target: np.ndarray, known: Recor
     }
     if swap.mask is not None:
         record["unpainted_identical"] = np.array_equal(swap.rgb[swap.mask == 0], target[swap.mask == 0])
-    return record | painted_part(swap.rgb, target, painted, ffhq_matrix(known["landmarks68"], size), size)
+    return record | sharpness_and_border(swap.rgb, target, painted, ffhq_matrix(known["landmarks68"], size), size)
 
 
-def painted_part(
+def sharpness_and_border(
     rgb: np.ndarray, target: np.ndarray, mask: np.ndarray, matrix: np.ndarray, size: int
 ) -> dict[str, Any]:
-    """Sharpness inside the painted mask and the colour step at its border, as ratios to the target's own.
+    """Sharpness inside the painted mask and the colour step at its border, relative to the target.
 
     Args:
         rgb (`np.ndarray`): (H, W, 3) uint8 RGB, the swap.
@@ -87,14 +87,14 @@ def painted_part(
 
 
 def ratio(metric: Callable[..., float], rgb: np.ndarray, target: np.ndarray, mask: np.ndarray) -> float:
-    """A metric of the swap over that of the target; NaN where the mask is empty, borderless, or the target flat."""
+    """A metric of the swap relative to the target; NaN if the mask is empty or borderless, or the target is flat."""
     try:
         return metric(rgb, mask) / metric(target, mask)
     except (ValueError, ZeroDivisionError):
         return float("nan")
 
 
-def face_mask(record: Record) -> FaceMask | None:
+def recorded_mask(record: Record) -> FaceMask | None:
     """The mask in a picture's record; `None` if no face was found."""
     return FaceMask(record["mask"], record["matrix"]) if record["detected"] else None
 
@@ -106,7 +106,7 @@ def add_background_lpips(
     targets: Sequence[np.ndarray],
     described: Sequence[Record],
 ) -> None:
-    """Adds the perceptual distance outside the face's mask, on the aligned crop; 0 of equal pixels, by definition."""
+    """Adds LPIPS outside the face's mask, in the aligned crop; it is 0 for equal pixels."""
     if lpips is None:
         return
     changed = []
@@ -114,7 +114,7 @@ def add_background_lpips(
         if "background_identical" not in record:
             continue
         record["background_lpips"] = 0.0
-        mask = face_mask(known)
+        mask = recorded_mask(known)
         if not record["background_identical"] and mask is not None:
             seen = metrics.with_target_inside(swap.rgb, target, mask.on_photo(target.shape, BACKGROUND_MARGIN))
             changed.append((record, *(crop(picture, mask.matrix, CROP_SIZE) for picture in (seen, target))))
@@ -131,15 +131,15 @@ def add_face_distances(
     targets: Sequence[np.ndarray],
     described: Sequence[Record],
 ) -> None:
-    """Adds how far each swap's face is from the target's: for pairs of one person, where the target is the truth.
+    """Adds PSNR and LPIPS between the faces of swap and target, for pairs of one person: the target is ground truth.
 
-    Both are seen on the target's aligned crop of 256 px, and only the target's face counts, by its own mask: the same
-    region whatever a method painted, so that methods compare. `face_psnr` is over the pixels inside. For `face_lpips`
-    (VGG16), which looks at whole squares, the pixels outside are the target's in both pictures.
+    Both are computed in the target's aligned crop of 256 px, inside the mask of the target's face. This region does
+    not depend on what a method painted, so methods are comparable. LPIPS (VGG16) needs whole squares; outside the mask
+    both pictures have the target's pixels.
     """
     faces = []
     for record, swap, target, known in zip(records, swaps, targets, described, strict=True):
-        mask = face_mask(known)
+        mask = recorded_mask(known)
         if mask is None:
             continue
         painted, wanted = (crop(picture, mask.matrix, CROP_SIZE) for picture in (swap.rgb, target))
@@ -152,7 +152,7 @@ def add_face_distances(
 
 
 def peak_memory_megabytes() -> float:
-    """Greatest memory of this process so far, measuring networks included; the GPU's if one was used."""
+    """Peak memory of this process so far, including the measuring networks; GPU memory if a GPU was used."""
     on_gpu = torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0
     return peak_memory(torch.device("cuda" if on_gpu else "cpu")) / (1 << 20)
 

@@ -1,4 +1,4 @@
-"""What is compared: checkpoints, finished swaps of others, and the references that need no model."""
+"""Methods that are compared: checkpoints, finished swaps, and baselines without a model."""
 
 import hashlib
 import time
@@ -26,13 +26,13 @@ from faceswap_diffusion.swapping.swapper import FaceSwapper
 
 @dataclass(frozen=True)
 class Swap:
-    """What a method made of a pair.
+    """A method's result for a pair.
 
     Args:
         rgb (`np.ndarray`): (H, W, 3) uint8, of the target's size.
-        mask (`np.ndarray`, *optional*): (H, W) float32 in [0, 1], where it painted; `None` if it does not tell.
-        seconds (`float`): From the two paths to the picture; NaN where nothing was computed.
-        conditions (`dict[str, np.ndarray]`): What the conditioner was handed, by name.
+        mask (`np.ndarray`, *optional*): (H, W) float32 in [0, 1], where the method painted; `None` if unknown.
+        seconds (`float`): Time from the two paths to the picture; NaN if nothing was computed.
+        conditions (`dict[str, np.ndarray]`): Inputs of the conditioner, by name.
     """
 
     rgb: np.ndarray
@@ -42,13 +42,13 @@ class Swap:
 
 
 class Method(Protocol):
-    """Makes swaps.
+    """A method that makes swaps.
 
     Attributes:
-        name (`str`): For the report, and the folder of its records.
+        name (`str`): Name in the report, and of the folder of its records.
         facts (`dict[str, Any]`): What its swaps depend on: weights, steps, guidance, device, dtype, and
-            `conditioned_by`, the recogniser that it saw.
-        uses_seed (`bool`): Whether another seed gives another swap.
+            `conditioned_by`, the recogniser that it is conditioned on.
+        uses_seed (`bool`): Whether the swap depends on the seed.
         painted (`bool`): Whether a model painted in its pictures.
     """
 
@@ -58,17 +58,17 @@ class Method(Protocol):
     painted: bool
 
     def swap(self, index: int, pair: Pair, seed: int, settings: dict[str, Any]) -> Swap:
-        """Swaps the pair of that index; raises `NoFaceFoundError` where a picture has no face."""
+        """Swaps the pair with that index; raises `NoFaceFoundError` if a picture has no face."""
         ...
 
 
 class Checkpoint:
-    """A checkpoint at its own settings, or those that the protocol or the user prescribes.
+    """A checkpoint with its own settings, or those of the protocol or the user.
 
     Args:
         checkpoint (`str`, *optional*): Folder or Hub id; the one in the package if left out.
         device, dtype (`str`, *optional*): As for [`FaceSwapper.from_pretrained`].
-        settings (`dict[str, Any]`): The user's `num_inference_steps` and `guidance_scale`, where given.
+        settings (`dict[str, Any]`): The user's `num_inference_steps` and `guidance_scale`, if given.
     """
 
     uses_seed = True
@@ -98,7 +98,7 @@ class Checkpoint:
         }
 
     def at_steps(self, num_inference_steps: int) -> "Checkpoint":
-        """The same checkpoint at another number of denoising steps, whatever the protocol prescribes."""
+        """The same checkpoint with another number of denoising steps, which overrides the protocol's."""
         other = copy(self)
         other.name = f"{self.name} at {num_inference_steps} steps"
         other.settings = {**self.settings, "num_inference_steps": num_inference_steps}
@@ -106,7 +106,7 @@ class Checkpoint:
         return other
 
     def swap(self, index: int, pair: Pair, seed: int, settings: dict[str, Any]) -> Swap:
-        """Swaps a pair, and keeps what the conditioner was handed."""
+        """Swaps a pair and records the inputs of the conditioner."""
         with recorded_conditions(self.swapper.pipeline.conditioner) as conditions:
             started = time.perf_counter()
             result = self.swapper.swap(pair.source, pair.target, seed=seed, **{**settings, **self.settings})
@@ -117,7 +117,7 @@ class Checkpoint:
 
 
 class WithoutCondition:
-    """A checkpoint whose conditioner is handed the mean of one condition in place of the pair's own.
+    """A checkpoint with one condition replaced by its mean.
 
     Args:
         method ([`Checkpoint`]): The checkpoint.
@@ -142,11 +142,11 @@ class WithoutCondition:
 
 
 class FinishedSwaps:
-    """Swaps that someone else made.
+    """Finished swaps of another method.
 
     Args:
-        name (`str`): What to call them.
-        files (`list[Path]`): One for each pair, in their order.
+        name (`str`): Name of the method.
+        files (`list[Path]`): One file for each pair, in their order.
     """
 
     uses_seed = False
@@ -162,7 +162,7 @@ class FinishedSwaps:
 
 
 class UnchangedTarget:
-    """No swap at all: the target itself."""
+    """No swap: the target itself."""
 
     name = "the target itself"
     uses_seed = False
@@ -177,10 +177,10 @@ class UnchangedTarget:
 
 
 class WarpedSource:
-    """The source's face moved onto the target's without a model.
+    """The source's face, warped onto the target's without a model.
 
     Args:
-        name (`str`): What to call it.
+        name (`str`): Name of the method.
         warp (`Callable`): `references.pasted_source` or `references.classical_swap`.
         analyzer ([`MeshFaceAnalyzer`]): Finds the faces.
     """
@@ -206,14 +206,14 @@ class WarpedSource:
 
 
 CropFill = Callable[[FaceSwapper, AlignedFace, np.ndarray, SourceIdentity, Reference | None], np.ndarray]
-"""From a swapper, a target's face, its mask (S, S) float in [0, 1], an identity and the reference to a crop (S, S, 3)
+"""Maps a swapper, a target's face, its mask (S, S) float in [0, 1], an identity and the reference to a crop (S, S, 3)
 uint8 RGB."""
 
 
 def filled_with_reference(
     swapper: FaceSwapper, face: AlignedFace, mask: np.ndarray, identity: SourceIdentity, reference: Reference | None
 ) -> np.ndarray:
-    """What the autoencoder makes of what the pipeline is shown: the reference inside the mask, the target outside."""
+    """The input of the pipeline (reference inside the mask, target outside), encoded and decoded again."""
     if reference is None:
         return face.pixels
     rebuilt = swapper.shown_reference(face, mask, reference, identity).rebuilt
@@ -221,10 +221,10 @@ def filled_with_reference(
 
 
 class FillingSwapper(FaceSwapper):
-    """A swapper that pastes crops which were filled, and not painted: all but the diffusion is a swap's.
+    """A swapper that fills crops instead of repainting them; everything but the diffusion is the same.
 
     Args:
-        swapper ([`FaceSwapper`]): Whose swaps are meant.
+        swapper ([`FaceSwapper`]): The swapper.
         fill (`CropFill`): Makes a crop.
     """
 
@@ -241,12 +241,12 @@ class FillingSwapper(FaceSwapper):
         seed: int,
         **settings: Any,
     ) -> list[np.ndarray]:
-        """Fills each face's crop; neither seed nor settings matter."""
+        """Fills each face's crop; seed and settings have no effect."""
         return [self.fill(self, *parts) for parts in zip(faces, masks, identities, references, strict=True)]
 
 
 class ReferenceAlone:
-    """A checkpoint's rendered reference without diffusion, pasted by a swap's own mask and compositing.
+    """A checkpoint's reference without diffusion, pasted with the mask and compositing of a swap.
 
     Args:
         method ([`Checkpoint`]): The checkpoint.
@@ -270,12 +270,12 @@ class ReferenceAlone:
 
 
 def reference_methods(analyzer: MeshFaceAnalyzer, compared: Sequence[Method] = ()) -> list[Method]:
-    """The rows that give every figure its scale.
+    """The baselines that every method is compared with.
 
     Args:
         analyzer ([`MeshFaceAnalyzer`]): Finds the faces.
-        compared (`Sequence[Method]`): What is measured. "reference alone" is that of the first checkpoint among them
-            which is shown a reference, if there is one.
+        compared (`Sequence[Method]`): What is measured. "reference alone" uses the first checkpoint among them
+            with reference guidance, if there is one.
     """
     guided = [method for method in compared if isinstance(method, Checkpoint) and shows_reference(method)]
     return [
@@ -287,12 +287,12 @@ def reference_methods(analyzer: MeshFaceAnalyzer, compared: Sequence[Method] = (
 
 
 def shows_reference(method: Checkpoint) -> bool:
-    """Whether the hidden part of the target shows a checkpoint the rendered reference."""
+    """Whether a checkpoint uses reference guidance."""
     return method.swapper.pipeline.config.get("hidden_fill") == "reference"
 
 
 def weights_digest(folder: Path) -> str:
-    """First digits of the SHA-256 over a folder's safetensors; of a Hub id "", as its name tells."""
+    """Prefix of the SHA-256 over a folder's safetensors files; "" for a Hub id, which identifies itself."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.safetensors")):
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: tables, bars with intervals, pictures, settings, licences."""
+"""The report as a self-contained HTML page: tables, bars with intervals, pictures, settings, licences."""
 
 import base64
 import io
@@ -18,7 +18,7 @@ from faceswap_diffusion.evaluation.report import (
     REFACE_SETS,
     ablation_cells,
     cell,
-    describe,
+    facts_line,
     recognizer_note,
     reface_cells,
     reference_text,
@@ -35,7 +35,7 @@ BARS = (
     "closer_to_source", "retrieves_source", "pose_error", "expression_error", "landmark_error", "light_angle",
     "skin_tone_to_target", "sharpness_crop", "border_step", "fid",
 )  # fmt: skip
-"""Figures that are drawn; of the first two one plot for each recogniser."""
+"""Figures that are drawn as bars; the first two have one plot for each recogniser."""
 
 
 def write_page(
@@ -49,10 +49,10 @@ def write_page(
 
     Args:
         report (`dict[str, Any]`): See `report.build_report`.
-        values (`dict[str, dict[str, Values]]`): Likewise.
-        evaluation ([`Evaluation`]): Where the small pictures are.
+        values (`dict[str, dict[str, Values]]`): See `report.build_report`.
+        evaluation ([`Evaluation`]): The evaluation, which knows the paths of the pictures.
         sets (`Sequence[PairSet]`): What was measured.
-        without_pictures (`Sequence[str]`): Sets whose pictures may not be passed on: the page shows none of them.
+        without_pictures (`Sequence[str]`): Sets whose pictures are not shown.
 
     Returns:
         `Path`: The page.
@@ -64,7 +64,7 @@ def write_page(
     sections = [
         set_section(report, values, evaluation, pair_set, pair_set.name not in without_pictures) for pair_set in sets
     ]
-    html = environment.get_template("page.html.j2").render(report=report, sections=sections, describe=describe)
+    html = environment.get_template("page.html.j2").render(report=report, sections=sections, facts_line=facts_line)
     path = evaluation.folder / "report.html"
     write_text(path, html)
     return path
@@ -77,7 +77,7 @@ def set_section(
     pair_set: PairSet,
     with_pictures: bool,
 ) -> dict[str, Any]:
-    """What the page shows of one set."""
+    """The section of the page for one set."""
     name = pair_set.name
     figures = report["sets"][name]
     shown = [method for method in evaluation.methods if method.painted] or list(evaluation.methods)
@@ -98,10 +98,10 @@ def set_section(
 
 
 def further_tables(report: dict[str, Any], set_name: str) -> list[tuple[str, str, tuple[list[str], list[list[str]]]]]:
-    """Title, note, header and cells of what stands below a set's own table: numbers of steps, removed conditions."""
+    """Title, note, header and cells of the tables below a set's main table: numbers of steps, removed conditions."""
     recognizers = report["recognizers"]
     steps = [
-        (f"{method}: by the number of denoising steps", "All with the first seed.", step_cells(rows, recognizers))
+        (f"{method}: by the number of denoising steps", "With the first seed.", step_cells(rows, recognizers))
         for method, rows in report["steps"][set_name].items()
     ]
     removed = "A removed condition is replaced by its mean over the set."
@@ -122,13 +122,13 @@ def table_row(report: dict[str, Any], methods: dict[str, Any], row: Row) -> dict
 
 
 def drawn_rows(report: dict[str, Any], set_name: str) -> list[Row]:
-    """The rows of the figures that are drawn, those of recognisers without masks."""
+    """The rows of the figures that are drawn as bars; recognisers only without mask."""
     wanted = {f"{name}_{key}" for name in report["recognizers"] for key in BARS[:2]} | {*BARS[2:]}
     return [row for row in shown_rows(report, set_name) if row.key in wanted]
 
 
 def bar_plot(row: Row, methods: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Bars of one figure, one for each method, as shares of the width; intervals likewise."""
+    """Bars and intervals of one figure for each method, as shares of the width."""
     present = {name: figures[row.key] for name, figures in methods.items() if row.key in figures}
     ends = [figure[end] for figure in present.values() for end in ("value", "high") if figure[end] is not None]
     greatest = max([*ends, 1.0 if "%" in row.form else 0.0]) or 1.0
@@ -147,7 +147,7 @@ def bar_plot(row: Row, methods: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def gallery(evaluation: Evaluation, pair_set: PairSet, method: Method, values: Values) -> dict[str, Any]:
-    """The worst ten and a random twenty swaps of a method, of its first seed."""
+    """The worst ten and twenty random swaps of a method, with its first seed."""
     badness = swap_badness(values, list(evaluation.networks.recognizers), method.facts.get("conditioned_by"))
     worst = np.argsort(-badness, kind="stable")[:NUM_WORST]
     count = len(pair_set.pairs)
@@ -160,10 +160,10 @@ def gallery(evaluation: Evaluation, pair_set: PairSet, method: Method, values: V
 
 
 def swap_badness(values: Values, recognizers: Sequence[str], conditioned_by: str | None) -> np.ndarray:
-    """How bad each swap (N,) of the first seed is: how much nearer it is to the target than to the source.
+    """How bad each swap (N,) of the first seed is.
 
-    By the first held-out recogniser there is; where the target is the truth, by the PSNR of the face instead. A swap
-    without a face is worst of all.
+    It is the cosine to the target minus the cosine to the source, by the first held-out recogniser. Where the target
+    is the ground truth, it is the negative PSNR of the face. A swap without a face is the worst.
     """
     held_out = [name for name in recognizers if name != conditioned_by] or list(recognizers)
     badness = values[f"{held_out[0]}_cosine_to_target"][0] - values[f"{held_out[0]}_cosine_to_source"][0]
@@ -173,7 +173,7 @@ def swap_badness(values: Values, recognizers: Sequence[str], conditioned_by: str
 
 
 def triple(evaluation: Evaluation, pair_set: PairSet, method: Method, index: int) -> dict[str, str]:
-    """Source, target and result of a swap beside each other, as a data URI, and their names."""
+    """Source, target and result of a swap side by side, as a data URI, with their names."""
     pair, photos = pair_set.pairs[index], evaluation.photos(pair_set)
     records = evaluation.records(pair_set, method, evaluation.seeds_of(method)[0])
     paths = [evaluation.picture(photos.records, number) for number in photos.of([pair.source, pair.target])]
@@ -195,7 +195,7 @@ def triple(evaluation: Evaluation, pair_set: PairSet, method: Method, index: int
 
 
 def small_picture(path: Path) -> Image.Image:
-    """A picture at the height of the page's triples."""
+    """A picture resized to the height of the page's triples."""
     with Image.open(path) as picture:
         width = max(1, round(picture.width * TRIPLE_HEIGHT / picture.height))
         return picture.convert("RGB").resize((width, TRIPLE_HEIGHT), Image.Resampling.LANCZOS)

@@ -1,4 +1,4 @@
-"""Which faces are swapped with which: lists of pairs, published protocols, and sets drawn from synthetic people."""
+"""Pairs to swap: lists, published protocols, and sets of synthetic people."""
 
 import csv
 import re
@@ -23,9 +23,9 @@ class Pair:
     """One swap: the person of `source` is put into `target`.
 
     Args:
-        source, target (`Path`): Pictures.
-        source_person, target_person (`int`): Indices of the two people in the set's gallery; -1 for one not in it. One
-            number for both where they are one person: the target is then what the swap ought to be.
+        source, target (`Path`): The pictures.
+        source_person, target_person (`int`): Indices of the people in the set's gallery, -1 if not in it. They are
+            equal if both pictures show the same person; then the target is the ground truth.
     """
 
     source: Path
@@ -39,12 +39,12 @@ class PairSet:
     """A named list of swaps.
 
     Args:
-        name (`str`): What to call it.
+        name (`str`): Name of the set.
         pairs (`list[Pair]`): The swaps.
-        gallery (`list[Path]`): One picture of every person among whom the swaps are looked up.
-        reference (`list[Path]`): Real pictures whose distribution the swaps' is compared with; the targets if empty.
-        reference_name (`str`): What to call them.
-        settings (`dict[str, Any]`): `num_inference_steps` and `guidance_scale`, where the protocol prescribes them.
+        gallery (`list[Path]`): One picture of every person, for identity retrieval.
+        reference (`list[Path]`): Real pictures, with whose distribution the swaps are compared; the targets if empty.
+        reference_name (`str`): Name of these pictures.
+        settings (`dict[str, Any]`): `num_inference_steps` and `guidance_scale`, if the protocol prescribes them.
     """
 
     name: str
@@ -56,7 +56,7 @@ class PairSet:
 
     @property
     def one_person(self) -> bool:
-        """Whether each pair's source and target show one person, so that the true pixels of a swap are known."""
+        """Whether source and target of each pair show the same person, so that the ground truth is known."""
         return all(pair.source_person == pair.target_person for pair in self.pairs)
 
     def limited(self, count: int | None) -> "PairSet":
@@ -69,7 +69,7 @@ class PairSet:
 
 
 def natural_key(path: Path) -> list[Any]:
-    """Sorts 9.jpg before 10.jpg: numbers in a name count as numbers."""
+    """Sort key that orders numbers in names by value: 9.jpg before 10.jpg."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
 
 
@@ -77,28 +77,28 @@ def pictures_in(folder: Path) -> list[Path]:
     """The pictures of a folder in natural order.
 
     Raises:
-        ValueError: If there is no such folder, or no picture in it.
+        ValueError: If the folder does not exist or has no pictures.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder}: there is no such folder")
     found = sorted((path for path in folder.iterdir() if path.suffix.lower() in PICTURES), key=natural_key)
     if not found:
-        raise ValueError(f"{folder} holds no picture ({', '.join(sorted(PICTURES))})")
+        raise ValueError(f"{folder} has no pictures ({', '.join(sorted(PICTURES))})")
     return found
 
 
 @contextmanager
 def opened_folder(path: Path) -> Iterator[Path]:
-    """A folder or CSV file as it is, or a tar file unpacked for as long as the context lasts.
+    """A folder or CSV file as it is, or a tar file, unpacked while the context is open.
 
     Raises:
-        ValueError: If `path` is none of them.
+        ValueError: If `path` is something else.
     """
     if path.is_dir() or (path.is_file() and path.suffix.lower() == ".csv"):
         yield path
         return
     if not path.is_file() or not tarfile.is_tarfile(path):
-        raise ValueError(f"{path}: expected a folder, or a tar file of one")
+        raise ValueError(f"{path}: expected a folder or a tar file")
     with TemporaryDirectory() as folder:
         with tarfile.open(path) as archive:
             archive.extractall(folder, filter="data")
@@ -109,14 +109,14 @@ def read_rows(path: Path, columns: set[str]) -> list[dict[str, str]]:
     """Rows of a CSV file.
 
     Raises:
-        ValueError: If it is missing, or lacks one of the `columns` or any row.
+        ValueError: If it is missing or empty, or lacks one of the `columns`.
     """
     if not path.is_file():
-        raise ValueError(f"{path} is missing: it says which pictures are meant")
+        raise ValueError(f"{path} is missing: it lists the pictures")
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     if not rows or not columns <= rows[0].keys():
-        raise ValueError(f"{path}: expected the columns {sorted(columns)}, and rows below them")
+        raise ValueError(f"{path}: expected the columns {sorted(columns)} and at least one row")
     return rows
 
 
@@ -124,23 +124,23 @@ def read_manifest(folder: Path, columns: set[str]) -> list[dict[str, str]]:
     """Rows of a folder's manifest.csv.
 
     Raises:
-        ValueError: As `read_rows`, or if it names a picture that does not exist.
+        ValueError: As `read_rows`, or if a picture does not exist.
     """
     path = folder / "manifest.csv"
     rows = read_rows(path, columns)
     absent = [row["file"] for row in rows if not (folder / row["file"]).is_file()]
     if absent:
-        raise ValueError(f"{path} names {len(absent)} pictures that are not there, the first is {absent[0]}")
+        raise ValueError(f"{path} lists {len(absent)} pictures that do not exist; the first is {absent[0]}")
     return rows
 
 
 def listed_pairs(path: Path) -> PairSet:
-    """Pairs of a CSV file with the columns `source` and `target`: pictures, relative to the file's folder.
+    """Pairs of a CSV file with the columns `source` and `target`, paths relative to the file.
 
-    Each source is a person of its own; the gallery is all of them.
+    Each source counts as a different person; the gallery has all of them.
 
     Raises:
-        ValueError: If pictures are missing or pairs are there twice: all of them are listed.
+        ValueError: If pictures are missing or pairs are repeated; all problems are listed.
     """
     rows = [(row["source"], row["target"]) for row in read_rows(path, {"source", "target"})]
     problems = [f"line {line}: {name} is missing" for line, row in enumerate(rows, 2) for name in row
@@ -156,7 +156,7 @@ def listed_pairs(path: Path) -> PairSet:
 
 
 def pairs_of_files(name: str, files: Iterable[tuple[Path, Path]], **facts: Any) -> PairSet:
-    """A set whose gallery is its sources, each a person of its own."""
+    """A set whose gallery is its sources, each a different person."""
     files = list(files)
     people = {path: index for index, path in enumerate(dict.fromkeys(source for source, _ in files))}
     pairs = [Pair(source, target, people[source], people.get(target, -1)) for source, target in files]
@@ -164,13 +164,13 @@ def pairs_of_files(name: str, files: Iterable[tuple[Path, Path]], **facts: Any) 
 
 
 def london_pairs(folder: Path) -> PairSet:
-    """Pairs of the Face Research Lab London Set: neutral person i becomes the source of smiling person i + 1.
+    """Pairs of the Face Research Lab London Set: the neutral person i is the source for the smiling person i + 1.
 
-    People are taken in the order of their identity; the last one's target is the first one's picture. The gallery is
-    everybody's neutral picture.
+    People are ordered by identity; the last source goes with the first target. The gallery has the neutral picture of
+    everyone.
 
     Args:
-        folder (`Path`): With manifest.csv, whose columns are `file`, `path` (`.../neutral_front/...` or
+        folder (`Path`): Folder with manifest.csv, whose columns are `file`, `path` (`.../neutral_front/...` or
             `.../smiling_front/...`) and `identity`.
     """
     rows = read_manifest(folder, {"file", "path", "identity"})
@@ -185,11 +185,11 @@ def london_pairs(folder: Path) -> PairSet:
 
 
 def look_pairs(folder: Path, count: int = NUM_SYNTHETIC_PAIRS) -> PairSet:
-    """Pairs of synthetic people with two looks: look 0 of person i becomes the source of look 1 of person i + 1.
+    """Pairs of synthetic people with two looks: look 0 of person i is the source for look 1 of person i + 1.
 
     Args:
-        folder (`Path`): As `tools/make_synthetic_faces.py --looks 2` writes it.
-        count (`int`): People, in the order of their seeds.
+        folder (`Path`): Folder written by `tools/make_synthetic_faces.py --looks 2`.
+        count (`int`): Number of people, in the order of their seeds.
     """
     looks: dict[int, dict[int, Path]] = {}
     for row in read_manifest(folder, {"file", "seed", "look"}):
@@ -199,13 +199,13 @@ def look_pairs(folder: Path, count: int = NUM_SYNTHETIC_PAIRS) -> PairSet:
 
 
 def turned_pairs(folder: Path, count: int = NUM_SYNTHETIC_PAIRS) -> PairSet:
-    """Pairs of synthetic people whose target turns its head by |yaw| >= 15 degrees; the source is the next seed.
+    """Pairs of synthetic people with turned targets (|yaw| >= 15 degrees); the source is the next seed.
 
-    The gallery holds sources and targets: a swap that is still the target finds the very photo that it was made from.
+    The gallery has sources and targets, so a swap that still looks like the target retrieves the target's own photo.
 
     Args:
-        folder (`Path`): As `tools/make_synthetic_faces.py` writes it.
-        count (`int`): Pairs, in the order of the target's seed.
+        folder (`Path`): Folder written by `tools/make_synthetic_faces.py`.
+        count (`int`): Number of pairs, in the order of the target's seed.
     """
     rows = [row for row in read_manifest(folder, {"file", "seed", "look", "yaw"}) if row["look"] == "0"]
     rows.sort(key=lambda row: int(row["seed"]))
@@ -221,18 +221,18 @@ def turned_pairs(folder: Path, count: int = NUM_SYNTHETIC_PAIRS) -> PairSet:
 
 
 def self_pairs(folder: Path, count: int = NUM_SELF_PAIRS) -> PairSet:
-    """Pairs of two photos of one person, in both orders: the target's own pixels are what a swap ought to be.
+    """Pairs of two photos of the same person, in both orders: the target's pixels are the ground truth.
 
-    Each person gives one pair, then each a second one, until there are enough: however few are taken, they show as
-    many people as they can, and people begin with different pairs. The gallery is everybody's first photo.
+    Every person gives one pair, then every person a second one, and so on, so that any number of pairs shows as many
+    people as possible. People start with different pairs. The gallery has the first photo of everyone.
 
     Args:
-        folder (`Path`): With manifest.csv, whose columns are `file` and `identity`, or `file` and `seed` as
-            `tools/make_synthetic_faces.py --looks 2` writes it. Rows without an identity are nobody's.
-        count (`int`): Pairs.
+        folder (`Path`): Folder with manifest.csv, whose columns are `file` and `identity`, or `file` and `seed` as
+            `tools/make_synthetic_faces.py --looks 2` writes it. Rows without an identity are ignored.
+        count (`int`): Number of pairs.
 
     Raises:
-        ValueError: If the manifest has neither column, or nobody has two photos.
+        ValueError: If the manifest has neither column, or no person has two photos.
     """
     people = [photos for photos in photos_of_people(folder).values() if len(photos) > 1]
     pairs_of_people = []
@@ -245,11 +245,11 @@ def self_pairs(folder: Path, count: int = NUM_SELF_PAIRS) -> PairSet:
 
 
 def photos_of_people(folder: Path) -> dict[str, list[Path]]:
-    """The photos of each person by the column `identity` of a folder's manifest, or else `seed`, in its order."""
+    """The photos of each person, by the column `identity` or else `seed` of a folder's manifest."""
     rows = read_manifest(folder, {"file"})
     column = next((name for name in ("identity", "seed") if name in rows[0]), None)
     if column is None:
-        raise ValueError(f"{folder / 'manifest.csv'}: expected a column 'identity' or 'seed' that tells who is shown")
+        raise ValueError(f"{folder / 'manifest.csv'}: expected a column 'identity' or 'seed'")
     photos: dict[str, list[Path]] = {}
     for row in rows:
         if row[column]:
@@ -258,15 +258,15 @@ def photos_of_people(folder: Path) -> dict[str, list[Path]]:
 
 
 def reface_pairs(name: str, first_target: int, folder: Path) -> PairSet:
-    """REFace's test bench (arXiv 2409.07269, section 4): 1000 targets with the 1000 pictures after them, in order.
+    """REFace's benchmark (arXiv 2409.07269, section 4): 1000 targets, and as sources the 1000 pictures after them.
 
-    Guidance 3 and 50 steps. The real pictures are the whole data set. Pictures are told by the number that their names
-    are, so that no sorting enters.
+    Guidance is 3, with 50 steps. The real pictures are the whole data set. Pictures are identified by the number in
+    their names.
 
     Args:
-        name (`str`): Of the set.
-        first_target (`int`): Number of the first target; sources begin 1000 later.
-        folder (`Path`): The whole data set's pictures, in whatever format.
+        name (`str`): Name of the set.
+        first_target (`int`): Number of the first target; the first source is 1000 later.
+        folder (`Path`): Folder with all pictures of the data set, in any format.
     """
     pictures = {int(path.stem): path for path in pictures_in(folder) if path.stem.isdigit()}
     wanted = range(first_target, first_target + 2000)
@@ -291,31 +291,31 @@ def ffhq_pairs(folder: Path) -> PairSet:
 
 
 def casia_pairs(folder: Path) -> PairSet:
-    """The CASIA benchmark's format: each line of pairs.txt is a swap's file name, `{source}-{target}.png`.
+    """The CASIA benchmark's format: each line of pairs.txt is the file name of a swap, `{source}-{target}.png`.
 
     Args:
-        folder (`Path`): With pairs.txt (the benchmark's lists hold 45,000, 12,000 and 43,000 names) and the pictures
-            that the names are made of, somewhere below it.
+        folder (`Path`): Folder with pairs.txt (the benchmark's lists have 45,000, 12,000 and 43,000 names) and, at any
+            depth, the pictures.
 
     Raises:
-        ValueError: If the list is missing, or a name cannot be split into two pictures or is there twice; all such
-            names are listed.
+        ValueError: If the list is missing, or names are repeated or cannot be split into two pictures; all such names
+            are listed.
     """
     path = folder / "pairs.txt"
     if not path.is_file():
-        raise ValueError(f"{path} is missing: a line for each swap, SOURCE-TARGET.png")
+        raise ValueError(f"{path} is missing: it has a line SOURCE-TARGET.png for each swap")
     names = path.read_text(encoding="utf-8").split()
     pictures = {found.stem: found for found in sorted(folder.rglob("*")) if found.suffix.lower() in PICTURES}
     splits = {name: split_name(Path(name).stem, pictures.keys()) for name in names}
-    problems = [f"{name}: no such two pictures" for name, split in splits.items() if split is None]
-    problems += [f"{name} is there {count} times" for name, count in Counter(names).items() if count > 1]
+    problems = [f"{name}: there are no two such pictures" for name, split in splits.items() if split is None]
+    problems += [f"{name} is repeated {count} times" for name, count in Counter(names).items() if count > 1]
     if problems:
         raise ValueError(f"{path} has {len(problems)} problems: {'; '.join(problems)}")
     return pairs_of_files("casia", [(pictures[split[0]], pictures[split[1]]) for split in splits.values() if split])
 
 
 def split_name(stem: str, known: Container[str]) -> tuple[str, str] | None:
-    """Splits `{source}-{target}` at the dash that leaves two known names; `None` if no dash does."""
+    """Splits `{source}-{target}` at the dash that gives two known names; `None` if there is none."""
     for dash in re.finditer("-", stem):
         source, target = stem[: dash.start()], stem[dash.end() :]
         if source in known and target in known:
@@ -324,16 +324,16 @@ def split_name(stem: str, known: Container[str]) -> tuple[str, str] | None:
 
 
 def ring_of_pairs(name: str, sources: list[Path], targets: list[Path]) -> PairSet:
-    """Source i with target i + 1, the last with the first; the sources are the gallery."""
+    """Pairs of source i and target i + 1, the last source with the first target. The gallery is the sources."""
     following = [(person + 1) % len(sources) for person in range(len(sources))]
     pairs = [Pair(sources[i], targets[j], i, j) for i, j in enumerate(following) if i != j]
     return checked(PairSet(name, pairs, sources))
 
 
 def checked(pairs: PairSet) -> PairSet:
-    """The set itself; a `ValueError` if it has no pair."""
+    """The set itself; raises `ValueError` if it has no pairs."""
     if not pairs.pairs:
-        raise ValueError(f"the set {pairs.name!r} has no pair: its folder holds too few pictures of the wanted kind")
+        raise ValueError(f"the set {pairs.name!r} has no pairs: its folder has too few suitable pictures")
     return pairs
 
 
@@ -349,17 +349,17 @@ PROTOCOLS: dict[str, Callable[[Path], PairSet]] = {
 
 
 def match_outputs(folder: Path, pair_set: PairSet) -> list[Path]:
-    """Finds the finished swap of each pair: by the name `{source}-{target}`, else by natural order.
+    """Finds the finished swap of each pair, by the name `{source}-{target}` or else by natural order.
 
     Args:
-        folder (`Path`): Pictures, one for each pair.
+        folder (`Path`): Folder with one picture for each pair.
         pair_set ([`PairSet`]): The pairs.
 
     Returns:
         `list[Path]`: In the order of the pairs.
 
     Raises:
-        ValueError: If there are not as many pictures as pairs, and names do not tell; all missing names are listed.
+        ValueError: If names are missing, which are listed, or the numbers of pictures and pairs differ.
     """
     found = pictures_in(folder)
     by_name = {path.stem: path for path in found}
@@ -370,5 +370,5 @@ def match_outputs(folder: Path, pair_set: PairSet) -> list[Path]:
     if len(absent) < len(names):
         raise ValueError(f"{folder} lacks {len(absent)} of {len(names)} swaps: {', '.join(absent)}")
     if len(found) != len(names):
-        raise ValueError(f"{folder} holds {len(found)} pictures, but the set {pair_set.name!r} has {len(names)} pairs")
+        raise ValueError(f"{folder} has {len(found)} pictures, but the set {pair_set.name!r} has {len(names)} pairs")
     return found

@@ -1,4 +1,4 @@
-"""What was measured, on disk: one file for each picture and each swap, so that a run that was killed goes on."""
+"""Measurements on disk: one file for each picture and each swap, so that a killed run can continue."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -14,10 +14,10 @@ ROWS_AT_ONCE = 256
 
 
 class Records:
-    """Numbered records in a folder, each a dictionary of arrays, whole or not there.
+    """Numbered records in a folder. Each is a dictionary of arrays, written completely or not at all.
 
     Args:
-        folder (`Path`): Made when the first record is written.
+        folder (`Path`): The folder; it is created with the first record.
     """
 
     def __init__(self, folder: Path):
@@ -28,7 +28,7 @@ class Records:
         return self.folder / f"{index:06d}.npz"
 
     def has(self, index: int) -> bool:
-        """Whether a record is there."""
+        """Whether a record exists."""
         return self.path(index).is_file()
 
     def read(self, index: int) -> Record:
@@ -37,7 +37,7 @@ class Records:
             return dict(arrays)
 
     def read_array(self, index: int, name: str) -> np.ndarray | None:
-        """Reads one array of a record, and nothing else of it; `None` if it has none of that name."""
+        """Reads a single array of a record; `None` if it has none of that name."""
         with np.load(self.path(index), allow_pickle=False) as arrays:
             return arrays.get(name)
 
@@ -50,13 +50,13 @@ class Records:
             )
 
     def chunks(self, indices: Sequence[int]) -> Iterator[list[Record]]:
-        """Records in blocks, in the order of `indices`, so that memory stays the same for any number."""
+        """Records in blocks, in the order of `indices`, so that memory does not grow with their number."""
         for start in range(0, len(indices), ROWS_AT_ONCE):
             yield [self.read(index) for index in indices[start : start + ROWS_AT_ONCE]]
 
 
 def stack(records: Sequence[Record], name: str) -> np.ndarray | None:
-    """One array of some records as rows (N, ...) in float64; NaN where a record lacks it; `None` if all do."""
+    """Stacks an array of several records to (N, ...) float64; NaN if a record lacks it, `None` if all lack it."""
     shape = next((record[name].shape for record in records if name in record), None)
     if shape is None:
         return None
@@ -65,13 +65,13 @@ def stack(records: Sequence[Record], name: str) -> np.ndarray | None:
 
 
 def stack_on_disk(records: Records, indices: Sequence[int], name: str, path: Path) -> np.ndarray | None:
-    """One vector of many records as rows of a memory map (N, D) float32; NaN where a record lacks it.
+    """Stacks a vector of many records to a memory map (N, D) float32, with NaN for records that lack it.
 
     Args:
-        records (`Records`): Where from.
-        indices (`Sequence[int]`): Which, in this order.
-        name (`str`): Of the array.
-        path (`Path`): File of the map.
+        records (`Records`): The records.
+        indices (`Sequence[int]`): Their indices, in this order.
+        name (`str`): Name of the array.
+        path (`Path`): File of the memory map.
 
     Returns:
         `np.ndarray`: (N, D), or `None` if no record has it.
@@ -89,14 +89,14 @@ def stack_on_disk(records: Records, indices: Sequence[int], name: str, path: Pat
 
 
 def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
-    """Makes a report's folder this run's, or finds that it is: a run goes on only with the settings it began with.
+    """Claims a report folder for this run. A run can be continued only with the settings it was started with.
 
     Args:
-        folder (`Path`): Of the report.
-        settings (`dict[str, Any]`): Everything that records depend on, JSON-serialisable.
+        folder (`Path`): Folder of the report.
+        settings (`dict[str, Any]`): Everything that the records depend on, JSON-serialisable.
 
     Raises:
-        ValueError: If the folder holds something else, or a run with other settings.
+        ValueError: If the folder contains something else, or a run with other settings.
     """
     path = folder / "settings.json"
     settings = json.loads(json.dumps(settings))
@@ -104,9 +104,9 @@ def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
         begun = json.loads(path.read_text(encoding="utf-8"))
         changed = sorted(name for name in begun.keys() | settings if begun.get(name) != settings.get(name))
         if changed:
-            raise ValueError(f"{folder} was begun with other settings ({', '.join(changed)}): name another folder")
+            raise ValueError(f"{folder} was started with other settings ({', '.join(changed)}): choose another folder")
         return
     if folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty and no report of ours: name another folder")
+        raise ValueError(f"{folder} is not empty and not a report: choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(settings, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""Swaps without a model, which give every figure a scale: nothing done, a face pasted, a face warped and blended."""
+"""Baseline swaps without a model: the source's face pasted, and warped and blended."""
 
 import cv2
 import numpy as np
@@ -10,13 +10,13 @@ from faceswap_diffusion.masks.regions import FACE_OVAL_478
 
 
 def pasted_source(source: np.ndarray, source_face: Face, target: np.ndarray, target_face: Face) -> np.ndarray:
-    """Lays the source's face onto the target's by the similarity that fits 68 landmarks best, with a hard edge.
+    """Pastes the source's face onto the target's with a hard edge, aligned by a similarity fitted to 68 landmarks.
 
     Args:
         source (`np.ndarray`): (H, W, 3) uint8 RGB.
         source_face ([`Face`]): With the mesh's 478 landmarks.
         target (`np.ndarray`): (H, W, 3) uint8 RGB.
-        target_face ([`Face`]): Likewise.
+        target_face ([`Face`]): With the mesh's 478 landmarks.
 
     Returns:
         `np.ndarray`: Of the target's shape.
@@ -28,7 +28,7 @@ def pasted_source(source: np.ndarray, source_face: Face, target: np.ndarray, tar
 
 
 def similarity(points: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """The rotation, scale and shift (2, 3) that brings points (N, 2) nearest to others (least squares)."""
+    """The similarity (2, 3) that maps points (N, 2) to others, fitted by least squares."""
     x, y = (points - points.mean(axis=0)) @ [1, 1j], (wanted - wanted.mean(axis=0)) @ [1, 1j]
     factor = np.vdot(x, y) / np.vdot(x, x)
     linear = np.array([[factor.real, -factor.imag], [factor.imag, factor.real]])
@@ -36,22 +36,22 @@ def similarity(points: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def classical_swap(source: np.ndarray, source_face: Face, target: np.ndarray, target_face: Face) -> np.ndarray:
-    """Warps the source's face onto the target's mesh, triangle by triangle, and blends it in.
+    """Warps the source's face onto the target's mesh, triangle by triangle, and blends it.
 
-    The blending is that of Perez and others, "Poisson Image Editing", 2003, by OpenCV.
+    The blending is OpenCV's implementation of Perez and others, "Poisson Image Editing", 2003.
 
     Args:
         source (`np.ndarray`): (H, W, 3) uint8 RGB.
         source_face ([`Face`]): With the mesh's 478 landmarks.
         target (`np.ndarray`): (H, W, 3) uint8 RGB.
-        target_face ([`Face`]): Likewise.
+        target_face ([`Face`]): With the mesh's 478 landmarks.
 
     Returns:
         `np.ndarray`: Of the target's shape.
     """
     warped = warp_mesh(source, source_face.landmarks, target, target_face.landmarks)
     mask = face_oval(target_face, target.shape).astype(np.uint8) * 255
-    mask[[0, 1, -2, -1]] = mask[:, [0, 1, -2, -1]] = 0  # OpenCV wants a border around what it blends
+    mask[[0, 1, -2, -1]] = mask[:, [0, 1, -2, -1]] = 0  # OpenCV needs a border around the mask
     left, top, width, height = cv2.boundingRect(mask)
     if not width:
         return target
@@ -59,7 +59,7 @@ def classical_swap(source: np.ndarray, source_face: Face, target: np.ndarray, ta
 
 
 def warp_mesh(source: np.ndarray, source_points: np.ndarray, target: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """The target with the source's triangles laid over those of its own that face the viewer.
+    """Draws the source's triangles over the target's triangles that face the viewer.
 
     Args:
         source (`np.ndarray`): (H, W, 3) uint8 RGB.
@@ -74,7 +74,7 @@ def warp_mesh(source: np.ndarray, source_points: np.ndarray, target: np.ndarray,
     for triangle in mesh_triangles():
         wanted = points[triangle].astype(np.float32)
         along, across = wanted[1] - wanted[0], wanted[2] - wanted[0]
-        if along[0] * across[1] >= along[1] * across[0]:  # clockwise on paper, as y points down
+        if along[0] * across[1] >= along[1] * across[0]:  # faces away from the viewer (y points down)
             continue
         low = np.clip(np.floor(wanted.min(axis=0)), 0, corner).astype(int)
         high = np.clip(np.ceil(wanted.max(axis=0)) + 1, 0, corner).astype(int)

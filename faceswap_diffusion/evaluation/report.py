@@ -1,4 +1,4 @@
-"""The evaluation as data (JSON, CSV), as tables (Markdown) and as the block of a model card."""
+"""The evaluation as data (JSON, CSV), as tables (Markdown), and as a section for a model card."""
 
 import csv
 import json
@@ -49,14 +49,14 @@ CARD_KEYS = (
     "sharpness_crop", "sharpness_photo", "border_step", "unpainted_identical", "seconds",
 )  # fmt: skip
 CARD_REFERENCES = ("classical warp", "reference alone")
-"""Methods that stand beside a card's own: what the model has to be better than."""
+"""Baselines that a model card shows next to the model."""
 
 STEP_KEYS = (
     "detected", "sface_closer_to_source", "sface_cosine_to_source", "w600k_closer_to_source", "w600k_cosine_to_source",
     "pose_error", "6drepnet_pose_error", "light_angle", "face_psnr", "face_lpips", "fid",
     "sharpness_crop", "sharpness_photo", "seconds",
 )  # fmt: skip
-ONE_PERSON = "Source and target show one person: the target's own face is the truth, and likeness to it no leak."
+ONE_PERSON = "Source and target show the same person: the target is the ground truth, and likeness to it is no leak."
 
 
 def build_report(
@@ -65,7 +65,7 @@ def build_report(
     """Aggregates all records.
 
     Returns:
-        `tuple`: The report, JSON-serialisable, and the values of each pair by set and method.
+        `tuple`: The report, JSON-serialisable, and the values of each pair, by set and method.
     """
     networks = evaluation.networks
     report: dict[str, Any] = {
@@ -130,7 +130,7 @@ def _all_figures(summary: SetSummary, values: Values, records: Sequence[Records]
 def _step_rows(
     evaluation: Evaluation, pair_set: PairSet, summary: SetSummary
 ) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
-    """For each checkpoint the figures at each number of steps, which is text as in JSON."""
+    """The figures of each checkpoint at each number of steps; numbers are text, as in JSON."""
     rows: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
     for name, methods in evaluation.stepped().items():
         for count, method in methods.items():
@@ -142,7 +142,7 @@ def _step_rows(
 def _ablation_rows(
     evaluation: Evaluation, pair_set: PairSet, summary: SetSummary, ablated: Sequence[Method], count: int
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """For each checkpoint a row without any loss, "none", and one for each lost condition."""
+    """For each checkpoint, a row with all conditions, "none", and one for each removed condition."""
     rows: dict[str, dict[str, dict[str, Any]]] = {}
     for method in ablated:
         assert isinstance(method, WithoutCondition)
@@ -155,7 +155,7 @@ def _ablation_rows(
 
 
 def without_nan(value: Any) -> Any:
-    """The same value with `None` for NaN, all the way down."""
+    """The same value with `None` for NaN, recursively."""
     if isinstance(value, dict):
         return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -164,9 +164,9 @@ def without_nan(value: Any) -> Any:
 
 
 def format_report(report: dict[str, Any]) -> str:
-    """The whole evaluation as Markdown, aligned so that it can be read as plain text too."""
-    parts = [f"Measured with {describe(report['settings'])}."]
-    parts += [f"{name}: {describe(facts)}." for name, facts in report["methods"].items() if facts]
+    """The whole evaluation as Markdown, aligned so that it is also readable as plain text."""
+    parts = [f"Measured with {facts_line(report['settings'])}."]
+    parts += [f"{name}: {facts_line(facts)}." for name, facts in report["methods"].items() if facts]
     for name, figures in report["sets"].items():
         parts.append(f"## Set {name}: {figures['pairs']} pairs; distributions against {reference_text(figures)}")
         parts += [ONE_PERSON] if figures["one_person"] else []
@@ -191,23 +191,23 @@ def format_report(report: dict[str, Any]) -> str:
 
 
 def reference_text(figures: dict[str, Any]) -> str:
-    """What a set's swaps' distribution is compared with."""
+    """The pictures with whose distribution a set's swaps are compared."""
     return f"{figures['reference']} (N = {figures['reference_count']})"
 
 
-def describe(facts: dict[str, Any]) -> str:
-    """Facts as one line."""
+def facts_line(facts: dict[str, Any]) -> str:
+    """Facts in one line."""
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts.items() if value is not None)
 
 
 def shown_rows(report: dict[str, Any], set_name: str) -> list[Row]:
-    """The rows for which some method of the set has a figure."""
+    """The rows for which any method of the set has a figure."""
     methods = report["sets"][set_name]["methods"].values()
     return [row for row in figure_rows(report["recognizers"]) if any(row.key in figures for figures in methods)]
 
 
 def cell(row: Row, figures: dict[str, dict[str, Any]], num_swaps: int) -> str:
-    """A figure with its interval, its spread over seeds, and N where that is less than the number of swaps."""
+    """A figure with its interval, its spread over seeds, and N if that is less than the number of swaps."""
     figure = figures.get(row.key)
     if figure is None or figure["value"] is None:
         return "-"
@@ -222,14 +222,14 @@ def cell(row: Row, figures: dict[str, dict[str, Any]], num_swaps: int) -> str:
 
 
 def recognizer_note(report: dict[str, Any], row: Row) -> str:
-    """Marks the rows of a recogniser that conditions one of the checkpoints: it is not held out."""
+    """A note for rows of a recogniser that conditions one of the checkpoints, so that it is not held out."""
     used = {facts.get("conditioned_by") for facts in report["methods"].values()}
     names = [name for name in report["recognizers"] if name in used and row.key.startswith(f"{name}_")]
     return " (conditions the model, not held out)" if names and row.key.endswith("closer_to_source") else ""
 
 
 def summary_table(report: dict[str, Any], set_name: str) -> str:
-    """One row for each figure, one column for each method, and the goals."""
+    """A table with one row for each figure, one column for each method, and the goals."""
     methods = report["sets"][set_name]["methods"]
     cells = [
         [
@@ -243,7 +243,7 @@ def summary_table(report: dict[str, Any], set_name: str) -> str:
 
 
 def reface_cells(report: dict[str, Any], set_name: str) -> list[list[str]]:
-    """REFace's figures under its own names, a row each; what cannot be measured says why."""
+    """Rows of REFace's figures under its own names. What cannot be measured says why."""
     methods = report["sets"][set_name]["methods"].values()
     missing = {**NEVER_AVAILABLE, **report["unavailable"]}
     return [
@@ -261,7 +261,7 @@ def reface_cells(report: dict[str, Any], set_name: str) -> list[list[str]]:
 def step_cells(
     rows: dict[str, dict[str, dict[str, Any]]], recognizers: Sequence[str]
 ) -> tuple[list[str], list[list[str]]]:
-    """Header, and a row for each number of denoising steps."""
+    """Header, and one row for each number of denoising steps."""
     columns = _present_columns(rows, recognizers, STEP_KEYS)
     cells = [[steps, *(show(row, figures[row.key]["value"]) for row in columns)] for steps, figures in rows.items()]
     return ["steps", *(row.label for row in columns)], cells
@@ -270,7 +270,7 @@ def step_cells(
 def _present_columns(
     rows: dict[str, dict[str, dict[str, Any]]], recognizers: Sequence[str], keys: Sequence[str]
 ) -> list[Row]:
-    """Those of some figures that were measured, in the report's order."""
+    """The rows of the given figures that were measured, in the report's order."""
     measured = next(iter(rows.values()))
     return [row for row in figure_rows(recognizers) if row.key in keys and row.key in measured]
 
@@ -278,7 +278,7 @@ def _present_columns(
 def ablation_cells(
     rows: dict[str, dict[str, dict[str, Any]]], recognizers: Sequence[str]
 ) -> tuple[list[str], list[list[str]]]:
-    """Header, and a row for each removed condition with the figures that it might worsen."""
+    """Header, and one row for each removed condition, with the figures that may get worse."""
     wanted = [f"{name}_{key}" for name in recognizers for key in ("closer_to_source", "cosine_to_source")]
     wanted += ["pose_error", "expression_closer_to_target", "light_angle", "detected", "sharpness_crop", "border_step"]
     columns = _present_columns(rows, recognizers, wanted)
@@ -291,9 +291,9 @@ def ablation_cells(
 
 
 def model_card_block(report: dict[str, Any], name: str) -> str:
-    """Markdown for a model card: the leading figures of one method with their intervals, set by set.
+    """Markdown for a model card: the main figures of one method with their intervals, for each set.
 
-    Beside it stand, in columns of their own, those of `CARD_REFERENCES` that were measured.
+    The measured methods of `CARD_REFERENCES` have columns of their own.
     """
     columns = {row.key: row for row in figure_rows(report["recognizers"])}
     sets = {
@@ -307,7 +307,7 @@ def model_card_block(report: dict[str, Any], name: str) -> str:
         for key in CARD_KEYS
         if any(key in figures for figures in sets.values())
     ]
-    lines = [f"Measured with {describe(report['settings'])}; {describe(report['methods'][name])}."]
+    lines = [f"Measured with {facts_line(report['settings'])}; {facts_line(report['methods'][name])}."]
     lines += [
         f"Set {set_name}: {figures['pairs']} pairs, distributions against {reference_text(figures)}."
         for set_name, figures in report["sets"].items()
@@ -316,7 +316,7 @@ def model_card_block(report: dict[str, Any], name: str) -> str:
 
 
 def card_of_first(report: dict[str, Any]) -> str:
-    """The model card's block of the first method."""
+    """The section for the model card of the first method."""
     return model_card_block(report, next(iter(report["methods"])))
 
 

@@ -1,4 +1,4 @@
-"""Runs an evaluation: describes the pictures, makes and measures the swaps, over processes and over interruptions."""
+"""Runs an evaluation: measures the pictures, makes and measures the swaps; in several processes, resumable."""
 
 import hashlib
 import re
@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from faceswap_diffusion import __version__
 from faceswap_diffusion.evaluation.ablation import CONDITIONS
-from faceswap_diffusion.evaluation.description import Networks, describe
+from faceswap_diffusion.evaluation.description import Networks, measure_face
 from faceswap_diffusion.evaluation.measurement import (
     add_face_distances,
     measure_swaps,
@@ -31,39 +31,39 @@ from faceswap_diffusion.provenance.save import save_image
 
 
 def slug(name: str) -> str:
-    """A name as a folder's: letters, digits, dots, dashes and underscores."""
+    """A name reduced to letters, digits, dots, dashes and underscores, for a folder."""
     return re.sub(r"[^\w.-]+", "_", name)
 
 
 def people_paths(pair_set: PairSet) -> list[Path]:
-    """The pictures whose faces matter, each once: sources, targets, gallery."""
+    """The pictures whose faces are measured, each once: sources, targets, gallery."""
     pictures = [path for pair in pair_set.pairs for path in (pair.source, pair.target)]
     return list(dict.fromkeys([*pictures, *pair_set.gallery]))
 
 
 def photo_paths(pair_set: PairSet) -> list[Path]:
-    """Every picture of a set, once: those of `people_paths`, then the other real ones that swaps are compared with."""
+    """Every picture of a set, once: `people_paths`, then the other real pictures of the distribution."""
     return list(dict.fromkeys([*people_paths(pair_set), *pair_set.reference_pictures()]))
 
 
 def pairs_digest(pair_set: PairSet) -> str:
-    """First digits of the SHA-256 over a set's names and people."""
+    """Prefix of the SHA-256 over the file names and people of a set."""
     lines = [f"{pair.source.name} {pair.target.name} {pair.source_person}" for pair in pair_set.pairs]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is measured, by what, and where it is kept.
+    """An evaluation: what is measured, with which networks, and where the records are.
 
     Args:
-        folder (`Path`): Of the report.
-        networks ([`Networks`]): What measures.
-        methods (`Sequence[Method]`): What is compared.
-        seeds (`Sequence[int]`): Of every method that takes one.
-        batch_size (`int`): Swaps whose pictures go through the feature networks together.
+        folder (`Path`): Folder of the report.
+        networks ([`Networks`]): Networks that measure.
+        methods (`Sequence[Method]`): Methods that are compared.
+        seeds (`Sequence[int]`): Seeds for every method that takes one.
+        batch_size (`int`): Batch size of the feature networks.
         state (`PartialState`): This process among those that share the work.
-        steps (`Sequence[int]`): Numbers of denoising steps at which the checkpoints are measured besides, with the
+        steps (`Sequence[int]`): Additional numbers of denoising steps at which checkpoints are measured, with the
             first seed.
     """
 
@@ -77,7 +77,7 @@ class Evaluation:
 
     @property
     def crop_size(self) -> int:
-        """Side of the crop for `sharpness_crop`: that of the first checkpoint, 256 px without one."""
+        """Side of the crop for `sharpness_crop`: the first checkpoint's, or 256 px without a checkpoint."""
         return next((method.facts["crop_size"] for method in self.methods if "crop_size" in method.facts), 256)
 
     def seeds_of(self, method: Method) -> Sequence[int]:
@@ -85,32 +85,32 @@ class Evaluation:
         return self.seeds if method.uses_seed else self.seeds[:1]
 
     def stepped(self) -> dict[str, dict[int, Checkpoint]]:
-        """For each checkpoint's name the checkpoint at each number of `steps`."""
+        """Each checkpoint at each number of `steps`, by name."""
         checkpoints = [method for method in self.methods if isinstance(method, Checkpoint)]
         return {method.name: {count: method.at_steps(count) for count in self.steps} for method in checkpoints}
 
     def records(self, pair_set: PairSet, method: Method, seed: int) -> Records:
-        """Where a method's swaps are kept."""
+        """The records of a method's swaps."""
         return Records(self.folder / "records" / pair_set.name / slug(method.name) / f"seed_{seed}")
 
     def photos(self, pair_set: PairSet) -> Photos:
-        """Where a set's own pictures are kept."""
+        """The records of a set's pictures."""
         indices = {path: index for index, path in enumerate(photo_paths(pair_set))}
         return Photos(Records(self.folder / "records" / pair_set.name / "photos"), indices)
 
     def picture(self, records: Records, index: int) -> Path:
-        """Where the small copy of a picture is kept."""
+        """Path of the small copy of a picture."""
         return self.folder / "pictures" / records.path(index).relative_to(self.folder / "records").with_suffix(".jpg")
 
     def measure(self, sets: Sequence[PairSet], ablate: int = 0) -> dict[str, list[Method]]:
-        """Makes every record that is not there yet. All processes leave together.
+        """Makes all missing records. All processes return at the same time.
 
         Args:
             sets (`Sequence[PairSet]`): The swaps.
-            ablate (`int`): On how many pairs of each set the checkpoints lose each condition in turn.
+            ablate (`int`): Number of pairs of each set on which each condition is removed in turn; 0 for none.
 
         Returns:
-            `dict[str, list[Method]]`: For each set the methods that lost a condition.
+            `dict[str, list[Method]]`: For each set, the methods with a removed condition.
         """
         self._claim(sets, ablate)
         for pair_set in sets:
@@ -145,7 +145,7 @@ class Evaluation:
             claim_folder(self.folder, settings)
 
     def _mine(self, records: Records, count: int, label: str) -> Iterator[list[int]]:
-        """Batches of the indices that are this process's and not done, with progress on the main one."""
+        """Batches of this process's indices that have no record yet; the main process shows progress."""
         mine = range(self.state.process_index, count, self.state.num_processes)
         todo = [index for index in mine if not records.has(index)]
         starts = range(0, len(todo), self.batch_size)
@@ -162,7 +162,7 @@ class Evaluation:
         for batch in self._mine(photos.records, len(paths), f"{pair_set.name}: pictures"):
             pixels = [load_photo(paths[index]).rgb for index in batch]
             records: list[dict[str, Any]] = [
-                describe(self.networks, rgb) if paths[index] in with_face else {}
+                measure_face(self.networks, rgb) if paths[index] in with_face else {}
                 for index, rgb in zip(batch, pixels, strict=True)
             ]
             rows = [row for row, index in enumerate(batch) if paths[index] in compared]
@@ -198,7 +198,7 @@ class Evaluation:
                         records.write(index, {"detected": False, "peak_memory_mb": peak_memory_megabytes()})
 
     def _swap(self, method: Method, pair_set: PairSet, index: int, seed: int) -> Swap | None:
-        """A swap; `None`, which counts as a failure everywhere, where a picture shows no face."""
+        """A swap, or `None` if a picture shows no face, which counts as a failure everywhere."""
         try:
             return method.swap(index, pair_set.pairs[index], seed, pair_set.settings)
         except NoFaceFoundError:
@@ -211,7 +211,7 @@ class Evaluation:
         save_image(Image.fromarray(preview(rgb)), path, provenance=provenance, quality=90)
 
     def _ablated_methods(self, pair_set: PairSet) -> list[Method]:
-        """For each checkpoint and condition the checkpoint without it; the means are over all pairs of the set."""
+        """Each checkpoint without each condition; means are over all pairs of the set."""
         methods: list[Method] = []
         for method in self.methods:
             if isinstance(method, Checkpoint):
@@ -222,7 +222,7 @@ class Evaluation:
 
 
 def condition_rows(records: Records, count: int) -> dict[str, list[np.ndarray]]:
-    """What the conditioner was handed for each pair, by condition."""
+    """The conditioner's inputs for each pair, by condition."""
     rows: dict[str, list[np.ndarray]] = {name: [] for name in CONDITIONS}
     for chunk in records.chunks(range(count)):
         for record in chunk:
@@ -233,14 +233,15 @@ def condition_rows(records: Records, count: int) -> dict[str, list[np.ndarray]]:
 
 
 def check_pictures(sets: Sequence[PairSet], outputs: dict[Path, list[Path]]) -> None:
-    """Reads every picture of every pair, and every finished swap, before the work begins.
+    """Reads every picture of every pair and every finished swap, before the work starts.
 
     Args:
         sets (`Sequence[PairSet]`): The pairs.
-        outputs (`dict[Path, list[Path]]`): For each folder of finished swaps one picture for each pair of the one set.
+        outputs (`dict[Path, list[Path]]`): For each folder of finished swaps, one picture for each pair of the only
+            set.
 
     Raises:
-        ValueError: If pictures cannot be read, or a swap's size is not its target's; all of them are listed.
+        ValueError: If pictures cannot be read, or a swap differs in size from its target; all problems are listed.
     """
     problems: list[str] = []
     wanted_paths = [path for pair_set in sets for path in people_paths(pair_set)]
@@ -249,7 +250,7 @@ def check_pictures(sets: Sequence[PairSet], outputs: dict[Path, list[Path]]) -> 
         for pair, path in zip(sets[0].pairs, files, strict=True):
             size, wanted = _size(path, problems.append), sizes[pair.target]
             if size and wanted and size != wanted:
-                problems.append(f"{path} is {size[0]} x {size[1]}, its target {wanted[0]} x {wanted[1]}")
+                problems.append(f"{path} has {size[0]} x {size[1]} pixels, its target {wanted[0]} x {wanted[1]}")
     if problems:
         raise ValueError(f"{len(problems)} pictures cannot be used: {'; '.join(problems)}")
 

@@ -1,4 +1,4 @@
-"""From records on disk to the figures of one method on one set, whatever the number of pairs and processes."""
+"""Aggregates records on disk to the figures of a method on a set, for any number of pairs and processes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from faceswap_diffusion.evaluation.comparison import Roles, compare
+from faceswap_diffusion.evaluation.comparison import PairRecords, compare
 from faceswap_diffusion.evaluation.protocol import PairSet
 from faceswap_diffusion.evaluation.records import ROWS_AT_ONCE, Records, stack_on_disk
 from faceswap_diffusion.metrics.frechet import Gaussian, fit_gaussian, frechet_distance, kernel_distance
@@ -20,11 +20,11 @@ Values = dict[str, np.ndarray]  # (seeds, pairs) for each metric
 
 @dataclass(frozen=True)
 class Photos:
-    """The records of a set's own pictures.
+    """The records of a set's pictures.
 
     Args:
-        records ([`Records`]): Of them.
-        indices (`dict[Path, int]`): Which record is whose.
+        records ([`Records`]): The records.
+        indices (`dict[Path, int]`): Index of the record of each picture.
     """
 
     records: Records
@@ -36,13 +36,13 @@ class Photos:
 
 
 class SetSummary:
-    """Aggregates the methods of one set; a context, as it keeps features in a temporary folder.
+    """Aggregates the methods of one set. It is a context manager, because it keeps features in a temporary folder.
 
     Args:
         pair_set ([`PairSet`]): The set.
-        photos ([`Photos`]): Its pictures' records.
-        recognizers (`Sequence[str]`): Names of those that measured.
-        feature_networks (`Sequence[str]`): Likewise.
+        photos ([`Photos`]): Records of the set's pictures.
+        recognizers (`Sequence[str]`): Names of the recognisers that were used.
+        feature_networks (`Sequence[str]`): Names of the feature networks that were used.
     """
 
     def __init__(self, pair_set: PairSet, photos: Photos, recognizers: Sequence[str], feature_networks: Sequence[str]):
@@ -60,14 +60,14 @@ class SetSummary:
 
     @cached_property
     def galleries(self) -> dict[str, np.ndarray]:
-        """For each recogniser (M, D), on disk; without those that saw no face in the whole gallery."""
+        """Gallery (M, D) of each recogniser, on disk; without recognisers that found no face in it."""
         indices = self.photos.of(self.pair_set.gallery)
         stacks = {name: stack_on_disk(self.photos.records, indices, name, self._file()) for name in self.recognizers}
         return {name: rows for name, rows in stacks.items() if rows is not None}
 
     @cached_property
     def reference_features(self) -> dict[str, np.ndarray]:
-        """For each feature network (M, D), on disk, of the set's real pictures."""
+        """Features (M, D) of the set's real pictures for each feature network, on disk."""
         indices = self.photos.of(self.pair_set.reference_pictures())
         stacks = {
             name: stack_on_disk(self.photos.records, indices, name, self._file()) for name in self.feature_networks
@@ -83,8 +83,8 @@ class SetSummary:
         """Every metric of every pair, in blocks of pairs.
 
         Args:
-            records_of_seeds (`Sequence[Records]`): A method's swaps, for each seed.
-            count (`int`, *optional*): Only the first so many pairs.
+            records_of_seeds (`Sequence[Records]`): Swaps of a method for each seed.
+            count (`int`, *optional*): Use only the first `count` pairs.
         """
         pairs = self.pair_set.pairs[:count]
         rows = [self._values_of_seed(records, pairs) for records in records_of_seeds]
@@ -94,20 +94,20 @@ class SetSummary:
         blocks = []
         for start in range(0, len(pairs), ROWS_AT_ONCE):
             block = pairs[start : start + ROWS_AT_ONCE]
-            roles = Roles(
+            block_records = PairRecords(
                 [records.read(index) for index in range(start, start + len(block))],
                 [self.photos.records.read(index) for index in self.photos.of([pair.source for pair in block])],
                 [self.photos.records.read(index) for index in self.photos.of([pair.target for pair in block])],
             )
             people = np.array([[pair.source_person, pair.target_person] for pair in block])
-            blocks.append((compare(roles, self.galleries, people), len(block)))
+            blocks.append((compare(block_records, self.galleries, people), len(block)))
         names = dict.fromkeys(name for block, _ in blocks for name in block)
         return {
             name: np.concatenate([block.get(name, np.full(size, np.nan)) for block, size in blocks]) for name in names
         }
 
     def figures(self, values: Values) -> dict[str, Figure]:
-        """Means with intervals; of seconds the median, of memory the greatest."""
+        """Means with intervals; the median of seconds, and the maximum of memory."""
         figures = {"pairs": Figure(next(iter(values.values())).shape[1])}
         for name, rows in values.items():
             if name == "peak_memory_mb":
@@ -117,7 +117,7 @@ class SetSummary:
         return figures
 
     def distribution_figures(self, records_of_seeds: Sequence[Records]) -> dict[str, Figure]:
-        """FID, KID and CLIP-FD of a method's swaps against the real pictures: the mean over seeds."""
+        """FID, KID and CLIP-FD between a method's swaps and the real pictures, averaged over seeds."""
         figures = {}
         indices = range(len(self.pair_set.pairs))
         for network, reference in self.reference_features.items():

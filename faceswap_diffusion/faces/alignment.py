@@ -1,4 +1,4 @@
-"""Aligned crops: the FFHQ square, the ArcFace template, warping to a crop and exactly back.
+"""Aligned crops: the FFHQ square, the ArcFace template, and warping a photo to a crop and back.
 
 A `matrix` is `(2, 3)` float64 and maps photo pixels to crop pixels. Pixel centres lie at integers, as in OpenCV.
 """
@@ -70,7 +70,7 @@ def arcface_matrix(keypoints: np.ndarray, size: int = 112) -> np.ndarray:
     """
     template = ARCFACE_TEMPLATE * (size / 112)
     source, target = keypoints - keypoints.mean(axis=0), template - template.mean(axis=0)
-    # As complex numbers a similarity without reflection is one factor, and its least-squares fit a quotient.
+    # With points as complex numbers, a similarity without reflection is one factor, fitted by a quotient.
     source_z, target_z = source @ [1, 1j], target @ [1, 1j]
     factor = np.vdot(source_z, target_z) / np.vdot(source_z, source_z)
     linear = np.array([[factor.real, -factor.imag], [factor.imag, factor.real]])
@@ -91,7 +91,7 @@ def invert(matrix: np.ndarray) -> np.ndarray:
 
 
 def resized_matrix(matrix: np.ndarray, size: int, new_size: int) -> np.ndarray:
-    """Rewrites the map to a crop for the same crop at another size.
+    """Adapts the map to a crop to another size of the same crop.
 
     Args:
         matrix (`np.ndarray` of shape `(2, 3)`): Photo pixels to pixels of a crop of `size`.
@@ -119,7 +119,7 @@ def transform_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def sample_bilinear(image: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Values (N, C) of a picture (H, W, C) between its pixels, at points (N, 2) x, y within it."""
+    """Samples a picture (H, W, C) bilinearly at points (N, 2), x and y inside it; returns (N, C)."""
     corner = np.array(image.shape[1::-1]) - 2
     base = np.clip(np.floor(points).astype(int), 0, corner)
     fraction_x, fraction_y = np.hsplit(points - base, 2)
@@ -136,8 +136,8 @@ def crop(image: np.ndarray, matrix: np.ndarray, size: int, border: int = cv2.BOR
         image (`np.ndarray` of shape `(H, W, 3)` or `(H, W)`, uint8 or float32): The photo, RGB.
         matrix (`np.ndarray` of shape `(2, 3)`): Photo pixels to crop pixels.
         size (`int`): Side of the crop in pixels.
-        border (`int`, defaults to `cv2.BORDER_REFLECT_101`): OpenCV's rule for what lies outside the photo: its mirror
-            image, as in FFHQ.
+        border (`int`, defaults to `cv2.BORDER_REFLECT_101`): OpenCV's border mode for pixels outside the photo. The
+            default mirrors the photo, as in FFHQ.
 
     Returns:
         `np.ndarray` of shape `(size, size, 3)` or `(size, size)`, of the photo's type: The crop.
@@ -146,7 +146,7 @@ def crop(image: np.ndarray, matrix: np.ndarray, size: int, border: int = cv2.BOR
 
 
 def uncrop(crop_array: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Lays a crop back where it was cut out; the rest is 0.
+    """Warps a crop back to its place in the photo; the rest is 0.
 
     Args:
         crop_array (`np.ndarray` of shape `(S, S, C)` or `(S, S)`, uint8 or float32): The crop.
@@ -154,7 +154,7 @@ def uncrop(crop_array: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) ->
         size (`tuple[int, int]`): Width and height of the photo in pixels.
 
     Returns:
-        `np.ndarray` of shape `(height, width, C)` or `(height, width)`, of the crop's type: The photo's plane.
+        `np.ndarray` of shape `(height, width, C)` or `(height, width)`, of the crop's type.
     """
     return _warp(crop_array, invert(matrix), size, cv2.BORDER_CONSTANT)
 
@@ -162,8 +162,8 @@ def uncrop(crop_array: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) ->
 def _warp(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int], border: int) -> np.ndarray:
     """Warps by `matrix` (image pixels to output pixels) to `size` (width, height), anti-aliased when it shrinks.
 
-    Lanczos filters: box and cubic lose 60 % of the variance of a photo's Laplacian on the way to a crop of the same
-    resolution and back, these 25 %.
+    On the way to a crop of the same resolution and back, box and cubic filters lose 60 % of the variance of a photo's
+    Laplacian, and Lanczos filters 25 %.
     """
     image, matrix = _cut_to_footprint(image, matrix, size)
     scale = abs(np.linalg.det(matrix[:, :2])) ** 0.5
@@ -176,14 +176,14 @@ def _warp(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int], border: 
 
 
 def _shrink(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resamples to `size` (width, height) with a filter as wide as the pixels become."""
+    """Shrinks to `size` (width, height) with a filter that is scaled to the new pixels."""
     planes = [image] if image.ndim == 2 or image.dtype == np.uint8 else np.moveaxis(image, 2, 0)
     resized = [np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.LANCZOS)) for plane in planes]
     return resized[0] if len(resized) == 1 else np.stack(resized, axis=2)
 
 
 def _after_resize(matrix: np.ndarray, factor: np.ndarray) -> np.ndarray:
-    """Rewrites a map for an image whose pixels each cover `factor` (x, y) of the old ones."""
+    """Adapts a map to an image whose pixels each cover `factor` (x, y) of the old pixels."""
     linear = matrix[:, :2] * factor
     return np.column_stack([linear, matrix[:, :2] @ ((factor - 1) / 2) + matrix[:, 2]])
 
@@ -191,7 +191,7 @@ def _after_resize(matrix: np.ndarray, factor: np.ndarray) -> np.ndarray:
 def _cut_to_footprint(
     image: np.ndarray, matrix: np.ndarray, size: tuple[int, int], margin: int = 8
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts away what the output cannot see, for speed and because OpenCV refuses images beyond 32,767 px."""
+    """Cuts the image to what the output shows: it is faster, and OpenCV refuses images larger than 32,767 px."""
     height, width = image.shape[:2]
     corners = np.array([[0, 0], [size[0], 0], [0, size[1]], [size[0], size[1]]], dtype=np.float64)
     corners = transform_points(corners, invert(matrix))

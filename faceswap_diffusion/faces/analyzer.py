@@ -1,4 +1,4 @@
-"""From a photo to its faces: what the rest of the project wants to know of a face, and the default way to learn it."""
+"""From a photo to its faces: the description of a face that all other packages use, and the default analyzer."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,9 +11,9 @@ from faceswap_diffusion.faces.detection import Detection, FaceDetector
 from faceswap_diffusion.faces.landmarks import FaceMesh, MeshResult
 from faceswap_diffusion.faces.mesh_topology import dlib68
 
-# Almost every upright face is above, almost every turned one below.
+# Confidence of the mesh: almost all upright faces are above it, and almost all rotated ones below.
 CERTAIN = 0.999
-# The detector is mostly right: how much less doubt of the mesh there has to be for another turn than its own.
+# The detector's orientation is mostly right. Another one is used only if it reduces 1 - confidence to this share.
 LESS_DOUBT = 0.1
 
 
@@ -27,10 +27,12 @@ class Face:
         keypoints (`np.ndarray` of shape `(5, 2)`): Left eye, right eye, nose, left and right mouth corner in pixels.
         landmarks (`np.ndarray` of shape `(N, 2)`): The analyzer's own landmarks in pixels: 478 mesh points by default.
         landmarks68 (`np.ndarray` of shape `(68, 2)`): Landmarks in dlib's order in pixels.
-        blendshapes (`np.ndarray` of shape `(52,)`, *optional*): Expression, 0 to 1, as `BLENDSHAPE_NAMES` says.
+        blendshapes (`np.ndarray` of shape `(52,)`, *optional*): Expression coefficients, 0 to 1, in the order of
+            `BLENDSHAPE_NAMES`.
         head_pose (`np.ndarray` of shape `(3,)`, *optional*): Yaw (to the picture's right), pitch (up) and roll
             (clockwise) in degrees.
-        embedding (`np.ndarray` of shape `(D,)`, *optional*): Identity, of length 1, if the analyzer has a recogniser.
+        embedding (`np.ndarray` of shape `(D,)`, *optional*): Identity embedding of unit length, if the analyzer has a
+            recogniser.
         depth (`np.ndarray` of shape `(N,)`, *optional*): Depth of `landmarks` in pixels, smaller is nearer.
     """
 
@@ -61,14 +63,14 @@ class FaceAnalyzer(Protocol):
 
 
 class MeshFaceAnalyzer:
-    """The default analyzer: YuNet finds the faces, MediaPipe's mesh describes them. It has no recogniser.
+    """The default analyzer: YuNet finds the faces and MediaPipe's mesh describes them. It has no recogniser.
 
     An instance serves one thread at a time.
 
     Args:
-        score_threshold (`float`, defaults to 0.6): Least confidence of the detector, 0 to 1.
-        mesh_threshold (`float`, defaults to 0.5): Least confidence of the mesh, 0 to 1. What the detector takes for a
-            face and the mesh does not is dropped.
+        score_threshold (`float`, defaults to 0.6): Minimal confidence of the detector, 0 to 1.
+        mesh_threshold (`float`, defaults to 0.5): Minimal confidence of the mesh, 0 to 1. Detections below it are
+            dropped.
     """
 
     def __init__(self, score_threshold: float = 0.6, mesh_threshold: float = 0.5):
@@ -103,9 +105,9 @@ class MeshFaceAnalyzer:
     def _describe(self, image: np.ndarray, detection: Detection) -> Face | None:
         mesh = self.mesh(image, detection.keypoints)
         if mesh.confidence < CERTAIN:
-            # The detector may have taken the face for a turned one. The mesh is surest of a face when it is upright.
+            # The detector may have got the orientation wrong. The mesh is most confident when the face is upright.
             attempts = [self.mesh(image, _turn(detection.keypoints, turns)) for turns in (1, 2, 3)]
-            mesh = _surest(mesh, attempts)
+            mesh = _most_confident(mesh, attempts)
         if mesh.confidence < self.mesh_threshold:
             return None
         return Face(
@@ -120,14 +122,14 @@ class MeshFaceAnalyzer:
         )
 
 
-def _surest(detected: MeshResult, others: list[MeshResult]) -> MeshResult:
-    """The mesh at the detector's orientation, unless that at another one is much surer."""
-    surest = max(others, key=lambda other: other.confidence)
-    return surest if 1 - surest.confidence < LESS_DOUBT * (1 - detected.confidence) else detected
+def _most_confident(detected: MeshResult, others: list[MeshResult]) -> MeshResult:
+    """The mesh at the detector's orientation, unless another orientation is much more confident."""
+    best = max(others, key=lambda other: other.confidence)
+    return best if 1 - best.confidence < LESS_DOUBT * (1 - detected.confidence) else detected
 
 
 def _turn(points: np.ndarray, turns: int) -> np.ndarray:
-    """Turns points `(N, 2)` by quarter turns around the middle of their box."""
+    """Rotates points `(N, 2)` by quarter turns around the middle of their bounding box."""
     middle = (points.min(axis=0) + points.max(axis=0)) / 2
     quarter_turn = np.array([[0.0, 1.0], [-1.0, 0.0]])
     return (points - middle) @ np.linalg.matrix_power(quarter_turn, turns) + middle

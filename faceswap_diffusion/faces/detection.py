@@ -1,4 +1,4 @@
-"""Face detection by YuNet, at any of the four upright orientations of a photo and at photo sizes from 1 px to huge.
+"""Face detection with YuNet, in all four orientations of a photo and for photos of any size.
 
 YuNet: W. Wu, H. Peng, S. Yu, "YuNet: A Tiny Millisecond-level Face Detector", Machine Intelligence Research, 2023.
 """
@@ -12,13 +12,13 @@ import numpy as np
 from faceswap_diffusion.faces.native_output import silenced_stderr
 from faceswap_diffusion.weights.registry import model_path
 
-# YuNet also answers, less surely, to a face that is upside down or on its side. So the orientation with the surest
-# face is taken for the photo's own, and faces at the others must be surer than the threshold.
+# YuNet also finds faces that are upside down or on their side, with lower confidence. So the orientation of the most
+# confident face is taken as the photo's orientation, and faces in other orientations must exceed this threshold.
 ODD_ORIENTATION_THRESHOLD = 0.8
 # All four orientations are searched at the coarse size; at the fine size only those in which a face was found.
 COARSE_PIXELS = 512 * 400
 FINE_PIXELS = 1600 * 1200
-# Smaller faces are not found anyway, and OpenCV 4 answers with nonsense to pictures which are a line of pixels.
+# Smaller faces are not found anyway, and OpenCV 4 returns nonsense for pictures that are a line of pixels.
 MIN_SIDE = 10
 
 
@@ -39,13 +39,13 @@ class Detection:
 
 
 class FaceDetector:
-    """Finds faces by YuNet.
+    """Finds faces with YuNet.
 
     Args:
-        score_threshold (`float`, defaults to 0.6): Least confidence of a face, 0 to 1.
+        score_threshold (`float`, defaults to 0.6): Minimal confidence of a face, 0 to 1.
 
     Raises:
-        ModelFileError: When the detector's file is missing or altered.
+        ModelFileError: If the detector's file is missing or altered.
     """
 
     def __init__(self, score_threshold: float = 0.6):
@@ -104,7 +104,7 @@ class FaceDetector:
 
 
 def _turn_back(points: np.ndarray, turns: int, width: int, height: int) -> np.ndarray:
-    """Maps points (..., 2) of `np.rot90(picture, turns)` to the picture of the given size."""
+    """Maps points (..., 2) in `np.rot90(picture, turns)` back to the picture, whose size is given."""
     x, y = points[..., 0], points[..., 1]
     turned = [(x, y), (width - 1 - y, x), (width - 1 - x, height - 1 - y), (y, height - 1 - x)][turns]
     return np.stack(turned, axis=-1).astype(np.float64)
@@ -113,8 +113,8 @@ def _turn_back(points: np.ndarray, turns: int, width: int, height: int) -> np.nd
 def _suppress(rows: np.ndarray, max_overlap: float = 0.4) -> np.ndarray:
     """Keeps the best of every group of overlapping boxes.
 
-    Overlap is the intersection over the SMALLER box: the answers of other orientations and scales to the same face
-    often cover only a part of it.
+    Overlap is the intersection over the SMALLER box, because detections of the same face in other orientations and
+    scales often cover only a part of it.
     """
     kept: list[np.ndarray] = []
     for row in rows[np.argsort(-rows[:, 14], kind="stable")]:

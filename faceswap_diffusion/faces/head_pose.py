@@ -1,4 +1,4 @@
-"""Head pose from the face mesh: a weighted Procrustes fit of the canonical face that comes with the networks."""
+"""Head pose from the face mesh: a weighted Procrustes fit of MediaPipe's canonical face."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +17,8 @@ class HeadPoseFit:
     Args:
         points (`np.ndarray` of shape `(468, 3)`): The canonical face in centimetres, x to the viewer's right, y up, z
             towards the viewer.
-        indices (`np.ndarray` of shape `(K,)`, int): Mesh points which take part: those that expressions move little.
+        indices (`np.ndarray` of shape `(K,)`, int): Mesh points used for the fit: those that expressions
+            hardly move.
         weights (`np.ndarray` of shape `(K,)`): Their weights.
     """
 
@@ -52,7 +53,7 @@ class HeadPoseFit:
         return euler_angles(self.rotation(mesh))
 
     def rotation(self, mesh: np.ndarray) -> np.ndarray:
-        """Computes the rotation that turns the canonical face as the mesh is turned (Umeyama 1991, equation 43).
+        """Computes the rotation from the canonical face to the mesh (Umeyama 1991, equation 43).
 
         Args:
             mesh (`np.ndarray` of shape `(>=468, 3)`): x, y and depth in pixels.
@@ -108,7 +109,7 @@ def _read_vertices(message: bytes) -> np.ndarray:
 def euler_angles(rotation: np.ndarray) -> np.ndarray:
     """Splits a head rotation into pitch first, then yaw, then roll in the plane of the picture.
 
-    Roll comes last, so that turning the photo changes nothing but roll.
+    Roll comes last, so that rotating the photo changes only roll.
 
     Args:
         rotation (`np.ndarray` of shape `(3, 3)`): In axes x right, y up, z towards the viewer.
@@ -123,7 +124,7 @@ def euler_angles(rotation: np.ndarray) -> np.ndarray:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
-    """Walks over the fields of a serialised protocol buffer: field number and value, `int` or the raw `bytes`."""
+    """Iterates over the fields of a serialised protocol buffer: field number, and value as `int` or raw `bytes`."""
     position = 0
     while position < len(message):
         key, position = _varint(message, position)

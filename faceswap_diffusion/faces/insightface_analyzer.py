@@ -1,7 +1,7 @@
-"""The second face analyzer: InsightFace's networks, brought by the user. Needs the extra `insightface`.
+"""Another face analyzer, with InsightFace's networks, which the user provides. Needs the extra `insightface`.
 
-InsightFace's weights are for non-commercial research only. Nothing is downloaded: the files must lie in a folder. The
-package requires opencv-python, which pip lays over the headless build; `faceswap-diffusion doctor` tells of it.
+InsightFace's weights are for non-commercial research only. Nothing is downloaded; the files must be in a folder. The
+package requires opencv-python, which pip installs over the headless build; `faceswap-diffusion doctor` reports this.
 """
 
 import importlib.util
@@ -33,16 +33,17 @@ DLIB68_FROM_106 = np.array(
 
 
 class InsightFaceAnalyzer:
-    """Finds upright faces by SCRFD, with 106 landmarks and an ArcFace embedding, but without expression or head pose.
+    """Finds upright faces with SCRFD. Gives 106 landmarks and an ArcFace embedding, but no expression or head pose.
 
     Args:
         model_dir (`str` or `Path`): Folder with one ONNX file each for detection (`scrfd_*.onnx` or `det_*.onnx`),
-            landmarks (`2d106det.onnx`) and recognition (`w600k_*.onnx` or `glintr100.onnx`), as in its packs.
-        score_threshold (`float`, defaults to 0.5): Least confidence of the detector, 0 to 1.
+            landmarks (`2d106det.onnx`) and recognition (`w600k_*.onnx` or `glintr100.onnx`), as InsightFace packs
+            them.
+        score_threshold (`float`, defaults to 0.5): Minimal confidence of the detector, 0 to 1.
 
     Raises:
-        ImportError: When the package `insightface` is not installed.
-        ModelFileError: When a file is missing, or is not what its name says.
+        ImportError: If the package `insightface` is not installed.
+        ModelFileError: If a file is missing, or its content does not match its name.
     """
 
     def __init__(self, model_dir: str | Path, score_threshold: float = 0.5):
@@ -63,7 +64,7 @@ class InsightFaceAnalyzer:
             `list[Face]`: Its upright faces from left to right, with 106 `landmarks` and an `embedding` of length 1.
         """
         if max(image.shape[:2]) > DETECTION_SIZE * min(image.shape[:2]):
-            return []  # a line of pixels, which the detector would shrink to nothing
+            return []  # the detector would shrink such a thin picture to nothing
         bgr = np.ascontiguousarray(image[:, :, ::-1])
         boxes, keypoints = self._detector.detect(bgr)
         faces = [self._describe(bgr, box, points) for box, points in zip(boxes, keypoints, strict=True)]
@@ -86,7 +87,7 @@ class InsightFaceAnalyzer:
 
 
 def _load_net(folder: Path, patterns: Sequence[str]) -> Any:
-    """Loads the first file in `folder` that fits one of `patterns`, through InsightFace's own model zoo."""
+    """Loads the first file in `folder` that matches one of `patterns`, with InsightFace's own loader."""
     from insightface.model_zoo import get_model  # pyright: ignore[reportMissingImports]
 
     files = [file for pattern in patterns for file in sorted(folder.glob(pattern))]

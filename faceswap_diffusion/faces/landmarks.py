@@ -1,7 +1,7 @@
-"""Face mesh: 478 landmarks with depth, 52 expression coefficients and the head pose, by MediaPipe's networks.
+"""Face mesh: 478 landmarks with depth, 52 expression coefficients and the head pose, with MediaPipe's networks.
 
-The networks lie as plain TFLite files inside `face_landmarker.task`, a zip archive, together with the canonical face
-on which the head pose is fitted. They run by LiteRT on the CPU.
+`face_landmarker.task` is a zip archive that contains the networks as TFLite files, and the canonical face to which the
+head pose is fitted. The networks run in LiteRT on the CPU.
 """
 
 import zipfile
@@ -22,8 +22,8 @@ __all__ = ["BLENDSHAPE_NAMES", "DLIB68_FROM_MESH", "FaceMesh", "MeshResult", "dl
 
 GEOMETRY = "geometry_pipeline_metadata_landmarks.binarypb"
 NET_SIZE = 256  # side of the landmark network's input in pixels
-ROI_MARGIN = 1.5  # the network was trained on squares this many times as large as the face's box
-# Outer eye corners of the mesh, viewer's left and right: they give the direction of the second region of interest.
+ROI_MARGIN = 1.5  # the network was trained on squares that are this much larger than the face's box
+# Outer eye corners, viewer's left and right. They give the orientation of the second region of interest.
 _LEFT_EYE_CORNER, _RIGHT_EYE_CORNER = 33, 263
 
 
@@ -34,9 +34,10 @@ class MeshResult:
     Args:
         landmarks (`np.ndarray` of shape `(478, 2)`): x, y in photo pixels.
         depth (`np.ndarray` of shape `(478,)`): Depth in photo pixels, smaller is nearer to the camera.
-        blendshapes (`np.ndarray` of shape `(52,)`): Expression coefficients, 0 to 1, as `BLENDSHAPE_NAMES` says.
+        blendshapes (`np.ndarray` of shape `(52,)`): Expression coefficients, 0 to 1, in the order of
+            `BLENDSHAPE_NAMES`.
         head_pose (`np.ndarray` of shape `(3,)`): Yaw (to the picture's right), pitch (up), roll (clockwise), degrees.
-        confidence (`float`): That a face is there, 0 to 1.
+        confidence (`float`): Confidence that there is a face, 0 to 1.
     """
 
     landmarks: np.ndarray
@@ -50,7 +51,7 @@ class FaceMesh:
     """Fits the face mesh to a detected face.
 
     Raises:
-        ModelFileError: When the networks' file is missing or altered.
+        ModelFileError: If the networks' file is missing or altered.
     """
 
     def __init__(self):
@@ -60,7 +61,7 @@ class FaceMesh:
             self._pose_fit = HeadPoseFit.from_metadata(task.read(GEOMETRY))
 
     def __call__(self, image: np.ndarray, keypoints: np.ndarray) -> MeshResult:
-        """Runs the landmark network twice, the second time on the square that the first result gives.
+        """Runs the landmark network twice, the second time on the square around the first result.
 
         Args:
             image (`np.ndarray` of shape `(H, W, 3)`, uint8, RGB): The photo.
@@ -81,7 +82,7 @@ class FaceMesh:
 
     def _run(self, image: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, float]:
         """Returns the mesh `(478, 3)` in pixels of the network's input, and the confidence."""
-        # A mirror image would show a second face beside a face that the photo's edge cuts.
+        # Mirroring would show a second face next to a face that is cut by the photo's edge.
         pixels = crop(image, matrix, NET_SIZE, cv2.BORDER_REPLICATE)[None].astype(np.float32) / 255
         mesh, presence = _invoke(self._landmark_net, pixels)[:2]
         return mesh.reshape(478, 3).astype(np.float64), float(1 / (1 + np.exp(-presence.item())))
@@ -93,7 +94,7 @@ class FaceMesh:
 
 @cache
 def mesh_triangles() -> np.ndarray:
-    """The triangles that the first 468 mesh points span, (898, 3), counter-clockwise as seen from outside the head."""
+    """The triangles over the first 468 mesh points, (898, 3), counter-clockwise as seen from outside the head."""
     with zipfile.ZipFile(model_path("face_landmarker")) as task:
         return read_triangles(task.read(GEOMETRY))
 
@@ -114,8 +115,8 @@ def _invoke(interpreter: Interpreter, value: np.ndarray) -> list[np.ndarray]:
 def _roi_from_keypoints(keypoints: np.ndarray) -> np.ndarray:
     """Computes the network's first region of interest, as the map from photo to network pixels.
 
-    On the canonical face the square that the network wants is 4.1 times as large as the distance from the eyes to the
-    mouth, and as that between the eyes; of a turned or tilted head the longer of the two is the truer.
+    On the canonical face, the square that the network expects is 4.1 times the distance from the eyes to the mouth,
+    and 4.1 times the distance between the eyes. A turned or tilted head shortens one of them, so the longer is used.
     """
     eyes, mouth = keypoints[:2].mean(axis=0), keypoints[3:].mean(axis=0)
     eye_to_eye, eye_to_mouth = keypoints[1] - keypoints[0], mouth - eyes
@@ -125,7 +126,7 @@ def _roi_from_keypoints(keypoints: np.ndarray) -> np.ndarray:
 
 
 def _roi_from_landmarks(landmarks: np.ndarray) -> np.ndarray:
-    """Computes the region of interest from the mesh, by the box around it along the line of the eyes."""
+    """Computes the region of interest from the mesh: its bounding box, aligned with the line of the eyes."""
     direction = landmarks[_RIGHT_EYE_CORNER] - landmarks[_LEFT_EYE_CORNER]
     along = direction / np.hypot(*direction)
     axes = np.array([along, [-along[1], along[0]]])

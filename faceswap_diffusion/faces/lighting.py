@@ -1,7 +1,8 @@
-"""The light on a face: spherical harmonics of second order, fitted to the brightness of skin by the mesh's normals.
+"""The light on a face: second-order spherical harmonics of the mesh's normals, fitted to the brightness of the skin.
 
-Basri and Jacobs, "Lambertian Reflectance and Linear Subspaces", 2003: nine coefficients hold at least 98 % of what any
-distant light does to a matte surface; Ramamoorthi and Hanrahan 2001 for the basis as polynomials of the normal.
+Nine coefficients describe at least 98 % of the effect of any distant light on a matte surface (Basri and Jacobs,
+"Lambertian Reflectance and Linear Subspaces", 2003). The basis as polynomials of the normal is from Ramamoorthi and
+Hanrahan, 2001.
 """
 
 import cv2
@@ -11,13 +12,13 @@ from faceswap_diffusion.faces.alignment import sample_bilinear
 from faceswap_diffusion.faces.landmarks import mesh_triangles
 from faceswap_diffusion.faces.mesh_topology import NOT_SKIN_478
 
-LEAST_FACING = 0.15  # cosine of normal and view below which a triangle is seen too obliquely
-RIDGE = 0.01  # shrunken and noisy copies of ten faces differ by 2 degrees, the faces by 47; without it by 5 and 75
-# Of what first and second order the light has, matte skin shows 2/3 pi and 1/4 pi (Basri and Jacobs, equation 9): the
-# prior of the second order is narrower by as much.
+LEAST_FACING = 0.15  # triangles whose cosine of normal and view is smaller are too oblique to measure
+RIDGE = 0.01  # light directions of ten faces and noisy copies differ by 2 degrees, of the faces by 47; without: 5, 75
+# A matte surface scales the light's first order by 2/3 pi and its second order by 1/4 pi (Basri and Jacobs, equation
+# 9), so the prior on the second order is narrower by the same ratio.
 PENALTY = RIDGE * np.diag([0.0] + [1.0] * 3 + [(8 / 3) ** 2] * 5)
 DARKEST = 0.2
-"""The least shading, relative to the mean: the fit says little about what the light hardly reaches."""
+"""Minimal shading, relative to the mean: the fit is unreliable where hardly any light arrives."""
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 
 
@@ -50,8 +51,8 @@ def harmonics(normals: np.ndarray) -> np.ndarray:
 def fit_light(normals: np.ndarray, brightness: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Fits the light by weighted ridge regression, after dividing the brightness by its mean.
 
-    Only the half of the sphere that faces the viewer is seen, where some harmonics are nearly alike; the penalty keeps
-    the fit from playing them off against each other.
+    Only normals that face the viewer are seen. On that half of the sphere some harmonics are nearly collinear; the
+    penalty keeps their coefficients from growing with opposite signs.
 
     Args:
         normals (`np.ndarray`): (N, 3) of unit length.
@@ -59,7 +60,7 @@ def fit_light(normals: np.ndarray, brightness: np.ndarray, weights: np.ndarray) 
         weights (`np.ndarray`): (N,), not negative.
 
     Returns:
-        `np.ndarray`: (9,) coefficients, see `harmonics`; how bright skin and light are does not enter.
+        `np.ndarray`: (9,) coefficients, see `harmonics`. They are independent of the brightness of skin and light.
     """
     weights = weights / weights.sum()
     basis = harmonics(normals)
@@ -68,10 +69,10 @@ def fit_light(normals: np.ndarray, brightness: np.ndarray, weights: np.ndarray) 
 
 
 def shading(light: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    """How bright light makes a matte surface, relative to its mean over the face.
+    """Brightness of a matte surface in a light, relative to the mean over the face.
 
     Args:
-        light (`np.ndarray`): (9,), see `harmonics`; where it is NaN, because it is unknown, everything is alike.
+        light (`np.ndarray`): (9,), see `harmonics`. NaN means unknown light, which shades nothing.
         normals (`np.ndarray`): (N, 3) of unit length.
 
     Returns:
@@ -99,10 +100,10 @@ def face_light(
         image (`np.ndarray`): (H, W, 3) uint8 RGB.
         landmarks (`np.ndarray`): (478, 2) mesh points in pixels.
         depth (`np.ndarray`): (478,) in pixels, smaller is nearer.
-        skin (`np.ndarray`, *optional*): (H, W) in [0, 1], what of the skin counts; all of it if left out.
+        skin (`np.ndarray`, *optional*): (H, W) in [0, 1], which skin is used; all of it if left out.
 
     Returns:
-        `np.ndarray`: (9,), see `harmonics`; NaN where too little skin is seen.
+        `np.ndarray`: (9,), see `harmonics`; NaN if too little skin is visible.
     """
     triangles = mesh_triangles()
     triangles = triangles[~np.isin(triangles, list(NOT_SKIN_478)).any(axis=1)]
@@ -118,24 +119,24 @@ def face_light(
 
 
 def _smoothed_luminance(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """Linear luminance (H, W, 1), without detail smaller than a fiftieth of the face."""
+    """Linear luminance (H, W, 1), blurred by a fiftieth of the face's height."""
     values = image.astype(np.float32) / 255
     linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
     return cv2.GaussianBlur(linear @ LUMINANCE, (0, 0), max(0.5, np.ptp(landmarks[:, 1]) / 50))[..., None]
 
 
 def light_angles(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Angle (N,) in degrees of the main directions (coefficients of first order) of lights (N, 9)."""
+    """Angle (N,) in degrees between the main directions (first-order coefficients) of lights (N, 9)."""
     x, y = first[:, 1:4], second[:, 1:4]
     cosines = np.sum(x * y, axis=1) / (np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1))
     return np.degrees(np.arccos(np.clip(cosines, -1, 1)))
 
 
 def light_energy(light: np.ndarray) -> np.ndarray:
-    """Strength (N,) of the shading of lights (N, 9): what varies over the sphere, over what is constant."""
+    """Strength (N,) of the shading of lights (N, 9): the varying part relative to the constant part."""
     return np.linalg.norm(light[:, 1:], axis=1) / np.abs(light[:, 0])
 
 
 def light_energy_errors(swap: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Absolute difference (N,) of the strengths of shading of lights (N, 9); NaN where a row is."""
+    """Absolute difference (N,) in shading strength of lights (N, 9); NaN where an input row is NaN."""
     return np.abs(light_energy(swap) - light_energy(target))

@@ -58,7 +58,7 @@ BLENDSHAPE_NAMES = (
     "noseSneerRight",
 )
 
-# The mesh points which the expression network reads.
+# The mesh points that the expression network reads.
 BLENDSHAPE_POINTS = np.array(
     [
         *(0, 1, 4, 5, 6, 7, 8, 10, 13, 14, 17, 21, 33, 37, 39, 40, 46, 52, 53, 54, 55, 58, 61, 63, 65, 66),
@@ -71,7 +71,7 @@ BLENDSHAPE_POINTS = np.array(
     ]
 )
 
-# Outlines of the parts of a face, in order around each; left is the viewer's left.
+# Outlines of the parts of a face, each in order along the outline. Left is the viewer's left.
 FACE_OVAL_478 = (
     *(10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377),
     *(152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
@@ -85,14 +85,14 @@ NOSE_478 = ((168, 122, 174, 198, 49, 48, 64, 98, 97, 2, 326, 327, 294, 278, 279,
 MOUTH_478 = ((61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146),)
 INNER_LIPS_478 = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)
 IRISES_478 = ((471, 468, 469), (476, 473, 474))
-"""Of each eye of `EYES_478` the iris: its edge on the viewer's left, its centre, its edge on the viewer's right."""
+"""The iris of each eye in `EYES_478`: its edge on the viewer's left, its centre, its edge on the viewer's right."""
 
 NOT_SKIN_478 = frozenset({*INNER_LIPS_478, *(point for part in (*BROWS_478, *EYES_478, *MOUTH_478) for point in part)})
-"""Mesh points of brows, eyes and lips. A triangle with one of them is not skin."""
+"""Mesh points of brows, eyes and lips. A triangle with any of them is not skin."""
 
-# Mesh points nearest to the 68 points of dlib, in dlib's order, where "left" is the viewer's left. Along the jaw, the
-# bridge of the nose and the lips they divide the line most evenly, as dlib's do; of the two rows on a brow they are
-# the upper. The jaw is the mesh's edge: on a turned head its far side follows the visible cheek less than dlib's.
+# Mesh points nearest to dlib's 68 points, in dlib's order; "left" is the viewer's left. Along the jaw, the bridge of
+# the nose and the lips they are spaced as evenly as dlib's; on a brow they are the upper of two rows. The jaw is the
+# mesh's edge: on a turned head, its far side follows the visible cheek less closely than dlib's jaw.
 _JAW = [127, 234, 93, 132, 58, 136, 150, 176, 152, 400, 379, 365, 288, 361, 323, 454, 356]
 _BROWS = [70, 63, 105, 66, 107, 336, 296, 334, 293, 300]
 _NOSE = [168, 197, 5, 4, 98, 97, 2, 326, 327]
@@ -103,7 +103,7 @@ DLIB68_FROM_MESH = np.array([*_JAW, *_BROWS, *_NOSE, *_EYES, *_OUTER_LIPS, *_INN
 
 
 def dlib68(landmarks: np.ndarray) -> np.ndarray:
-    """Picks dlib's 68 points out of the mesh: jaw 17, brows 10, nose 9, eyes 12, mouth 20.
+    """Picks dlib's 68 points from the mesh: jaw 17, brows 10, nose 9, eyes 12, mouth 20.
 
     Args:
         landmarks (`np.ndarray` of shape `(478, C)`): Mesh points.

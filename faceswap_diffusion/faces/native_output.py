@@ -1,4 +1,4 @@
-"""What native libraries print while they load networks."""
+"""Hides what native libraries print while they load networks."""
 
 import contextlib
 import os
@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def silenced_stderr() -> Iterator[None]:
-    """Drops what is written to stderr meanwhile, by native code too.
+    """Discards what is written to stderr, including what native code writes.
 
-    LiteRT announces its CPU delegate there, OpenCV 5 warns of what its own constructor does. The first has no setting
-    against it, and OpenCV's was moved from release 4 to 5.
+    LiteRT announces its CPU delegate there and has no setting to turn that off. OpenCV 5 warns about what its own
+    constructor does, and its setting has another name than in OpenCV 4.
     """
     try:
         saved = os.dup(2)

@@ -1,4 +1,4 @@
-"""Which face of a photo is meant: deterministic choice by size, by place, or by likeness."""
+"""Chooses a face of a photo, deterministically: by size, by position, or by likeness."""
 
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class NoFaceFoundError(ValueError):
-    """No face, or not the face that was asked for, is in the photo."""
+    """The photo has no face, or not the face that was asked for."""
 
 
 class HasBox(Protocol):
@@ -27,19 +27,19 @@ def select_face(faces: Sequence[FaceT], which: str | int | np.integer = "largest
 
     Args:
         faces (`Sequence[Face]`): The faces of a photo from left to right, as an analyzer returns them.
-        which (`str` or `int`, defaults to `"largest"`): `"largest"` by the area of `bbox` (the leftmost of equals), or
-            an index counted from 0 at the left.
-        where (`str`, defaults to `"photo"`): What to call the photo in an error, for instance its file name.
+        which (`str` or `int`, defaults to `"largest"`): `"largest"`, by the area of `bbox` (the leftmost of equals),
+            or an index, counted from 0 at the left.
+        where (`str`, defaults to `"photo"`): What to call the photo in an error, such as its file name.
 
     Returns:
-        `Face`: The chosen one.
+        `Face`: The chosen face.
 
     Raises:
-        NoFaceFoundError: When there is no face, or none of that index.
-        ValueError: When `which` is neither `"largest"` nor an index.
+        NoFaceFoundError: If there is no face, or none with that index.
+        ValueError: If `which` is neither `"largest"` nor an index.
     """
     if which != "largest" and (not isinstance(which, int | np.integer) or isinstance(which, bool)):
-        raise ValueError(f"face {which!r} was asked for: give 'largest' or an index counted from 0 at the left")
+        raise ValueError(f"got face {which!r}: give 'largest' or an index counted from 0 at the left")
     if not faces:
         raise NoFaceFoundError(f"no face found in {where}: use a photo in which a face is visible")
     if isinstance(which, str):
@@ -51,18 +51,18 @@ def select_face(faces: Sequence[FaceT], which: str | int | np.integer = "largest
 
 
 def nearest_face(embeddings: np.ndarray, reference: np.ndarray, threshold: float) -> int:
-    """Finds the face that looks most like a reference face.
+    """Finds the face that is most similar to a reference face.
 
     Args:
         embeddings (`np.ndarray` of shape `(N, D)`): Identity embeddings of the photo's faces.
         reference (`np.ndarray` of shape `(D,)`): Identity embedding of the reference face.
-        threshold (`float`): Least cosine similarity, -1 to 1, at which two faces count as one person.
+        threshold (`float`): Minimal cosine similarity, -1 to 1, of two faces of one person.
 
     Returns:
         `int`: Index of the nearest face.
 
     Raises:
-        NoFaceFoundError: When there is no face, or none reaches `threshold`.
+        NoFaceFoundError: If there is no face, or none reaches `threshold`.
     """
     if not len(embeddings):
         raise NoFaceFoundError("no face to compare with the reference face: use a photo in which a face is visible")
@@ -71,8 +71,8 @@ def nearest_face(embeddings: np.ndarray, reference: np.ndarray, threshold: float
     nearest = int(np.argmax(cosines))
     if cosines[nearest] < threshold:
         raise NoFaceFoundError(
-            f"no face is like the reference face: the nearest, face {nearest}, has similarity {cosines[nearest]:.2f},"
-            f" at least {threshold:.2f} is wanted; lower the threshold or name the face by its index"
+            f"no face matches the reference face: the most similar, face {nearest}, has a similarity of"
+            f" {cosines[nearest]:.2f}, and at least {threshold:.2f} is needed; give the index of the face instead"
         )
     return nearest
 

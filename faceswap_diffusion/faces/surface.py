@@ -1,4 +1,4 @@
-"""The face mesh as a textured surface: its triangles with movable irises, texture coordinates, and a rasteriser."""
+"""The face mesh as a textured surface: triangles with movable irises, texture coordinates, and a rasteriser."""
 
 import zipfile
 from dataclasses import dataclass
@@ -18,23 +18,23 @@ from faceswap_diffusion.faces.mesh_topology import (
 )
 from faceswap_diffusion.weights.registry import model_path
 
-SUBPIXEL_BITS = 4  # of the coordinates that OpenCV fills triangles at
+SUBPIXEL_BITS = 4  # fractional bits of the coordinates that OpenCV fills triangles with
 NOTHING = -1
-"""What `rasterize` says of a pixel that no triangle covers."""
+"""Value of `rasterize` for a pixel that no triangle covers."""
 
 
 @dataclass(frozen=True, eq=False)
 class FaceSurface:
-    """Triangles over the 478 mesh points, and where they lie in a texture.
+    """Triangles over the 478 mesh points, and their texture coordinates.
 
-    The triangles are those of the canonical face, but for the eyes: there they meet at the iris, so that a texture's
-    iris moves to where a mesh looks.
+    The triangles are those of the canonical face, except in the eyes. There they meet at the iris, so that the iris of
+    a texture follows the gaze of a mesh.
 
     Args:
         triangles (`np.ndarray` of shape `(T, 3)`, int): Counter-clockwise as seen from outside the head.
         uv (`np.ndarray` of shape `(478, 2)`): Texture coordinates in [0, 1], u to the viewer's right, v down. The
             canonical face is mirror-symmetric about u = 0.5.
-        skin, eyes, mouth (`np.ndarray` of shape `(T,)`, bool): Triangles of plain skin, inside the eyelids, and
+        skin, eyes, mouth (`np.ndarray` of shape `(T,)`, bool): Triangles of plain skin, inside the eyelids and
             between the lips.
     """
 
@@ -65,7 +65,8 @@ def eye_triangles(outline: tuple[int, ...], iris: tuple[int, int, int]) -> np.nd
     """Triangles between an eye's outline and the horizontal line through its iris.
 
     Args:
-        outline (`tuple[int, ...]`): 16 points from one corner over the upper to the other corner and back.
+        outline (`tuple[int, ...]`): 16 points from one corner along the upper lid to the other corner,
+            and back along the lower lid.
         iris (`tuple[int, int, int]`): Its left edge, centre and right edge.
 
     Returns:
@@ -88,7 +89,7 @@ def eye_triangles(outline: tuple[int, ...], iris: tuple[int, int, int]) -> np.nd
 
 @cache
 def _texture_coordinates() -> np.ndarray:
-    """Texture coordinates (478, 2): the canonical face's, and irises in the middle of the eyes."""
+    """Texture coordinates (478, 2): those of the canonical face, with irises in the middle of the eyes."""
     with zipfile.ZipFile(model_path("face_landmarker")) as task:
         canonical = read_texture_coordinates(task.read(GEOMETRY))
     uv = np.concatenate([canonical, np.zeros((10, 2))])
@@ -108,15 +109,15 @@ def signed_areas(corners: np.ndarray) -> np.ndarray:
 
 
 def vertex_normals(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """Normals of mesh points: the mean of those of the triangles around each, weighted by area.
+    """Normals of mesh points: the area-weighted mean of the normals of adjacent triangles.
 
     Args:
         points (`np.ndarray` of shape `(N, 3)`): x, y and depth in pixels; y points down, depth away from the viewer.
         triangles (`np.ndarray` of shape `(T, 3)`): See [`FaceSurface`].
 
     Returns:
-        `np.ndarray` of shape `(N, 3)`: Unit vectors with x to the right, y up and z towards the viewer; 0 for points
-        of no triangle.
+        `np.ndarray` of shape `(N, 3)`: Unit vectors with x to the right, y up and z towards the viewer; 0 for
+        points that belong to no triangle.
     """
     upright = points * [1.0, -1.0, -1.0]
     a, b, c = upright[triangles].transpose(1, 0, 2)
@@ -131,7 +132,7 @@ def vertex_normals(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
 def rasterize(
     points: np.ndarray, triangles: np.ndarray, size: tuple[int, int], depth: np.ndarray | None = None
 ) -> np.ndarray:
-    """Draws triangles that face the viewer from back to front.
+    """Draws the triangles that face the viewer, from back to front.
 
     Args:
         points (`np.ndarray` of shape `(N, 2)`): x, y in pixels; pixel centres lie at integers.
@@ -140,7 +141,7 @@ def rasterize(
         depth (`np.ndarray` of shape `(N,)`, *optional*): Smaller is nearer; without it the order does not matter.
 
     Returns:
-        `np.ndarray` of shape `(height, width)`, int32: For each pixel the index of the triangle seen, or `NOTHING`.
+        `np.ndarray` of shape `(height, width)`, int32: Index of the triangle visible in each pixel, or `NOTHING`.
     """
     canvas = np.full((size[1], size[0]), NOTHING, np.int32)
     corners = points[triangles]
@@ -155,21 +156,21 @@ def rasterize(
 
 
 def interpolate(seen: np.ndarray, points: np.ndarray, triangles: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Interpolates what mesh points have over the triangles that a raster sees (barycentric coordinates).
+    """Interpolates values of mesh points over the visible triangles of a raster (barycentric coordinates).
 
     Args:
         seen (`np.ndarray` of shape `(H, W)`, int): From `rasterize`.
-        points (`np.ndarray` of shape `(N, 2)`): The points it was made of.
-        triangles (`np.ndarray` of shape `(T, 3)`): Likewise.
-        values (`np.ndarray` of shape `(N, C)`): What each point has.
+        points (`np.ndarray` of shape `(N, 2)`): The points that were rasterised.
+        triangles (`np.ndarray` of shape `(T, 3)`): The triangles that were rasterised.
+        values (`np.ndarray` of shape `(N, C)`): Values of the points.
 
     Returns:
-        `np.ndarray` of shape `(H, W, C)`, float32: 0 where no triangle is seen. A raster covers pixels whose centres
-            lie a little outside of their triangle; these get no more than a corner has, and no less.
+        `np.ndarray` of shape `(H, W, C)`, float32: 0 where no triangle is visible. The centre of a covered pixel may
+            lie slightly outside its triangle; its values are clipped to the range of the triangle's corners.
     """
     corners = points[triangles].astype(np.float64)
     with_one = np.concatenate([corners, np.ones((len(corners), 3, 1))], axis=2)
-    flat = np.abs(np.linalg.det(with_one)) < 1e-9  # seen by nobody
+    flat = np.abs(np.linalg.det(with_one)) < 1e-9  # degenerate triangles, which are never visible
     with_one[flat] = np.eye(3)
     at_corners = values[triangles].astype(np.float32)  # (T, 3, C)
     planes = np.linalg.solve(with_one, at_corners.astype(np.float64)).astype(np.float32)
@@ -184,15 +185,15 @@ def interpolate(seen: np.ndarray, points: np.ndarray, triangles: np.ndarray, val
 
 
 def surrounding_ring(landmarks: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:
-    """Carries the mesh on beyond its outline, in the plane of the picture: forehead, ears and hair.
+    """Extends the mesh beyond its outline in the image plane, over forehead, ears and hair.
 
     Args:
         landmarks (`np.ndarray` of shape `(478, 2)`): x, y in pixels.
-        reach (`float`): How far from the outline's centre, as a multiple of the outline's own distance.
+        reach (`float`): Distance of the outer points from the outline's centre, relative to the outline itself.
 
     Returns:
         `tuple[np.ndarray, np.ndarray]`: Points `(72, 2)`, the outline and its enlarged copy, and triangles `(72, 3)`
-        over them, oriented as [`FaceSurface`]'s.
+        over them, with the orientation of [`FaceSurface`].
     """
     outline = landmarks[list(FACE_OVAL_478)]
     centre = outline.mean(axis=0)

@@ -1,4 +1,4 @@
-"""The texture of a face: what a photo shows of it, laid out flat, to be drawn in another pose and light."""
+"""The texture of a face: its surface as shown by a photo, laid out flat, to be drawn in another pose and light."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,39 +18,39 @@ from faceswap_diffusion.faces.surface import (
 )
 
 HIDDEN_BEHIND = 0.06
-"""Depth, as a share of the mesh's height, that something nearer may have before it hides a texel."""
+"""A texel is hidden if the visible surface is nearer by more than this share of the mesh's height."""
 
 MIRRORED_CONFIDENCE = 0.3
-"""Of the confidence of a texel what its mirror image gets: faces are not quite symmetric."""
+"""Factor on the confidence of a mirrored texel: faces are not quite symmetric."""
 
 LEAST_CONFIDENCE = 0.05
-"""Texels below it are holes: the photo shows them at less than 3 degrees."""
+"""Texels below it are holes: the photo shows them at an angle of less than 3 degrees."""
 
 BORDER = 0.012
-"""Of the mesh's height: what is nearer to something that is not the face may hold some of its colour."""
+"""Share of the mesh's height: pixels this close to something in front may contain some of its colour."""
 
 REACH = 11
-"""Pixels, side to side, that interpolation between pixels sees, and some more."""
+"""Width in pixels of the neighbourhood that interpolation uses, with a margin."""
 
 HOLE_WEIGHT = np.float32(1e-4)
-"""How much the colour of a hole counts: less than any that covers something, but there is one everywhere."""
+"""Weight of the colour of a hole: negligible, but not zero, so that every texel has a colour."""
 
 DARK = 0.5
-"""Skin that is darker than this share of the median is a beard or a cast shadow, and says nothing about the light."""
+"""Skin darker than this share of the median is a beard or a cast shadow, and not used to fit the light."""
 
 SHADING_RANGE = (0.5, 2.0)
-"""Limits of the factor by which shading is taken out of a texture or put on it."""
+"""Limits of the factor by which shading is removed from or applied to a texture."""
 
 
 @dataclass(frozen=True, eq=False)
 class FaceTexture:
-    """What is known of a face's surface.
+    """The known part of a face's surface.
 
     Args:
         pixels (`np.ndarray` of shape `(T, T, 3)`, float32): RGB in [0, 255], without the photo's shading.
-        confidence (`np.ndarray` of shape `(T, T)`, float32): In [0, 1], the cosine of normal and view, thus how many
-            pixels the photo had for the texel; 0 is a hole.
-        shown (`float`): Share of the face's texels that the photos themselves showed.
+        confidence (`np.ndarray` of shape `(T, T)`, float32): In [0, 1], the cosine of normal and view, and so the
+            resolution of the photo in that texel; 0 is a hole.
+        shown (`float`): Share of the face's texels that the photos show, without mirrored ones.
         eye_opening (`np.ndarray` of shape `(2,)`): Height over width of the viewer's left and right eye.
         mouth_opening (`float`): Gap between the inner lips over the mouth's width.
     """
@@ -64,7 +64,7 @@ class FaceTexture:
 
 @dataclass(frozen=True, eq=False)
 class TextureRaster:
-    """Which triangle each texel belongs to.
+    """The triangle that each texel belongs to.
 
     Args:
         seen (`np.ndarray` of shape `(T, T)`, int32): From `rasterize`.
@@ -77,9 +77,9 @@ class TextureRaster:
 
 @lru_cache(maxsize=4)
 def texture_raster(size: int) -> TextureRaster:
-    """The raster of a texture of `size` x `size` texels; it is the same for all faces.
+    """The raster of a texture of `size` x `size` texels, which is the same for all faces.
 
-    It reaches a little beyond the mesh's outline, so that a texture can be interpolated there.
+    It extends slightly beyond the mesh's outline, so that a texture can be interpolated there.
     """
     surface = face_surface()
     points = surface.uv * size - 0.5
@@ -96,22 +96,22 @@ def extract_texture(
     size: int = 512,
     remove_light: bool = True,
 ) -> FaceTexture:
-    """Takes the texture of a face from a photo.
+    """Extracts the texture of a face from a photo.
 
-    A texel counts as far as it faces the viewer, as nothing of the face hides it, and as `visible` says. Shading
-    by distant light is divided out (see `lighting`).
+    The confidence of a texel is high if it faces the viewer, is not hidden by the face itself, and is `visible`.
+    Shading by distant light is divided out (see `lighting`).
 
     Args:
         image (`np.ndarray` of shape `(H, W, 3)`, uint8): RGB.
         landmarks (`np.ndarray` of shape `(478, 2)`): Mesh points in pixels.
         depth (`np.ndarray` of shape `(478,)`): In pixels, smaller is nearer.
-        visible (`np.ndarray` of shape `(H, W)`, float, *optional*): In [0, 1], where the photo shows the bare face: no
-            glasses, hair or hands. Everywhere if left out.
+        visible (`np.ndarray` of shape `(H, W)`, float, *optional*): In [0, 1], where the photo shows the bare face,
+            without glasses, hair or hands; everywhere if left out.
         size (`int`, defaults to 512): Side of the texture in texels.
         remove_light (`bool`): Whether shading is divided out.
 
     Returns:
-        [`FaceTexture`]: With holes where the photo does not show the face.
+        [`FaceTexture`]: It has holes where the photo does not show the face.
     """
     if visible is not None:
         image = _without_hidden(image, visible)
@@ -145,13 +145,14 @@ def extract_texture(
 
 
 def merge_textures(textures: Sequence[FaceTexture]) -> FaceTexture:
-    """One texture of several photos of a person: of each texel the views that show it best count most.
+    """Merges the textures of several photos of a person. The views that show a texel best have the most weight.
 
     Args:
-        textures (`Sequence[FaceTexture]`): Of any sizes; those of coarser photos are smaller, and count less.
+        textures (`Sequence[FaceTexture]`): Of any sizes. Textures of coarser photos are smaller and have less
+            weight.
 
     Returns:
-        [`FaceTexture`]: Of the largest size. Its eyes and mouth are as open as they are on the photo that shows most.
+        [`FaceTexture`]: Of the largest size. `eye_opening` and `mouth_opening` are those of the photo that shows most.
     """
     if len(textures) == 1:
         return textures[0]
@@ -170,13 +171,13 @@ def merge_textures(textures: Sequence[FaceTexture]) -> FaceTexture:
 
 
 def fill_by_mirror(texture: FaceTexture) -> FaceTexture:
-    """Fills what a texture lacks from the other half of the face.
+    """Fills the holes of a texture from the other half of the face.
 
     Args:
-        texture ([`FaceTexture`]): Any.
+        texture ([`FaceTexture`]): The texture.
 
     Returns:
-        [`FaceTexture`]: `shown` is still what the photos themselves showed.
+        [`FaceTexture`]: Filled; `shown` does not change.
     """
     mirrored, its_confidence = texture.pixels[:, ::-1], MIRRORED_CONFIDENCE * texture.confidence[:, ::-1]
     share = smoothstep(texture.confidence, 0.0, MIRRORED_CONFIDENCE)
@@ -187,14 +188,14 @@ def fill_by_mirror(texture: FaceTexture) -> FaceTexture:
 
 
 def resize_texture(texture: FaceTexture, size: int) -> FaceTexture:
-    """Averages texels, or interpolates between them, as much of each as is known.
+    """Resizes a texture by averaging or interpolating, with texels weighted by confidence.
 
     Args:
-        texture ([`FaceTexture`]): Any.
+        texture ([`FaceTexture`]): The texture.
         size (`int`): The new side in texels.
 
     Returns:
-        [`FaceTexture`]: Of that size.
+        [`FaceTexture`]: With the new size.
     """
     if size == len(texture.confidence):
         return texture
@@ -207,24 +208,24 @@ def resize_texture(texture: FaceTexture, size: int) -> FaceTexture:
 
 
 def smoothstep(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """0 below `low`, 1 above `high`, and a cubic without a kink between them."""
+    """0 below `low`, 1 above `high`, and a smooth cubic between them."""
     position = np.clip((values - low) / (high - low), 0, 1)
     return position * position * (3 - 2 * position)
 
 
 def blur_known(values: np.ndarray, weights: np.ndarray, sigma: float, doubt: float) -> np.ndarray:
-    """Normalised Gaussian blur of values; fades to 0 away from all weight.
+    """Normalised Gaussian blur of values with weights; fades to 0 far from all weight.
 
-    It runs at a quarter of the size, which a blur of many pixels does not notice.
+    It runs at a quarter of the size, which makes no visible difference for a blur over many pixels.
 
     Args:
-        values (`np.ndarray` of shape `(H, W, C)`): Any.
-        weights (`np.ndarray` of shape `(H, W)`): How far each is known.
-        sigma (`float`): Of the blur, in pixels.
-        doubt (`float`): Blurred weight at which half of the mean counts.
+        values (`np.ndarray` of shape `(H, W, C)`): The values.
+        weights (`np.ndarray` of shape `(H, W)`): Weight of each value, 0 if unknown.
+        sigma (`float`): Standard deviation of the blur in pixels.
+        doubt (`float`): Blurred weight at which the result is half of the weighted mean.
 
     Returns:
-        `np.ndarray` of shape `(H // 4, W // 4, C)`, float32: To be enlarged.
+        `np.ndarray` of shape `(H // 4, W // 4, C)`, float32: At a quarter of the size.
     """
     small = tuple(max(1, side // 4) for side in weights.shape[::-1])
     both = np.concatenate([values * weights[..., None], weights[..., None]], axis=2).astype(np.float32)
@@ -234,14 +235,14 @@ def blur_known(values: np.ndarray, weights: np.ndarray, sigma: float, doubt: flo
 
 
 def scale_lightness(pixels: np.ndarray, factor: np.ndarray) -> np.ndarray:
-    """Scales linear RGB as stronger or weaker light does.
+    """Scales linear RGB, as stronger or weaker light does.
 
-    L* + 16, a* and b* go with cube roots of linear values (CIE 15:2004, equations 8.3 to 8.5), thus with that
-    of the factor.
+    L* + 16, a* and b* are linear in cube roots of linear values (CIE 15:2004, equations 8.3 to 8.5), so they scale
+    with the cube root of the factor.
 
     Args:
         pixels (`np.ndarray` of shape `(H, W, 3)`, float32): RGB in [0, 255].
-        factor (`np.ndarray` of shape `(H, W)`): Limited to `SHADING_RANGE`.
+        factor (`np.ndarray` of shape `(H, W)`): The factor; it is clipped to `SHADING_RANGE`.
 
     Returns:
         `np.ndarray` of shape `(H, W, 3)`, float32: RGB in [0, 255].
@@ -254,7 +255,7 @@ def scale_lightness(pixels: np.ndarray, factor: np.ndarray) -> np.ndarray:
 
 
 def evenly_lit_skin(image: np.ndarray, skin: np.ndarray) -> np.ndarray:
-    """Takes out of a mask what is too dark for skin in plain light: beards, brows, cast shadows.
+    """Removes pixels from a skin mask that are too dark for lit skin: beards, brows, cast shadows.
 
     Args:
         image (`np.ndarray` of shape `(H, W, 3)`, uint8): RGB.
@@ -269,14 +270,14 @@ def evenly_lit_skin(image: np.ndarray, skin: np.ndarray) -> np.ndarray:
 
 
 def eye_openings(landmarks: np.ndarray) -> np.ndarray:
-    """Height over width of the eyes (2,), the viewer's left one first, by mesh points (478, 2)."""
+    """Height over width of both eyes (2,), viewer's left first, from mesh points (478, 2)."""
     corners = landmarks[[33, 263]] - landmarks[[133, 362]]
     lids = landmarks[[159, 386]] - landmarks[[145, 374]]
     return np.linalg.norm(lids, axis=1) / np.maximum(np.linalg.norm(corners, axis=1), 1e-6)
 
 
 def mouth_opening(landmarks: np.ndarray) -> float:
-    """Gap between the inner lips over the mouth's width, by mesh points (478, 2)."""
+    """Gap between the inner lips relative to the mouth's width, from mesh points (478, 2)."""
     width = np.linalg.norm(landmarks[61] - landmarks[291])
     return float(np.linalg.norm(landmarks[13] - landmarks[14]) / max(width, 1e-6))
 
@@ -284,7 +285,7 @@ def mouth_opening(landmarks: np.ndarray) -> float:
 def _cut_out(
     image: np.ndarray, visible: np.ndarray | None, landmarks: np.ndarray, depth: np.ndarray, size: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The photo's part with the face, anti-aliased where the texture is coarser, and all the rest in its pixels."""
+    """Crops photo and mask to the face, shrunk where the texture is coarser, and maps the mesh to the crop."""
     low, high = landmarks.min(axis=0), landmarks.max(axis=0)
     margin = 0.1 * (high - low).max()
     side = (high - low).max() + 2 * margin
@@ -298,7 +299,7 @@ def _cut_out(
 
 
 def _without_hidden(image: np.ndarray, visible: np.ndarray) -> np.ndarray:
-    """A photo in which what is not visible has the colour of what is beside it: interpolation would mix it in."""
+    """Replaces invisible pixels by the colour of visible neighbours, so that interpolation does not mix them in."""
     shown = (visible > 0.5).astype(np.float32)
     if shown.all():
         return image
@@ -308,7 +309,7 @@ def _without_hidden(image: np.ndarray, visible: np.ndarray) -> np.ndarray:
 
 
 def _nearest_depth(shape: tuple[int, ...], points: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Depth of the nearest surface where each texel lies in the picture; far away where there is none."""
+    """Depth of the nearest surface at the position of each texel in the picture; very large if there is none."""
     surface = face_surface()
     seen = rasterize(points[:, :2], surface.triangles, (shape[1], shape[0]), points[:, 2])
     depth = interpolate(seen, points[:, :2], surface.triangles, points[:, 2:])[..., 0]

@@ -1,1 +1,1 @@
-"""What to repaint: region masks from landmarks and from a small face parser, and masks that users bring."""
+"""What to repaint: regions from landmarks and face parsers, masks from users, and things in front of the face."""

@@ -1,7 +1,7 @@
 """BiSeNet, the face parser that REFace was trained with: 19 labels, reduced to REFace's 12.
 
-The weights (`79999_iter.pth`) were trained on CelebAMask-HQ, which is for non-commercial research only: they are
-brought by the user and put into a checkpoint by `faceswap-diffusion convert reface --parser`.
+The weights (`79999_iter.pth`) were trained on CelebAMask-HQ, which is for non-commercial research only. The user
+provides them, and `faceswap-diffusion convert reface --parser` puts them into a checkpoint.
 """
 
 import cv2
@@ -16,19 +16,19 @@ CELEBAMASK_LABELS = (
     "background", "skin", "left brow", "right brow", "left eye", "right eye", "glasses", "left ear", "right ear",
     "earring", "nose", "mouth", "upper lip", "lower lip", "neck", "necklace", "cloth", "hair", "hat",
 )  # fmt: skip
-"""What the network tells apart, by index."""
+"""Labels of the network, by index."""
 
 REFACE_LABELS = (
     "background", "lips", "brows", "eyes", "hair", "nose", "skin", "ears", "neck", "mouth", "glasses", "earrings",
 )  # fmt: skip
-"""What REFace tells apart, by index; "mouth" is the mouth's inside."""
+"""REFace's labels, by index; "mouth" is the inside of the mouth."""
 
 REFACE_FROM_CELEBAMASK = {
     "skin": "skin", "left brow": "brows", "right brow": "brows", "left eye": "eyes", "right eye": "eyes",
     "glasses": "glasses", "left ear": "ears", "right ear": "ears", "earring": "earrings", "nose": "nose",
     "mouth": "mouth", "upper lip": "lips", "lower lip": "lips", "neck": "neck", "hair": "hair",
 }  # fmt: skip
-"""REFace's label for each of the network's; the rest (necklace, cloth, hat) is background."""
+"""REFace's label for each label of the network; the rest (necklace, cloth, hat) becomes background."""
 
 REDUCTION = np.array(
     [REFACE_LABELS.index(REFACE_FROM_CELEBAMASK.get(label, "background")) for label in CELEBAMASK_LABELS], np.uint8
@@ -91,7 +91,7 @@ class ResNet18(nn.Module):
 
 
 class AttentionRefinement(nn.Module):
-    """Convolution whose channels are gated by their means."""
+    """Convolution with channel attention."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
@@ -107,7 +107,7 @@ class AttentionRefinement(nn.Module):
 
 
 class ContextPath(nn.Module):
-    """Features of a large view, brought up to an eighth of the picture's size."""
+    """Features with a large receptive field, upsampled to an eighth of the picture's size."""
 
     def __init__(self):
         super().__init__()
@@ -119,7 +119,7 @@ class ContextPath(nn.Module):
         self.conv_avg = ConvBlock(512, 128, kernel_size=1)
 
     def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Maps (B, 3, H, W) to two features (B, 128, H / 8, W / 8): the backbone's, and those with the large view."""
+        """Maps (B, 3, H, W) to two features (B, 128, H / 8, W / 8): spatial and context."""
         eighth, sixteenth, last = self.resnet(pixel_values)
         context = self.arm32(last) + self.conv_avg(last.mean((2, 3), keepdim=True))
         context = self.conv_head32(F.interpolate(context, sixteenth.shape[-2:]))
@@ -128,7 +128,7 @@ class ContextPath(nn.Module):
 
 
 class FeatureFusion(nn.Module):
-    """Joins both features, and strengthens channels by their means."""
+    """Joins both features, with channel attention."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -144,7 +144,7 @@ class FeatureFusion(nn.Module):
 
 
 class LabelHead(nn.Module):
-    """Label logits of features."""
+    """Maps features to label logits."""
 
     def __init__(self, channels: int, num_labels: int):
         super().__init__()
@@ -160,12 +160,12 @@ class BiSeNet(ModelMixin, ConfigMixin):
     """Face parser (arXiv 1808.00897, with the backbone's features as the spatial path), weights named as published.
 
     Args:
-        sample_size (`int`): Side in pixels at which the network looks at a crop.
+        sample_size (`int`): Side in pixels to which a crop is resized for the network.
         num_labels (`int`): Number of labels, see `CELEBAMASK_LABELS`.
     """
 
     label_names = REFACE_LABELS
-    """What the labels mean that `parse` gives."""
+    """Names of the labels that `parse` returns."""
 
     @register_to_config
     def __init__(self, sample_size: int = 512, num_labels: int = len(CELEBAMASK_LABELS)):

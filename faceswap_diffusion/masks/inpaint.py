@@ -1,4 +1,4 @@
-"""Masks that users bring: any picture or array in, soft values in [0, 1] out."""
+"""Masks from users: any picture or array in, soft values in [0, 1] out."""
 
 import numpy as np
 import torch
@@ -11,8 +11,8 @@ def prepare_mask(mask: MaskLike, size: int | tuple[int, int]) -> torch.Tensor:
     """Converts a mask to floats without binarising or resizing it.
 
     Args:
-        mask (`PIL.Image.Image | np.ndarray | torch.Tensor`): White = repaint. A picture of any mode (it counts by its
-            brightness times its alpha), or an array or tensor (H, W), (1, H, W) or (H, W, 1): bool, 8- or 16-bit
+        mask (`PIL.Image.Image | np.ndarray | torch.Tensor`): White = repaint. A picture of any mode (its brightness
+            times its alpha is used), or an array or tensor (H, W), (1, H, W) or (H, W, 1): bool, 8- or 16-bit
             integers, or floats in [0, 1].
         size (`int | tuple[int, int]`): Side, or width and height, that the mask must have, in pixels.
 
@@ -20,7 +20,7 @@ def prepare_mask(mask: MaskLike, size: int | tuple[int, int]) -> torch.Tensor:
         `torch.Tensor`: (1, H, W) float32 in [0, 1].
 
     Raises:
-        ValueError: If size, shape, type or range of values is another.
+        ValueError: If the size, shape, type or range of values is wrong.
     """
     width, height = (size, size) if isinstance(size, int) else size
     values = _scaled(_single_channel(mask))
@@ -48,7 +48,7 @@ def read_mask(mask: Image.Image) -> np.ndarray:
 
 
 def _single_channel(mask: MaskLike) -> np.ndarray:
-    """The mask as an array (H, W) in its own type of number."""
+    """The mask as an array (H, W) in its own dtype."""
     if isinstance(mask, Image.Image):
         return read_mask(mask)
     if isinstance(mask, torch.Tensor):

@@ -1,4 +1,4 @@
-"""What stands in front of a face: a small network of our own that finds glasses, hands, hair and held things."""
+"""Things in front of a face: a small network that finds glasses, hands, hair and held things."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -16,28 +16,28 @@ from faceswap_diffusion.masks.segmentation import SegmentationUNet
 CHECKPOINT = Path(__file__).parents[1] / "checkpoints" / "occlusion"
 
 PLANES = (("face",), ("eyes", "mouth"), ("brows", "nose"))
-"""Regions, drawn from landmarks, that the network is shown beside the picture."""
+"""Regions, drawn from landmarks, that the network gets as additional input planes."""
 
 CERTAINTY = (0.3, 0.6)
-"""Probabilities up to which a pixel is face, and from which on it is left alone."""
+"""A pixel counts as face up to the first probability, and as covered from the second."""
 
 GROWTH = 0.006
-"""By how much what is found is widened, as a share of the crop's side: thin frames stay whole."""
+"""Dilation of what is found, as a share of the crop's side, so that thin frames stay whole."""
 
 WINDOW = 1.3
-"""Side of the square in which the network looks for things, over the larger side of the face's outline."""
+"""Side of the network's window, relative to the larger side of the face's bounding box."""
 
 REACH = 0.06
-"""How far up the forehead beyond the mesh the network is asked, as a share of the root of the mesh's area."""
+"""Extension of the searched area above the mesh, relative to the square root of the mesh's area."""
 
 
 class OcclusionNetwork(SegmentationUNet, ConfigMixin):
-    """U-Net that says of every pixel in a face's outline how probable it is that something is in front of the face.
+    """U-Net that gives, for every pixel of a face, the probability that something is in front of it.
 
     Args:
-        sample_size (`int`): Side in pixels of the window around the face that the network looks at; a multiple of 16.
+        sample_size (`int`): Side in pixels of the window around the face; a multiple of 16.
         block_out_channels (`tuple[int, ...]`): Channels at 1/2, 1/4, ... of `sample_size`.
-        layers_per_block (`int`): Residual blocks a level below the first, on the way down.
+        layers_per_block (`int`): Residual blocks in each level of the encoder but the first.
     """
 
     @register_to_config
@@ -58,10 +58,10 @@ class OcclusionNetwork(SegmentationUNet, ConfigMixin):
             landmarks (`np.ndarray`): (478, 2) or (68, 2), x, y in crop pixels.
 
         Returns:
-            `np.ndarray`: (S, S) float32 in [0, 1], the probability of being covered; 0 away from the face.
+            `np.ndarray`: (S, S) float32 in [0, 1], probability of being covered; 0 outside the face.
 
         Raises:
-            ValueError: If `crop` is no square uint8 RGB picture.
+            ValueError: If `crop` is not a square uint8 RGB picture.
         """
         if crop.dtype != np.uint8 or crop.ndim != 3 or crop.shape[0] != crop.shape[1] or crop.shape[2] != 3:
             raise ValueError(f"got a crop of shape {crop.shape}, {crop.dtype}; a square RGB crop in uint8 is needed")
@@ -75,7 +75,7 @@ class OcclusionNetwork(SegmentationUNet, ConfigMixin):
 
 
 def cover_mask(probability: np.ndarray) -> np.ndarray:
-    """From probabilities to what is left alone: whole thin frames, with a soft edge.
+    """Converts probabilities to a soft mask of what stays unchanged.
 
     Args:
         probability (`np.ndarray`): (S, S) float32 in [0, 1], from [`OcclusionNetwork.find`].
@@ -91,15 +91,15 @@ def cover_mask(probability: np.ndarray) -> np.ndarray:
 
 
 def window_matrix(landmarks: np.ndarray, size: int, side: int) -> np.ndarray:
-    """Where the network looks: a square around the face's outline.
+    """The window of the network: a square around the face's outline.
 
     Args:
         landmarks (`np.ndarray`): (478, 2) or (68, 2), x, y in pixels of a crop.
-        size (`int`): Its side in pixels.
-        side (`int`): That of the window in its own pixels.
+        size (`int`): Side of the crop in pixels.
+        side (`int`): Side of the window in pixels of the window.
 
     Returns:
-        `np.ndarray`: (2, 3), crop pixels to the window's.
+        `np.ndarray`: (2, 3), crop pixels to window pixels.
     """
     left, top, width, height = cv2.boundingRect(region_mask_from_landmarks(landmarks, size).astype(np.uint8))
     scale = side / (WINDOW * max(width, height, 1))
@@ -108,21 +108,21 @@ def window_matrix(landmarks: np.ndarray, size: int, side: int) -> np.ndarray:
 
 
 def face_planes(landmarks: np.ndarray, size: int) -> np.ndarray:
-    """Draws where the parts of a face are.
+    """Draws the parts of a face.
 
     Args:
         landmarks (`np.ndarray`): (478, 2) or (68, 2), x, y in pixels of a crop.
-        size (`int`): Its side in pixels.
+        size (`int`): Side of the crop in pixels.
 
     Returns:
-        `np.ndarray`: (3, size, size) float32, 0 or 1, as `PLANES` says.
+        `np.ndarray`: (3, size, size) float32, 0 or 1, in the order of `PLANES`.
     """
     regions = [[region_mask_from_landmarks(landmarks, size, name) for name in names] for names in PLANES]
     return np.stack([np.maximum.reduce(masks) for masks in regions])
 
 
 def near_face(face: np.ndarray) -> np.ndarray:
-    """Carries a face's outline (S, S) float32 on upwards: beside and below it are hair, beard and background."""
+    """Extends a face's mask (S, S) float32 upwards only: beside and below it are hair, beard and background."""
     reach = max(1, round(REACH * np.sqrt(face.sum())))
     looking_down = np.concatenate([np.zeros((reach, 1)), np.ones((reach + 1, 1))]).astype(np.uint8)
     return cv2.dilate(face, looking_down)
@@ -136,5 +136,5 @@ def network_input(pixels: np.ndarray, planes: np.ndarray) -> torch.Tensor:
 
 @lru_cache(maxsize=1)
 def load_occlusion_network() -> OcclusionNetwork:
-    """Loads the network that ships with the package, in float32 on the CPU, once a process."""
+    """Loads the network in the package, in float32 on the CPU, once per process."""
     return OcclusionNetwork.from_pretrained(CHECKPOINT).eval()

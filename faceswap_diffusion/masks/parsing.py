@@ -1,4 +1,4 @@
-"""A small face parser of our own: which pixel of an aligned crop is skin, hair, brow, eye and so on."""
+"""A small face parser: labels each pixel of an aligned crop as skin, hair, brow, eye and so on."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +12,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from faceswap_diffusion.masks.segmentation import SegmentationUNet
 
 LABELS = ("background", "skin", "hair", "brows", "eyes", "nose", "lips", "mouth", "other")
-"""What the parser tells apart, by index. "other" is neck, ears, hats, clothes, hands and things before the face."""
+"""Labels, by index. "other" is neck, ears, hats, clothes, hands and things in front of the face."""
 
 CHECKPOINT = Path(__file__).parents[1] / "checkpoints" / "face_parser"
 
@@ -21,14 +21,14 @@ class FaceParser(SegmentationUNet, ConfigMixin):
     """U-Net that labels every pixel of an FFHQ-aligned crop.
 
     Args:
-        sample_size (`int`): Side in pixels at which the network looks at a crop; a multiple of 16.
+        sample_size (`int`): Side in pixels to which a crop is resized for the network; a multiple of 16.
         block_out_channels (`tuple[int, ...]`): Channels at 1/2, 1/4, ... of `sample_size`.
-        layers_per_block (`int`): Residual blocks a level below the first, on the way down.
+        layers_per_block (`int`): Residual blocks in each level of the encoder but the first.
         num_labels (`int`): Number of labels, see `LABELS`.
     """
 
     label_names = LABELS
-    """What the labels mean that `parse` gives."""
+    """Names of the labels that `parse` returns."""
 
     @register_to_config
     def __init__(
@@ -51,7 +51,7 @@ class FaceParser(SegmentationUNet, ConfigMixin):
             `np.ndarray`: (S, S) uint8, indices into `LABELS`.
 
         Raises:
-            ValueError: If `crop` is no square uint8 RGB picture.
+            ValueError: If `crop` is not a square uint8 RGB picture.
         """
         if crop.dtype != np.uint8 or crop.ndim != 3 or crop.shape[0] != crop.shape[1] or crop.shape[2] != 3:
             raise ValueError(f"got a crop of shape {crop.shape}, {crop.dtype}; a square RGB crop in uint8 is needed")
@@ -65,5 +65,5 @@ class FaceParser(SegmentationUNet, ConfigMixin):
 
 @lru_cache(maxsize=1)
 def load_face_parser() -> FaceParser:
-    """Loads the parser that ships with the package, in float32 on the CPU, once a process."""
+    """Loads the parser in the package, in float32 on the CPU, once per process."""
     return FaceParser.from_pretrained(CHECKPOINT).eval()

@@ -1,4 +1,4 @@
-"""Region masks of an aligned crop, from landmarks, from parsing labels, or better from both. 1 = repaint."""
+"""Region masks of an aligned crop, from landmarks, parsing labels, or both. 1 = repaint."""
 
 from collections.abc import Collection, Sequence
 
@@ -21,9 +21,9 @@ REGIONS: dict[str, frozenset[str]] = {
     "features": frozenset({"brows", "eyes", "nose", "lips", "mouth"}),
     "accessories": frozenset({"glasses", "earrings"}),
 }
-"""Named regions and the labels that make them up, as far as a parser has them: ours has none for ears and accessories.
+"""Named regions and their labels. A parser need not have all labels: ours has none for ears and accessories.
 
-Those of face and head are REFace's sets for face and head swap; head swap takes what is worn with the hair.
+Face and head are REFace's sets for face swap and head swap; a head swap includes accessories.
 """
 
 POLYGONS = {
@@ -35,37 +35,37 @@ POLYGONS = {
         "mouth": (range(48, 60),),
     },
 }
-"""Landmark indices that outline each part; a part is the convex hull of each outline."""
+"""Landmark indices of the outlines of each part; a part is the union of their convex hulls."""
 
 FOREHEAD_68 = 0.35
-"""How far the forehead reaches above the brows, in units of brows to chin: dlib's 68 points end at the brows."""
+"""Height of the forehead relative to the distance from brows to chin: dlib's 68 points end at the brows."""
 
 BELOW_EYES = 0.42
-"""Texture coordinate v of the lower lids' lower edge, see [`faces.surface.FaceSurface`]."""
+"""Texture coordinate v of the lower edge of the lower lids, see [`faces.surface.FaceSurface`]."""
 
 FAR_TURNED = 0.22
-"""Offset of the nose, see `_turned`, that a head has which is turned by about 16 degrees."""
+"""Offset of the nose, see `_turned`, of a head that is turned by about 16 degrees."""
 
 IN_FRONT = 0.05
-"""Share of the hull of nose and mouth from which on something is in front of them."""
+"""An unknown piece that covers more than this share of the hull of nose and mouth is in front of them."""
 
 MINIMAL_COVERAGE = 0.35
-"""A parser that sees less of the landmark hull than this share as face has failed: then the hull stands in for it."""
+"""If the parser labels less than this share of the landmark hull as face, it has failed and the hull is used."""
 
 
 def region_mask(labels: np.ndarray, region: str, label_names: Sequence[str] = LABELS) -> np.ndarray:
-    """Picks a region from parsing labels.
+    """The mask of a region, from parsing labels.
 
     Args:
         labels (`np.ndarray`): (H, W) uint8, indices into `label_names`.
         region (`str`): A key of `REGIONS`.
-        label_names (`Sequence[str]`): What the labels mean: those of our parser if left out.
+        label_names (`Sequence[str]`): Names of the labels; those of our parser if left out.
 
     Returns:
         `np.ndarray`: (H, W) float32, 1 inside.
 
     Raises:
-        ValueError: If there is no such region.
+        ValueError: If the region is unknown.
     """
     if region not in REGIONS:
         raise ValueError(f"got region {region!r}; choose one of {', '.join(REGIONS)}")
@@ -73,12 +73,12 @@ def region_mask(labels: np.ndarray, region: str, label_names: Sequence[str] = LA
 
 
 def worn_mask(labels: np.ndarray, region: str, label_names: Sequence[str] = LABELS) -> np.ndarray:
-    """What of a region lies in front of the face: hair, glasses, earrings, as far as the region holds them.
+    """The parts of a region that can be in front of the face: hair, glasses and earrings, if the region has them.
 
     Args:
         labels (`np.ndarray`): (H, W) uint8, indices into `label_names`.
         region (`str`): A key of `REGIONS`.
-        label_names (`Sequence[str]`): What the labels mean: those of our parser if left out.
+        label_names (`Sequence[str]`): Names of the labels; those of our parser if left out.
 
     Returns:
         `np.ndarray`: (H, W) float32, 1 inside.
@@ -87,7 +87,7 @@ def worn_mask(labels: np.ndarray, region: str, label_names: Sequence[str] = LABE
 
 
 def _labelled(labels: np.ndarray, wanted: Collection[str], label_names: Sequence[str]) -> np.ndarray:
-    """Where labels (H, W) have one of the wanted names, (H, W) float32."""
+    """Mask (H, W) float32 of the pixels whose label has one of the wanted names."""
     return np.isin(labels, [index for index, name in enumerate(label_names) if name in wanted]).astype(np.float32)
 
 
@@ -103,7 +103,7 @@ def region_mask_from_landmarks(landmarks: np.ndarray, size: int, region: str = "
         `np.ndarray`: (size, size) float32, 1 inside.
 
     Raises:
-        ValueError: If landmarks cannot tell that region (hair, for one), or their number is unknown.
+        ValueError: If the region cannot be drawn from landmarks (such as hair), or their number is unknown.
     """
     if len(landmarks) not in POLYGONS:
         raise ValueError(f"got {len(landmarks)} landmarks; the mesh's 478 or dlib's 68 are needed")
@@ -111,7 +111,7 @@ def region_mask_from_landmarks(landmarks: np.ndarray, size: int, region: str = "
         return _filled_hull(face_outline(landmarks), size)
     polygons = POLYGONS[len(landmarks)]
     if region not in polygons:
-        raise ValueError(f"landmarks cannot tell region {region!r}; choose one of face, {', '.join(polygons)}")
+        raise ValueError(f"landmarks cannot show region {region!r}; choose one of face, {', '.join(polygons)}")
     masks = [_filled_hull(landmarks[list(outline)], size) for outline in polygons[region]]
     return np.maximum.reduce(masks)
 
@@ -122,12 +122,12 @@ def beard_mask(landmarks: np.ndarray, size: int) -> np.ndarray:
 
 
 def face_mask(labels: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """The face from brows to chin, with the forehead's skin, without what lies in front of it.
+    """The face with the skin of the forehead, without things in front of it.
 
-    The parser's face is limited to the neighbourhood of the landmark hull, so that no second face or bare shoulder
-    gets in. What it calls hair around mouth and chin is a beard, and belongs to the face. Holes are closed if they are
-    specks, or said to be background between eyes and mouth; larger pieces of hair or of other things, such as a
-    hand or a microphone, stay uncovered. Where the parser sees next to no face, the landmark hull is the mask.
+    The parser's face is limited to the neighbourhood of the landmark hull, which excludes other faces and bare
+    shoulders. Hair around mouth and chin is a beard and belongs to the face. Holes are closed if they are specks, or
+    if they are labelled background between eyes and mouth. Larger pieces of hair or of other things, such as a hand or
+    a microphone, are not part of the mask. If the parser finds almost no face, the landmark hull is the mask.
 
     Args:
         labels (`np.ndarray`): (S, S) uint8, indices into `LABELS`.
@@ -148,13 +148,13 @@ def face_mask(labels: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
 
 
 def lower_face(known: np.ndarray, labels: np.ndarray, landmarks: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """What the mesh covers below the eyes: beards and turned jaws, which parsers take for anything.
+    """The mesh below the eyes, including beards and turned jaws, which parsers often mislabel.
 
-    Left out are things that lie before nose or mouth and have not the colour of the person's hair, unless the head is
-    turned so far that the parser is no judge.
+    Things in front of nose or mouth are left out, unless they have the colour of the person's hair, or the head is
+    turned so far that the parser is unreliable.
 
     Args:
-        known (`np.ndarray`): (S, S) float32, 1 where the parser sees the face.
+        known (`np.ndarray`): (S, S) float32, 1 where the parser finds the face.
         labels (`np.ndarray`): (S, S) uint8, indices into `LABELS`.
         landmarks (`np.ndarray`): (478, 2), x, y in crop pixels.
         pixels (`np.ndarray`): (S, S, 3) uint8 RGB, the crop.
@@ -177,14 +177,14 @@ def lower_face(known: np.ndarray, labels: np.ndarray, landmarks: np.ndarray, pix
 
 
 def _turned(landmarks: np.ndarray) -> float:
-    """How far the nose is from the middle of the mesh's outline, as a share of its width: 0 seen from the front."""
+    """Distance of the nose from the middle of the mesh's outline, relative to its width: 0 for a frontal face."""
     nose, across = landmarks[4], landmarks[454] - landmarks[234]
     position = (nose - landmarks[234]) @ across / max(across @ across, 1e-6)
     return float(abs(position - 0.5))
 
 
 def _is_hair(inside: np.ndarray, labels: np.ndarray, pixels: np.ndarray) -> bool:
-    """Whether a piece (S, S) bool has the colour of brows and hair rather than that of skin."""
+    """Whether the colour of a piece (S, S) bool is closer to brows and hair than to skin."""
     hair, skin = (np.isin(labels, [LABELS.index(name) for name in names]) for names in (("brows", "hair"), ("skin",)))
     if not hair.any() or not skin.any():
         return False
@@ -194,7 +194,7 @@ def _is_hair(inside: np.ndarray, labels: np.ndarray, pixels: np.ndarray) -> bool
 
 
 def head_mask(labels: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """Face and hair, and the strip of forehead between them.
+    """Face and hair, including the strip of forehead between them.
 
     Args:
         labels (`np.ndarray`): (S, S) uint8, indices into `LABELS`.
@@ -222,23 +222,23 @@ def repaint_mask(
     label_names: Sequence[str] = LABELS,
     pixels: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The mask of a region by the best means there are: landmarks and labels for face and head, labels for the rest.
+    """The mask of a region: from landmarks and labels for face and head, from labels for other regions.
 
-    The labels of another parser than ours are taken as they are: with REFace's a mask is the one that REFace makes.
+    The labels of other parsers are used as they are. With REFace's parser, a mask equals REFace's mask.
 
     Args:
         labels (`np.ndarray`): (S, S) uint8, indices into `label_names`.
         landmarks (`np.ndarray`): (478, 2) or (68, 2), x, y in crop pixels.
         region (`str`): A key of `REGIONS`.
-        label_names (`Sequence[str]`): What the labels mean: those of our parser if left out.
-        pixels (`np.ndarray`, *optional*): (S, S, 3) uint8 RGB, the crop. With it and a mesh, face and head take in
-            what the mesh covers below the eyes, see `lower_face`: a target's beard goes, whatever it was parsed as.
+        label_names (`Sequence[str]`): Names of the labels; those of our parser if left out.
+        pixels (`np.ndarray`, *optional*): (S, S, 3) uint8 RGB, the crop. With it and a mesh, face and head
+            include `lower_face`, so that a target's beard is repainted, however it was labelled.
 
     Returns:
         `np.ndarray`: (S, S) float32, 1 inside.
 
     Raises:
-        ValueError: If there is no such region.
+        ValueError: If the region is unknown.
     """
     combined = {"face": face_mask, "head": head_mask}
     if tuple(label_names) == LABELS and region in combined:
@@ -250,9 +250,9 @@ def repaint_mask(
 
 
 def feather(mask: np.ndarray, sigma: float) -> np.ndarray:
-    """Softens a mask inwards: 0 on its border (and on the crop's), 1 about two `sigma` further in, never above `mask`.
+    """Softens a mask inwards: 0 at its border and at the crop's border, 1 about two `sigma` inside, at most `mask`.
 
-    Inwards, because only pixels inside the mask were repainted: a ramp to the outside would blend in nothing new.
+    The ramp is inside because only pixels inside the mask were repainted; outside there is nothing to blend in.
 
     Args:
         mask (`np.ndarray`): (H, W) float32 in [0, 1].
@@ -313,13 +313,13 @@ def _padded(mask: np.ndarray, width: float) -> np.ndarray:
 
 
 def _components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Labels connected pieces of a mask (0 = outside the mask) and returns them with their areas."""
+    """Labels the connected pieces of a mask (0 = outside) and returns the labels and the areas."""
     _, pieces, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
     return pieces, stats[:, cv2.CC_STAT_AREA]
 
 
 def _without_specks(mask: np.ndarray, smallest: float) -> np.ndarray:
-    """Closes holes and drops islands below `smallest` pixels."""
+    """Closes holes and removes islands of fewer than `smallest` pixels."""
     holes, areas = _components(mask == 0)
     filled = np.where((mask == 0) & (areas[holes] < smallest), 1, mask)
     islands, areas = _components(filled > 0)

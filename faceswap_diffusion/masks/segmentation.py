@@ -1,4 +1,4 @@
-"""The small U-Net of our own networks that label an aligned crop pixel by pixel."""
+"""The small U-Net of the networks that label every pixel of an aligned crop."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -21,7 +21,7 @@ class ConvBlock(nn.Sequential):
 
 
 class SeparableBlock(nn.Module):
-    """Residual block of a wide depthwise convolution and a pointwise one: a large view for little arithmetic."""
+    """Residual block of a wide depthwise and a pointwise convolution: a large receptive field at low cost."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -44,7 +44,7 @@ class SegmentationUNet(ModelMixin):
     Args:
         in_channels (`int`): Planes of the input.
         block_out_channels (`Sequence[int]`): Channels at 1/2, 1/4, ... of the input's side.
-        layers_per_block (`int`): Residual blocks a level below the first, on the way down.
+        layers_per_block (`int`): Residual blocks in each level of the encoder but the first.
         num_labels (`int`): Planes of the output.
     """
 
@@ -66,8 +66,8 @@ class SegmentationUNet(ModelMixin):
         """Computes logits.
 
         Args:
-            pixel_values (`torch.Tensor`): (B, C, S, S), RGB in [-1, 1] first; S a multiple of 16, best the size that
-                the network was trained at.
+            pixel_values (`torch.Tensor`): (B, C, S, S), the first three planes RGB in [-1, 1]. S is a multiple of
+                16, preferably the size that the network was trained at.
 
         Returns:
             `torch.Tensor`: Logits (B, num_labels, S, S).

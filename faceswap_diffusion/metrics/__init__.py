@@ -1,1 +1,1 @@
-"""What a swap is measured by, in training and evaluation: recognisers, LPIPS, Fréchet distance, light, statistics."""
+"""Metrics for training and evaluation: recognisers, LPIPS, Fréchet distance, face metrics, statistics."""

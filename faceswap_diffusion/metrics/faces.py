@@ -1,8 +1,7 @@
-"""What is measured of a swap, as pure functions of arrays.
+"""Metrics of swaps, as pure functions of arrays.
 
-A face that was not found in a swap is a row of NaN. It counts as a failure in every rate (`closer`, `rank`, `within`).
-Errors in degrees and the like cannot be told of it: they stay NaN, and the number of swaps that a mean is over is
-reported beside it.
+A swap without a detected face is a row of NaN. It counts as a failure in every rate (`closer`, `rank`, `within`).
+Errors, such as angles, are NaN for it; the report gives the number of swaps that a mean was taken over.
 """
 
 import cv2
@@ -16,10 +15,10 @@ EXPRESSION = [index for index, name in enumerate(BLENDSHAPE_NAMES) if name != "_
 OUTER_EYE_CORNERS_68 = (36, 45)
 INNER_LIPS_68 = (62, 66)
 NOT_FOUND = np.iinfo(np.int64).max
-"""Rank of a person who cannot be found, so that no gallery is too small for it to be a failure."""
+"""Rank of a person who cannot be found; a failure for any size of gallery."""
 
 IDENTICAL_PSNR = 100.0
-"""What the PSNR of two equal pictures, which is infinite, counts as in means."""
+"""Value in means for the PSNR of two equal pictures, which is infinite."""
 
 
 def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -30,14 +29,14 @@ def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         second (`np.ndarray`): (N, D).
 
     Returns:
-        `np.ndarray`: (N,), NaN where a row is.
+        `np.ndarray`: (N,), NaN where a row is NaN.
     """
     products = np.sum(first * second, axis=1)
     return products / (np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1))
 
 
 def closer_to_source(swap: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Whether each swap's embedding has a greater cosine to the source's than to the target's.
+    """Whether the cosine of each swap's embedding is larger to the source than to the target.
 
     Args:
         swap (`np.ndarray`): (N, D).
@@ -51,25 +50,25 @@ def closer_to_source(swap: np.ndarray, source: np.ndarray, target: np.ndarray) -
 
 
 def rank_in_gallery(swap: np.ndarray, gallery: np.ndarray, people: np.ndarray, rows: int = 1024) -> np.ndarray:
-    """How many faces of a gallery are more like each swap, by the cosine, than one of them is: 0 is top-1, < 5 top-5.
+    """Rank of a person in a gallery by cosine to each swap: 0 is top-1, less than 5 is top-5.
 
-    Identity retrieval as in REFace (arXiv 2409.07269, section 4), with the gallery read in blocks of `rows`.
+    Identity retrieval as in REFace (arXiv 2409.07269, section 4). The gallery is read in blocks of `rows`.
 
     Args:
         swap (`np.ndarray`): (N, D).
-        gallery (`np.ndarray`): (M, D), one row for each person; rows of NaN are no one's.
-        people (`np.ndarray`): (N,) int, the row of the gallery that is looked for; negative if it is not there.
+        gallery (`np.ndarray`): (M, D), one row for each person; rows of NaN are ignored.
+        people (`np.ndarray`): (N,) int, the gallery row to find; negative if it is not in the gallery.
         rows (`int`): Size of a block.
 
     Returns:
-        `np.ndarray`: (N,) int, `NOT_FOUND` where the swap is NaN, or the person is not in the gallery.
+        `np.ndarray`: (N,) int, `NOT_FOUND` where the swap is NaN or the person is not in the gallery.
     """
     swap_units = _units(swap)
     wanted = np.sum(swap_units * _units(gallery[people]), axis=1)  # (N,)
     more_alike = np.zeros(len(swap), int)
     for start in range(0, len(gallery), rows):
         cosines_of_block = swap_units @ _units(gallery[start : start + rows]).T  # (N, rows)
-        # The wanted face itself must not count, although its cosine may differ in the last digits here.
+        # The wanted face itself must not count, and its cosine may differ in the last digits here.
         is_wanted = people[:, None] == np.arange(start, min(start + rows, len(gallery)))
         more_alike += ((cosines_of_block > wanted[:, None]) & ~is_wanted).sum(axis=1)
     return np.where(np.isnan(wanted) | (people < 0), NOT_FOUND, more_alike)
@@ -80,75 +79,75 @@ def _units(rows: np.ndarray) -> np.ndarray:
 
 
 def pose_errors(swap: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Euclidean distance of head poses, as REFace's evaluation has it (arXiv 2409.07269, section 4).
+    """Euclidean distance of head poses, as in REFace's evaluation (arXiv 2409.07269, section 4).
 
     Args:
         swap (`np.ndarray`): (N, 3) yaw, pitch and roll in degrees.
         target (`np.ndarray`): (N, 3), the same.
 
     Returns:
-        `np.ndarray`: (N,) degrees, NaN where a row is.
+        `np.ndarray`: (N,) degrees, NaN where a row is NaN.
     """
     differences = (swap - target + 180) % 360 - 180
     return np.linalg.norm(differences, axis=1)
 
 
 def rotation_angles(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Angle of the rotation between head rotations, which no convention of yaw, pitch and roll enters.
+    """Angle of the rotation between two head rotations. It does not depend on conventions for yaw, pitch and roll.
 
     Args:
         first (`np.ndarray`): (N, 3, 3).
         second (`np.ndarray`): (N, 3, 3).
 
     Returns:
-        `np.ndarray`: (N,) degrees, NaN where a matrix is.
+        `np.ndarray`: (N,) degrees, NaN where a matrix is NaN.
     """
     traces = np.einsum("nij,nij->n", first, second)
     return np.degrees(np.arccos(np.clip((traces - 1) / 2, -1, 1)))
 
 
 def mean_absolute_difference(first: np.ndarray, second: np.ndarray, columns: list[int]) -> np.ndarray:
-    """L1 distance per coefficient, of chosen blendshapes: `EXPRESSION` (all but the neutral one) or `GAZE`.
+    """Mean L1 distance of chosen blendshapes: `EXPRESSION` (all but the neutral one) or `GAZE`.
 
     Args:
         first (`np.ndarray`): (N, 52) in [0, 1].
         second (`np.ndarray`): (N, 52), the same.
-        columns (`list[int]`): Which.
+        columns (`list[int]`): Indices of the blendshapes.
 
     Returns:
-        `np.ndarray`: (N,) in [0, 1], NaN where a row is.
+        `np.ndarray`: (N,) in [0, 1], NaN where a row is NaN.
     """
     return np.abs(first[:, columns] - second[:, columns]).mean(axis=1)
 
 
 def eye_distance(landmarks68: np.ndarray) -> np.ndarray:
-    """Distance (N,) in pixels of the outer corners of the eyes, of landmarks (N, 68, 2)."""
+    """Distance (N,) in pixels between the outer corners of the eyes, from landmarks (N, 68, 2)."""
     left, right = OUTER_EYE_CORNERS_68
     return np.linalg.norm(landmarks68[:, left] - landmarks68[:, right], axis=1)
 
 
 def landmark_errors(swap: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Mean distance of 68 landmarks over the target's eye distance (outer corners), as in the 300-W challenge.
+    """Mean distance of 68 landmarks relative to the target's eye distance, as in the 300-W challenge.
 
     Args:
         swap (`np.ndarray`): (N, 68, 2) pixels.
         target (`np.ndarray`): (N, 68, 2) pixels of the same photo.
 
     Returns:
-        `np.ndarray`: (N,) in units of the eye distance, NaN where a face is.
+        `np.ndarray`: (N,) in units of the eye distance, NaN where a face is NaN.
     """
     return np.linalg.norm(swap - target, axis=2).mean(axis=1) / eye_distance(target)
 
 
 def mouth_opening_errors(swap: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Difference of the gaps between the inner lips, each over its own face's eye distance.
+    """Difference of the gaps between the inner lips, each relative to the eye distance of its face.
 
     Args:
         swap (`np.ndarray`): (N, 68, 2) pixels.
         target (`np.ndarray`): (N, 68, 2) pixels.
 
     Returns:
-        `np.ndarray`: (N,), not negative, NaN where a face is.
+        `np.ndarray`: (N,), not negative, NaN where a face is NaN.
     """
     upper, lower = INNER_LIPS_68
     gaps = [np.linalg.norm(face[:, upper] - face[:, lower], axis=1) / eye_distance(face) for face in (swap, target)]
@@ -156,12 +155,12 @@ def mouth_opening_errors(swap: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def color_differences(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """CIE76 difference (N,) of colours (N, 3) in CIELAB, where 2.3 is just noticeable; NaN where a row is."""
+    """CIE76 difference (N,) of colours (N, 3) in CIELAB, where 2.3 is just noticeable; NaN where a row is NaN."""
     return np.linalg.norm(first - second, axis=1)
 
 
 def expression_closer_to_target(swap: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Whether each swap's blendshapes lie nearer (Euclidean) to the target's than to the source's.
+    """Whether the Euclidean distance of each swap's blendshapes is smaller to the target than to the source.
 
     Args:
         swap (`np.ndarray`): (N, 52) in [0, 1].
@@ -175,7 +174,7 @@ def expression_closer_to_target(swap: np.ndarray, source: np.ndarray, target: np
 
 
 def sharpness(image: np.ndarray, mask: np.ndarray) -> float:
-    """Variance of the Laplacian of the grey values inside a mask.
+    """Sharpness inside a mask: variance of the Laplacian of grey values.
 
     Args:
         image (`np.ndarray`): (H, W, 3) uint8 RGB.
@@ -186,16 +185,16 @@ def sharpness(image: np.ndarray, mask: np.ndarray) -> float:
     """
     inside = mask > 0.5
     if not inside.any():
-        raise ValueError("the mask is empty: nothing to measure the sharpness of")
+        raise ValueError("the mask is empty: there is nothing to measure")
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     return float(cv2.Laplacian(grey, cv2.CV_64F)[inside].var())
 
 
 def border_colour_step(image: np.ndarray, mask: np.ndarray, band: float = 5.0) -> float:
-    """Mean colour difference (CIE76) straight across a mask's border, between points `band` pixels apart.
+    """Mean colour difference (CIE76) across a mask's border, between points that are `band` pixels apart.
 
-    Each pixel at the border, where the mask passes 0.5, is compared half a band inside with half a band outside, along
-    the border's normal. Points outside the picture are left out.
+    At each pixel of the border (where the mask crosses 0.5), the colour half a band inside is compared with the colour
+    half a band outside, along the border's normal. Points outside the picture are left out.
 
     Args:
         image (`np.ndarray`): (H, W, 3) uint8 RGB.
@@ -215,7 +214,7 @@ def border_colour_step(image: np.ndarray, mask: np.ndarray, band: float = 5.0) -
 
 
 def border_points(mask: np.ndarray, band: float) -> tuple[np.ndarray, np.ndarray]:
-    """Points half a band inside and half a band outside of the mask's border, pair by pair.
+    """Pairs of points half a band inside and half a band outside a mask's border.
 
     Args:
         mask (`np.ndarray`): (H, W) in [0, 1].
@@ -230,7 +229,7 @@ def border_points(mask: np.ndarray, band: float) -> tuple[np.ndarray, np.ndarray
     inside = (mask > 0.5).astype(np.uint8)
     if inside.all() or not inside.any():
         raise ValueError("the mask has no border: it is all inside or all outside")
-    # The signed distance to the border is smooth where the mask itself may be a staircase.
+    # The signed distance to the border is smooth even if the mask is a staircase.
     distance = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) - cv2.distanceTransform(
         1 - inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE
     )
@@ -244,7 +243,7 @@ def border_points(mask: np.ndarray, band: float) -> tuple[np.ndarray, np.ndarray
     corner = np.array(mask.shape[::-1]) - 1
     within = np.all((inner >= 0) & (inner <= corner) & (outer >= 0) & (outer <= corner), axis=1)
     if not within.any():
-        raise ValueError("the mask's border runs along the picture's: no band lies within the picture")
+        raise ValueError("the mask's border is the picture's border: there is nothing to compare it with")
     return inner[within], outer[within]
 
 
@@ -284,7 +283,7 @@ def psnr(first: np.ndarray, second: np.ndarray, where: np.ndarray) -> float:
     Args:
         first (`np.ndarray`): (H, W, 3) uint8 RGB.
         second (`np.ndarray`): (H, W, 3) uint8 RGB.
-        where (`np.ndarray`): (H, W) bool, the part.
+        where (`np.ndarray`): (H, W) bool, the part to compare.
 
     Returns:
         `float`: Decibels; `IDENTICAL_PSNR` if nothing differs.
@@ -294,9 +293,9 @@ def psnr(first: np.ndarray, second: np.ndarray, where: np.ndarray) -> float:
 
 
 def background_ssim(swap: np.ndarray, target: np.ndarray, mask: np.ndarray) -> float:
-    """Structural similarity outside a mask: the mean there of the map of Wang and others, 2004.
+    """Structural similarity (Wang and others, 2004) outside a mask.
 
-    The target's own pixels stand in for the swap's inside the mask, so that no window sees the face.
+    Inside the mask, the swap's pixels are replaced by the target's, so that no window contains the face.
 
     Args:
         swap (`np.ndarray`): (H, W, 3) uint8 RGB, H and W at least 7.
@@ -304,7 +303,7 @@ def background_ssim(swap: np.ndarray, target: np.ndarray, mask: np.ndarray) -> f
         mask (`np.ndarray`): (H, W) in [0, 1]; outside is where it is 0.
 
     Returns:
-        `float`: At most 1, which means equal.
+        `float`: At most 1; 1 means equal.
     """
     from skimage.metrics import structural_similarity  # of the extra `eval`
 
@@ -317,5 +316,5 @@ def background_ssim(swap: np.ndarray, target: np.ndarray, mask: np.ndarray) -> f
 
 
 def with_target_inside(swap: np.ndarray, target: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The swap outside a mask, the target inside (where the mask is above 0): what differs is the background."""
+    """The swap outside a mask and the target inside, where the mask is above 0; only the background can differ."""
     return np.where(mask[..., None] == 0, swap, target)

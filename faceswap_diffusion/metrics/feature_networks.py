@@ -1,4 +1,4 @@
-"""Networks that turn whole pictures into features whose distributions are compared: Inception and CLIP."""
+"""Networks for the features of pictures, whose distributions are compared: Inception and CLIP."""
 
 from collections.abc import Sequence
 
@@ -16,17 +16,17 @@ CLIP_STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])[:, None, None]
 def resized_batch(images: Sequence[np.ndarray], size: int) -> torch.Tensor:
     """Pictures (H, W, 3) uint8 of any size as (B, 3, size, size) float32 in [0, 255].
 
-    Pillow's bicubic filter, which averages areas when it shrinks: Parmar and others, "On Aliased Resizing and
-    Surprising Subtleties in GAN Evaluation", 2022, show that others alter FID.
+    They are resized with Pillow's bicubic filter, which is antialiased. Other filters change FID (Parmar and others,
+    "On Aliased Resizing and Surprising Subtleties in GAN Evaluation", 2022).
     """
     resized = [np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)) for image in images]
     return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).float()
 
 
 class InceptionFeatures:
-    """Pooling features (2048) of the Inception-v3 that FID is defined over (Heusel and others 2017).
+    """Pooling features (2048) of the Inception-v3 that FID is defined with (Heusel and others 2017).
 
-    The network is TorchScript, run only after its SHA-256 was compared.
+    The network is TorchScript, and is run only after its SHA-256 was checked.
     """
 
     def __init__(self):
@@ -54,7 +54,7 @@ class CLIPFeatures:
 
 
 def load_clip_vision(weights: dict[str, torch.Tensor], config: CLIPVisionConfig) -> CLIPVisionModelWithProjection:
-    """The image tower of a whole CLIP model's weights."""
+    """Loads the image tower from the weights of a CLIP model."""
     network = CLIPVisionModelWithProjection(config)
     wanted = network.state_dict().keys()
     network.load_state_dict({name: value for name, value in weights.items() if name in wanted})

@@ -1,6 +1,6 @@
-"""Distances of two sets of pictures by their features: Frechet distance (FID, CLIP-FD) and kernel distance (KID).
+"""Distances between two sets of features: Frechet distance (FID, CLIP-FD) and kernel distance (KID).
 
-Both read features in blocks, so that sets of any size fit: (N, D) arrays may be memory maps.
+Both read features in blocks, so (N, D) arrays may be memory maps of any size.
 """
 
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from scipy.linalg import eigh, svdvals
 BLOCK = 512
 SUBSET_SIZE = 1000
 NUM_SUBSETS = 100
-NEGLIGIBLE_VARIANCE = 1e-12  # relative to the greatest; what is smaller is rounding
+NEGLIGIBLE_VARIANCE = 1e-12  # relative to the largest; smaller ones are rounding errors
 
 
 @dataclass(frozen=True)
 class Gaussian:
-    """The normal distribution that is fitted to features.
+    """A normal distribution fitted to features.
 
     Args:
         mean (`np.ndarray`): (D,) float64.
-        covariance (`np.ndarray`): (D, D) float64, with N - 1.
-        count (`int`): N.
+        covariance (`np.ndarray`): (D, D) float64, unbiased (N - 1).
+        count (`int`): Number of rows, N.
     """
 
     mean: np.ndarray
@@ -49,10 +49,10 @@ def fit_gaussian(features: np.ndarray) -> Gaussian:
 
 
 def frechet_distance(first: Gaussian, second: Gaussian) -> float:
-    """Squared Frechet (2-Wasserstein) distance of two Gaussians (Dowson and Landau 1982; Heusel and others 2017).
+    """Squared Frechet (2-Wasserstein) distance between two Gaussians (Dowson and Landau 1982; Heusel and others 2017).
 
     |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^1/2). With C = A A^T the trace of the root is the sum of the singular values
-    of A1^T A2, which, unlike the root itself, is exact for the singular covariances of few pictures.
+    of A1^T A2. Unlike the root itself, this is exact for singular covariances, as of few pictures.
     """
     roots = np.sum(svdvals(_root(first.covariance).T @ _root(second.covariance)))
     traces = np.trace(first.covariance) + np.trace(second.covariance)
@@ -60,7 +60,7 @@ def frechet_distance(first: Gaussian, second: Gaussian) -> float:
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:
-    """(D, R) whose product with its transpose is the covariance, R being its rank."""
+    """A factor (D, R) of a covariance of rank R: its product with its transpose is the covariance."""
     variances, axes = eigh(covariance)
     kept = variances > NEGLIGIBLE_VARIANCE * max(variances[-1], np.finfo(float).tiny)
     return axes[:, kept] * np.sqrt(variances[kept])
@@ -69,7 +69,8 @@ def _root(covariance: np.ndarray) -> np.ndarray:
 def kernel_distance(first: np.ndarray, second: np.ndarray) -> float:
     """Kernel Inception distance (Binkowski and others 2018): unbiased squared MMD with the kernel (x.y / D + 1)^3.
 
-    The mean over 100 random subsets of 1000; of sets that are smaller than that, the one value over all of both.
+    It is the mean over 100 random subsets of 1000 rows, or, if both sets are not larger than that, the value of the
+    whole sets.
 
     Args:
         first (`np.ndarray`): (N, D).

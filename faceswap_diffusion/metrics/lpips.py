@@ -1,6 +1,6 @@
-"""LPIPS over VGG16 (Zhang and others, "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", 2018).
+"""LPIPS with VGG16 (Zhang and others, "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", 2018).
 
-Version 0.1 of the weights, read from NumPy arrays. Figures over another backbone (REFace: AlexNet) do not compare.
+Version 0.1 of the weights, read from NumPy arrays. Values with another backbone (REFace uses AlexNet) differ.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ from faceswap_diffusion.weights.pickled import read_arrays
 from faceswap_diffusion.weights.registry import fetched_path
 
 VGG16_STAGES = (2, 2, 3, 3, 3)
-"""Convolutions of each stage; their last maps are compared, and pooled for the next stage."""
+"""Number of convolutions in each stage. The last map of a stage is compared, and pooled for the next stage."""
 
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
@@ -25,11 +25,11 @@ SIZE = 256
 
 
 class LPIPS(nn.Module):
-    """Perceptual distance of pictures, differentiable; the network is frozen.
+    """Differentiable perceptual distance of pictures, with a frozen network.
 
     Args:
         weights (`dict[str, Any]`, *optional*): `VGG16_0` with `Conv_0` to `Conv_12` (kernel (3, 3, I, O), bias) and
-            `NetLinLayer_0` to `_4`; the registered file's if left out.
+            `NetLinLayer_0` to `_4`; those of the registered file if left out.
     """
 
     shift: torch.Tensor
@@ -50,15 +50,15 @@ class LPIPS(nn.Module):
 
     @torch.no_grad()
     def forward(self, first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> np.ndarray:
-        """Distances (B,), at 256 px, of pairs of pictures (H, W, 3) uint8 RGB."""
+        """Distances (B,) between pairs of pictures (H, W, 3) uint8 RGB, resized to 256 px."""
         return self.distance(self._tensor(first), self._tensor(second)).cpu().numpy()
 
     def distance(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        """Distances of pairs of pictures at their own size, with gradients.
+        """Distances between pairs of pictures at their own size, with gradients.
 
         Args:
             first (`torch.Tensor`): (B, 3, H, W), RGB in [-1, 1], at least 16 pixels wide and high.
-            second (`torch.Tensor`): (B, 3, H, W), likewise.
+            second (`torch.Tensor`): (B, 3, H, W), the same.
 
         Returns:
             `torch.Tensor`: (B,).
@@ -92,5 +92,5 @@ def _frozen(arrays: Iterable[np.ndarray]) -> nn.ParameterList:
 
 
 def normalized(maps: torch.Tensor) -> torch.Tensor:
-    """Scales the channels (B, C, H, W) at each place to unit length."""
+    """Scales the channels (B, C, H, W) at each position to unit length."""
     return maps / (maps.norm(dim=1, keepdim=True) + 1e-10)

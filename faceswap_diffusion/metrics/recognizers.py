@@ -1,4 +1,4 @@
-"""Recognisers that say whose face a picture shows: SFace, which conditions the small model, and others, held out."""
+"""Recognisers for measuring identity: SFace, which also conditions the small model, and others, which are held out."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -13,16 +13,16 @@ from faceswap_diffusion.faces.analyzer import Face
 from faceswap_diffusion.metrics.onnx_networks import open_session
 from faceswap_diffusion.weights.registry import ModelFileError, fetched_path
 
-# A photo (H, W, 3) uint8 RGB and one of its faces, to an embedding (D,).
+# Maps a photo (H, W, 3) uint8 RGB and one of its faces to an embedding (D,).
 Recognizer = Callable[[np.ndarray, Face], np.ndarray]
 
 CHIP_SIZE, CHIP_PADDING = 150, 0.25  # of dlib's network
-# Mesh points that dlib's five are: outer and inner corner of the eye at the viewer's right, of the other, nose base.
+# Mesh points of dlib's five: outer and inner corner of the eye at the viewer's right, of the other eye, nose base.
 DLIB5_FROM_MESH = [263, 362, 33, 133, 2]
 
 
 class SFaceRecognizer:
-    """SFace, as the package ships it."""
+    """SFace, from the package."""
 
     def __init__(self):
         self.network = SFace().eval()
@@ -34,7 +34,7 @@ class SFaceRecognizer:
 
 
 class ArcFaceRecognizer:
-    """InsightFace's w600k_mbf by onnxruntime."""
+    """InsightFace's w600k_mbf, run with onnxruntime."""
 
     def __init__(self):
         self.session = open_session(fetched_path("w600k_mbf"))
@@ -46,7 +46,7 @@ class ArcFaceRecognizer:
 
 
 class DlibRecognizer:
-    """dlib's ResNet, on a chip cut out by dlib from five points of the mesh."""
+    """dlib's ResNet, on a chip that dlib cuts out by five points of the mesh."""
 
     def __init__(self):
         path = fetched_path("dlib_resnet")
@@ -94,5 +94,5 @@ def to_batch(pixels: np.ndarray) -> np.ndarray:
 
 
 def align_to_template(image: np.ndarray, face: Face) -> np.ndarray:
-    """Cuts a face of a photo (H, W, 3) out on ArcFace's template, (112, 112, 3)."""
+    """Crops a face of a photo (H, W, 3) to ArcFace's template, (112, 112, 3)."""
     return crop(image, arcface_matrix(face.keypoints), 112)

@@ -1,4 +1,4 @@
-"""Figures over a set of swaps: means with bootstrap intervals, and how far seeds differ."""
+"""Figures over a set of swaps: means with bootstrap intervals, and the spread over seeds."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from scipy.stats import bootstrap
 
 NUM_RESAMPLES = 2000
 CONFIDENCE = 0.95
-MOST_DRAWN_AT_ONCE = 1_000_000  # bounds the memory of the bootstrap
+MOST_DRAWN_AT_ONCE = 1_000_000  # limits the memory of the bootstrap
 
 
 @dataclass(frozen=True)
@@ -16,9 +16,9 @@ class Figure:
     """One figure of one method on one set.
 
     Args:
-        value (`float`): NaN if it could be told of no swap.
-        low, high (`float`): 95 % interval; NaN where there is none.
-        count (`int`): Swaps that `value` is over; fewer than there are where faces were not found.
+        value (`float`): NaN if it is undefined for all swaps.
+        low, high (`float`): 95 % interval; NaN if there is none.
+        count (`int`): Number of swaps that `value` was computed from; swaps without a detected face are missing.
         seed_spread (`float`): Standard deviation of the figure over seeds; NaN with a single one.
     """
 
@@ -32,10 +32,10 @@ class Figure:
 def figure_of(values: np.ndarray, statistic: Callable[..., np.ndarray] = np.mean) -> Figure:
     """Aggregates one metric.
 
-    The interval is over the choice of pairs: a pair's value is the mean over its seeds, and pairs are resampled.
+    The interval is over the choice of pairs: values are averaged over the seeds of a pair, and pairs are resampled.
 
     Args:
-        values (`np.ndarray`): (S, N), seeds and pairs, NaN where a metric could not be told.
+        values (`np.ndarray`): (S, N), seeds and pairs; NaN where the metric is undefined.
         statistic (`Callable`): `np.mean` or `np.median`.
     """
     told = ~np.isnan(values)
@@ -54,14 +54,14 @@ def spread(of_seeds: list[float] | list[np.ndarray]) -> float:
 
 
 def bootstrap_interval(values: np.ndarray, statistic: Callable[..., np.ndarray] = np.mean) -> tuple[float, float]:
-    """Percentile bootstrap interval of 95 % (Efron 1979) from a fixed seed.
+    """95 % percentile bootstrap interval (Efron 1979) with a fixed seed.
 
     Args:
         values (`np.ndarray`): (N,).
         statistic (`Callable`): Takes an array and `axis`.
 
     Returns:
-        `tuple[float, float]`: The ends; both the value itself for N = 1.
+        `tuple[float, float]`: The ends; both are the value itself if N = 1.
     """
     if len(values) == 1:
         return float(values[0]), float(values[0])

@@ -1,1 +1,1 @@
-"""From any photo to RGB pixels, and what of its metadata is kept."""
+"""Reads photos of any format into RGB pixels, and keeps their metadata."""

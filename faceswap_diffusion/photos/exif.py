@@ -1,4 +1,4 @@
-"""EXIF as photos carry it, which is often odd: what can be read of it is kept, and nothing in it stops a photo."""
+"""EXIF data of photos. Readable tags are kept, and damaged EXIF never prevents reading a photo."""
 
 import warnings
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ LAYOUT_TAGS = frozenset([
     254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 280, 281, 284, 317, 320, 322, 323, 324, 325, 330, 338,
     339, 340, 341, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532, 700, 33723, 34377, 34675,
 ])  # fmt: skip
-"""Tags of a TIFF file that say how its pixels lie in it, or that hold other metadata: untrue of any other file."""
+"""TIFF tags about the layout of pixels or about other metadata blocks. They are wrong in any other file."""
 
 TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -20,16 +20,16 @@ TRANSPOSITIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes a photo upright, by EXIF orientation."""
+"""The operation that makes a photo upright, by EXIF orientation."""
 
 
 class KeptExif(NamedTuple):
-    """What could be read of a photo's EXIF.
+    """The readable part of a photo's EXIF.
 
     Args:
-        orientation (`int`): 1 to 8; 1 where it is not told, or not as a number.
-        block (`bytes`, *optional*): Everything else that can be written again, without thumbnail.
-        whole (`bool`): Whether nothing had to be left out.
+        orientation (`int`): 1 to 8; 1 if it is missing or not a number.
+        block (`bytes`, *optional*): Everything else that can be written back, without the thumbnail.
+        whole (`bool`): Whether nothing was left out.
     """
 
     orientation: int
@@ -38,10 +38,10 @@ class KeptExif(NamedTuple):
 
 
 def read_exif(picture: Image.Image) -> KeptExif:
-    """Reads a picture's EXIF tag by tag, without those that cannot be read or written again.
+    """Reads a picture's EXIF tag by tag, and skips tags that cannot be read or written back.
 
     Args:
-        picture (`PIL.Image.Image`): Loaded.
+        picture (`PIL.Image.Image`): The picture, loaded.
     """
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
@@ -52,7 +52,7 @@ def read_exif(picture: Image.Image) -> KeptExif:
 def _read_all(picture: Image.Image) -> KeptExif:
     try:
         found = picture.getexif()
-    except Exception:  # Pillow's parser has no one way to fail
+    except Exception:  # Pillow's parser can raise anything
         return KeptExif(1, None, whole=False)
     orientation, whole = 1, True
     kept = Image.Exif()
@@ -76,7 +76,7 @@ def _read_all(picture: Image.Image) -> KeptExif:
 
 
 def _read_directory(exif: Image.Exif, directory: int) -> tuple[dict[int, Any], bool]:
-    """The readable tags of a directory inside EXIF, with the one inside that, and whether these are all."""
+    """The readable tags of an EXIF directory and its subdirectory, and whether nothing was left out."""
     kept: dict[int, Any] = {}
     whole = True
     for tag, value in exif.get_ifd(directory).items():
@@ -92,7 +92,7 @@ def _read_directory(exif: Image.Exif, directory: int) -> tuple[dict[int, Any], b
 
 
 def _check_writable(tags: dict[int, Any]) -> None:
-    """Fails, in one of many ways, if tags cannot be written, or not be read again."""
+    """Raises any exception if tags cannot be written and read back."""
     block = Image.Exif()
     for tag, value in tags.items():
         block[tag] = value

@@ -1,4 +1,4 @@
-"""Photos as they come, made into 8-bit RGB on entry, and their alpha, colour profile and EXIF given back on exit."""
+"""Reads any photo into 8-bit RGB, and restores its alpha, colour profile and EXIF on output."""
 
 import io
 import logging
@@ -26,10 +26,10 @@ class Photo:
 
     Args:
         rgb (`np.ndarray`): (H, W, 3) uint8 RGB.
-        alpha (`np.ndarray`, *optional*): (H, W) uint8, 255 = opaque; `None` where the photo has none.
-        icc_profile (`bytes`, *optional*): The RGB colour profile that `rgb` is in; `None` means sRGB.
-        exif (`bytes`, *optional*): What can be kept of the EXIF block, without orientation and thumbnail.
-        mode (`str`): Pillow's mode of the photo as it came.
+        alpha (`np.ndarray`, *optional*): (H, W) uint8, 255 = opaque; `None` if the photo has none.
+        icc_profile (`bytes`, *optional*): The RGB colour profile of `rgb`; `None` means sRGB.
+        exif (`bytes`, *optional*): The EXIF block, without orientation, thumbnail and unreadable tags.
+        mode (`str`): Pillow's mode of the original photo.
         name (`str`): The path, or what to call the photo in messages.
     """
 
@@ -47,17 +47,17 @@ class Photo:
 
     @property
     def is_transparent(self) -> bool:
-        """Whether a part of it is transparent."""
+        """Whether any pixel is transparent."""
         return self.alpha is not None and bool((self.alpha < 255).any())
 
     def with_pixels(self, rgb: np.ndarray) -> Image.Image:
-        """Makes a picture of new pixels with this photo's alpha, colour profile and EXIF; a grey photo stays grey.
+        """Makes a picture from new pixels, with this photo's alpha, colour profile and EXIF. A grey photo stays grey.
 
         Args:
-            rgb (`np.ndarray`): (H, W, 3) uint8 RGB of this photo's size.
+            rgb (`np.ndarray`): (H, W, 3) uint8 RGB, with this photo's size.
 
         Returns:
-            `PIL.Image.Image`: In mode RGB, or RGBA where the photo has alpha.
+            `PIL.Image.Image`: In mode RGB, or RGBA if the photo has alpha.
         """
         picture = Image.fromarray(np.ascontiguousarray(rgb))
         if self.mode in GREY_MODES:
@@ -75,18 +75,18 @@ PhotoLike = str | PathLike | BinaryIO | Image.Image | np.ndarray | Photo
 
 
 def load_photo(photo: PhotoLike, name: str = "photo") -> Photo:
-    """Reads a photo: first frame, upright by its EXIF orientation, alpha apart, any colour mode made 8-bit RGB.
+    """Reads a photo: the first frame, rotated by its EXIF orientation, with separate alpha, as 8-bit RGB.
 
-    It warns, once a photo, if something of it is left out: later frames, or damaged EXIF.
+    It warns once per photo if something is left out: later frames, or damaged EXIF.
 
     Args:
         photo (`str | PathLike | BinaryIO | PIL.Image.Image | np.ndarray | Photo`): A file or its path, a picture, or
-            an array: (H, W), (H, W, 3) RGB or (H, W, 4) RGBA, uint8 or uint16. A [`Photo`] comes back as it is.
+            an array: (H, W), (H, W, 3) RGB or (H, W, 4) RGBA, uint8 or uint16. A [`Photo`] is returned as it is.
         name (`str`): What to call a picture without a path in messages.
 
     Raises:
-        ValueError: If the file is missing, empty, damaged, no picture, or larger than Pillow's limit; if it is HEIF
-            and the extra `heif` is not installed; if the array's shape or type is another.
+        ValueError: If the file is missing, empty, damaged, not a picture, or larger than Pillow's limit; if it is
+            HEIF and the extra `heif` is not installed; if the array has a wrong shape or type.
     """
     if isinstance(photo, Photo):
         return photo
@@ -117,7 +117,7 @@ def _open_file(path: str) -> BinaryIO:
 def _load_file(file: BinaryIO, name: str) -> Photo:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # of metadata, a line for each tag
+        warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # one line for each damaged tag
         with _identify(file, name) as picture:
             photo = _decode(picture, name)
             if holds_several(picture):
@@ -133,16 +133,16 @@ def _identify(file: BinaryIO, name: str) -> Image.Image:
         raise _bomb(name, error) from None
     except UnidentifiedImageError:
         head = _head(file)
-    except Exception as error:  # every format's reader fails in its own way
+    except Exception as error:  # the readers of different formats raise different exceptions
         if "Exif" not in str(error):
             raise _damaged(name, error) from None
         return _identify_without_exif(file, name)
     if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS:
         return _identify_heif(file, name)
     if head.startswith(TIFF_HEADS):
-        reason = "it is a TIFF of an unusual kind, as with floating-point numbers; save it with 8 or 16 bits"
+        reason = "it is an unusual TIFF, for instance with floating-point numbers; save it with 8 or 16 bits"
     else:
-        reason = "it is empty or no picture; give a JPEG, PNG, WebP or the like"
+        reason = "it is empty or not a picture; use a JPEG, PNG or WebP file, for instance"
     raise ValueError(f"cannot read {name}: {reason}")
 
 
@@ -152,10 +152,10 @@ def _head(file: BinaryIO) -> bytes:
 
 
 def _identify_without_exif(file: BinaryIO, name: str) -> Image.Image:
-    """Opens an AVIF file whose EXIF its decoder rejects: an item of an unknown kind is passed over (ISO 14496-12)."""
+    """Opens an AVIF file whose EXIF its decoder rejects: items of an unknown type are ignored (ISO 14496-12)."""
     file.seek(0)
     content = file.read()
-    logger.warning(f"{name}: what of its EXIF is damaged is left out")
+    logger.warning(f"{name}: damaged parts of its EXIF are left out")
     try:
         return Image.open(io.BytesIO(content.replace(b"Exif", b"none", 1)))
     except Exception as error:
@@ -180,16 +180,16 @@ def holds_several(picture: Image.Image) -> bool:
     """Whether a file that was opened as a picture is an animation or has several pages.
 
     Args:
-        picture (`PIL.Image.Image`): Opened; second views (MPO) and layers (PSD) do not count as pictures.
+        picture (`PIL.Image.Image`): Opened; second views (MPO) and layers (PSD) do not count.
     """
     try:
         return picture.format not in ("MPO", "PSD") and bool(getattr(picture, "is_animated", False))
-    except Exception:  # what comes after the first picture may be damaged
+    except Exception:  # later pictures may be damaged
         return True
 
 
 def _decode(picture: Image.Image, name: str) -> Photo:
-    """Decodes the pixels of a picture opened lazily."""
+    """Decodes the pixels of a picture that was opened lazily."""
     if picture.mode == "F":
         raise ValueError(f"cannot read {name}: its pixels are floating-point numbers; save it with 8 or 16 bits")
     try:
@@ -197,22 +197,21 @@ def _decode(picture: Image.Image, name: str) -> Photo:
         return _from_picture(picture, name)
     except Image.DecompressionBombError as error:
         raise _bomb(name, error) from None
-    except Exception as error:  # every decoder fails in its own way
+    except Exception as error:  # different decoders raise different exceptions
         raise _damaged(name, error) from None
 
 
 def _bomb(name: str, error: Exception) -> ValueError:
     found, limit = (int(count) / 1e6 for count in re.findall(r"\d+", str(error))[:2])
     return ValueError(
-        f"cannot read {name}: too many pixels, {found:.0f} megapixels where {limit:.0f} are the limit; "
-        "make it smaller first"
+        f"cannot read {name}: it has {found:.0f} megapixels, and the limit is {limit:.0f}; make it smaller first"
     )
 
 
 def _damaged(name: str, error: Exception) -> ValueError:
     reason = " ".join(str(error).split()) or type(error).__name__
     return ValueError(
-        f"cannot read {name}: the file is damaged, cut short or of an unknown kind ({reason}); save it anew"
+        f"cannot read {name}: the file is damaged, truncated or of an unknown kind ({reason}); save it again"
     )
 
 
@@ -231,7 +230,7 @@ def _from_picture(picture: Image.Image, name: str) -> Photo:
     icc_profile = picture.info.get("icc_profile") or None
     exif = read_exif(picture)
     if not exif.whole:
-        logger.warning(f"{name}: what of its EXIF is damaged is left out")
+        logger.warning(f"{name}: damaged parts of its EXIF are left out")
     if exif.orientation in TRANSPOSITIONS:
         picture = picture.transpose(TRANSPOSITIONS[exif.orientation])
     rgb, icc_profile = _to_rgb(picture, icc_profile)
@@ -240,7 +239,7 @@ def _from_picture(picture: Image.Image, name: str) -> Photo:
 
 
 def _to_rgb(picture: Image.Image, icc_profile: bytes | None) -> tuple[np.ndarray, bytes | None]:
-    """Pixels (H, W, 3) uint8, and the profile that they are in; a CMYK or grey one is applied, not kept."""
+    """Pixels (H, W, 3) uint8 and their RGB profile. A CMYK or grey profile is applied and not kept."""
     if picture.mode.startswith("I"):
         return np.stack([_eight_bits(np.asarray(picture))] * 3, axis=-1), None
     if icc_profile is None or icc_profile[16:20] == b"RGB ":
@@ -255,7 +254,7 @@ def _opaque_rgb(picture: Image.Image) -> np.ndarray:
 
 
 def _apply_profile(picture: Image.Image, icc_profile: bytes) -> np.ndarray:
-    """Converts a CMYK, grey or Lab picture to sRGB by its profile, or plainly where the profile does not fit."""
+    """Converts a CMYK, grey or Lab picture to sRGB with its profile, or without it if the profile does not fit."""
     base = picture.convert("L") if picture.mode in GREY_MODES else picture
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
@@ -266,5 +265,5 @@ def _apply_profile(picture: Image.Image, icc_profile: bytes) -> np.ndarray:
 
 
 def _eight_bits(values: np.ndarray) -> np.ndarray:
-    """16-bit values (held in any integer type) as uint8, 65535 becoming 255."""
+    """16-bit values, in any integer type, as uint8; 65535 becomes 255."""
     return ((np.clip(values.astype(np.int64), 0, 65535) + 128) // 257).astype(np.uint8)

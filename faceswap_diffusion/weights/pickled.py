@@ -1,9 +1,9 @@
-"""Reads pickles as data: nothing that a pickle names is imported, and nothing is ever called.
+"""Reads pickles as data: nothing in a pickle is imported or called.
 
-A pickle is a program for a small stack machine. This one has the part of the instructions that lays out containers,
-numbers and text; where a pickle asks for a class or a function it gets a name, and where it calls one, an inert
-object. What PyTorch writes for a tensor becomes a `TensorRecord`, a description of where the tensor's values are, and
-what NumPy writes for an array an `ArrayRecord`.
+A pickle is a program for a small stack machine. This implementation has only the instructions for containers, numbers
+and text. A class or function becomes a name, and a call becomes an inert object. PyTorch's representation of a tensor
+becomes a `TensorRecord`, which describes where the values of the tensor are, and NumPy's representation of an array an
+`ArrayRecord`.
 """
 
 import pickletools
@@ -20,21 +20,21 @@ from faceswap_diffusion.weights.registry import ModelFileError
 
 @dataclass(frozen=True)
 class Name:
-    """A class or function that a pickle names: never looked up."""
+    """A class or function named in a pickle. It is never looked up."""
 
     name: str
 
 
 @dataclass(frozen=True, eq=False)
 class Inert:
-    """What stands for an object that a pickle would have made by a call."""
+    """Placeholder for an object that a pickle would have created with a call."""
 
     called: Any
 
 
 @dataclass(frozen=True)
 class StorageRecord:
-    """The values of tensors: the key they are stored under, their type and number."""
+    """A storage of tensor values: its key, type and number of values."""
 
     key: str
     dtype: torch.dtype
@@ -107,7 +107,7 @@ STORAGE_DTYPES = {
     "torch.ComplexFloatStorage": torch.complex64,
     "torch.ComplexDoubleStorage": torch.complex128,
 }
-"""The types of storage that are read; tensors in others stay inert."""
+"""Supported storage types; tensors with other types stay inert."""
 
 
 def _make_tensor(storage: Any, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Any:
@@ -123,7 +123,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "numpy.core.multiarray._reconstruct": lambda *_: ArrayRecord(),
     "numpy._core.multiarray._reconstruct": lambda *_: ArrayRecord(),
 }
-"""What takes the place of the only calls that are understood; each lays out data, and none does more."""
+"""Replacements for the only supported calls. They only build data."""
 
 
 LITERALS = {
@@ -140,7 +140,7 @@ Stack: TypeAlias = list[Any]
 
 
 class PickleReader:
-    """Runs one pickle on a stack of plain data; `storages` are all that it mentions."""
+    """Runs one pickle on a stack of plain data; `storages` are all storages that it refers to."""
 
     def __init__(self):
         self.stack: Stack = []
@@ -149,7 +149,7 @@ class PickleReader:
         self.storages: dict[str, StorageRecord] = {}
 
     def read(self, stream: Any) -> Any:
-        """Reads one pickle from where a stream stands, and leaves the stream behind it.
+        """Reads one pickle from the current position of a stream.
 
         Args:
             stream (`BinaryIO`, `mmap.mmap` or `bytes`): The pickle.
@@ -158,7 +158,7 @@ class PickleReader:
             `Any`: Containers, numbers, text, `TensorRecord`, `Name` and `Inert`.
 
         Raises:
-            ValueError: If it is none, or is cut off, or has instructions that no checkpoint needs.
+            ValueError: If it is not a pickle, truncated, or has instructions that no checkpoint needs.
         """
         try:
             for opcode, argument, _ in pickletools.genops(stream):

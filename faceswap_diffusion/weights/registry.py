@@ -1,4 +1,4 @@
-"""Third-party weights: what each file is, where it comes from, under which licence, and that it is unaltered.
+"""Third-party weights: name, origin, licence and SHA-256 of each file.
 
 Small files under permissive licences lie in `faceswap_diffusion/assets/`. Everything else is fetched by the user (see
 `fetch.py`) into `models_folder()` and only checked here. Nothing in this module touches the network.
@@ -14,12 +14,12 @@ ASSETS = Path(__file__).parents[1] / "assets"
 
 
 class ModelFileError(ValueError):
-    """A model file is missing, or is not the file that was expected."""
+    """A model file is missing or not the expected file."""
 
 
 @dataclass(frozen=True)
 class PackageFile:
-    """Where a file lies inside a registry package, of which nothing else is used.
+    """Location of a file in a registry package. Nothing else of the package is used.
 
     Args:
         requirement (`str`): Name and version, as `name==1.0`.
@@ -36,7 +36,7 @@ class PackageFile:
 
 @dataclass(frozen=True)
 class HubFile:
-    """Where a file lies on the Hugging Face Hub.
+    """Location of a file on the Hugging Face Hub.
 
     Args:
         repo_id (`str`): Repository.
@@ -314,7 +314,7 @@ def verify_file(path: str | Path, name: str) -> Path:
 
 @cache
 def model_path(name: str) -> Path:
-    """Returns the path of a shipped model file, having checked it once in this process.
+    """Returns the path of a shipped model file, which is checked once per process.
 
     Args:
         name (`str`): A key of [`MODEL_FILES`] whose file is shipped.
@@ -335,13 +335,13 @@ def model_path(name: str) -> Path:
 
 
 def models_folder() -> Path:
-    """Where fetched model files lie: what `FACESWAP_DIFFUSION_MODELS` names, or a folder in the user's cache."""
+    """The folder of downloaded model files: `FACESWAP_DIFFUSION_MODELS`, or a folder in the user's cache."""
     named = os.environ.get("FACESWAP_DIFFUSION_MODELS")
     return Path(named) if named else Path.home() / ".cache" / "faceswap-diffusion" / "models"
 
 
 def fetched_path(name: str) -> Path:
-    """Returns the path of a fetched model file, having checked it.
+    """Returns the path of a downloaded model file, which is checked.
 
     Args:
         name (`str`): A key of [`MODEL_FILES`] whose file is not shipped.

@@ -27,7 +27,7 @@ def test_made_up_faces_make_samples_with_something_to_repaint(benchmark, tmp_pat
     assert len(set(faces.identities)) == len(faces) == 4
     samples = benchmark.build_samples([str(tmp_path)], tiny_pipeline(crop_size=64), "+ identity", 4)
     batch = samples.collate([samples[index] for index in range(4)])
-    assert batch.num_cross == 1
+    assert batch.num_cross_identity == 1
     assert batch.pixels.shape == (4, 3, 64, 64)
     assert 0.2 < float(batch.mask.mean()) < 0.8
     assert float(batch.pixels.std()) > 0.2
@@ -47,7 +47,7 @@ def test_a_checkpoint_with_references_gets_them_drawn(benchmark, tmp_path):
 def test_plain_steps_have_no_rolled_out_samples(benchmark, tmp_path):
     benchmark.write_made_up_faces(tmp_path, 64, count=4)
     samples = benchmark.build_samples([str(tmp_path)], tiny_pipeline(crop_size=64), "plain", 4)
-    assert samples.collate([samples[index] for index in range(4)]).num_cross == 0
+    assert samples.collate([samples[index] for index in range(4)]).num_cross_identity == 0
 
 
 def test_the_full_size_model_is_built_of_random_weights_and_trains(benchmark, tmp_path):

@@ -291,7 +291,7 @@ def test_bad_photos_are_named_in_one_line(swap, tmp_path: Path, capsys, name: st
         (["--target-face", "-1"], "face -1 was asked for"),
         (["--source-face", "1"], "the only one is 0"),
         (["--target-face", "biggest"], "give 'largest', 'all', an index"),
-        (["--target-face", str(IMAGES / "p006_portrait.jpg")], "no face is like the reference face"),
+        (["--target-face", str(IMAGES / "p006_portrait.jpg")], "no face matches the reference face"),
         (["--map", "0:9"], "mapping names face 9"),
         (["--map", "1:0"], "mapping names source 1"),
         (["--map", "0:0", "--target-face", "all"], "give one of them"),
@@ -357,16 +357,16 @@ def test_what_the_format_cannot_hold_is_told_before_the_networks_are_loaded(swap
     photo.save(tmp_path / "alpha.png")
     Image.new("RGB", (16_384, 8)).save(tmp_path / "wide.png")
     for target, name, message in (
-        ("alpha.png", "out.jpg", "JPEG has no transparency"),
-        ("alpha.png", "out.bmp", "BMP has no transparency"),
-        ("wide.png", "out.webp", "WEBP holds at most 16383 pixels a side"),
+        ("alpha.png", "out.jpg", "transparent and JPEG cannot be"),
+        ("alpha.png", "out.bmp", "transparent and BMP cannot be"),
+        ("wide.png", "out.webp", "WEBP allows 16383 per side"),
     ):
         assert swap(SOURCE, tmp_path / target, "-o", tmp_path / name, "--checkpoint", "nobody/nothing") == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1
         assert message in error
     assert cli.main(["faces", str(tmp_path / "wide.png"), "-o", str(tmp_path / "out.webp")]) == 2
-    assert "WEBP holds at most" in capsys.readouterr().err
+    assert "WEBP allows" in capsys.readouterr().err
     assert sorted(os.listdir(tmp_path)) == ["alpha.png", "wide.png"]
 
 
@@ -398,7 +398,7 @@ def test_odd_exif_is_one_warning(swap, tmp_path: Path, caplog, capsys):
     Image.open(TARGET).save(tmp_path / "odd.jpg", exif=odd_exif())
     assert swap(SOURCE, tmp_path / "odd.jpg", "-o", tmp_path / "out.png", "--steps", 1) == 0
     assert [message for message in caplog.messages if "EXIF" in message] == [
-        f"{tmp_path / 'odd.jpg'}: what of its EXIF is damaged is left out"
+        f"{tmp_path / 'odd.jpg'}: damaged parts of its EXIF are left out"
     ]
 
 
@@ -448,7 +448,7 @@ def test_a_photo_without_faces_has_an_empty_list(tmp_path: Path, capsys):
 def test_faces_refuses_what_it_cannot_read(tmp_path: Path, capsys):
     (tmp_path / "empty.jpg").touch()
     assert cli.main(["faces", str(tmp_path / "empty.jpg"), "-o", str(tmp_path / "out.png")]) == 2
-    assert "empty.jpg: it is empty or no picture" in capsys.readouterr().err
+    assert "empty.jpg: it is empty or not a picture" in capsys.readouterr().err
     assert os.listdir(tmp_path) == ["empty.jpg"]
 
 

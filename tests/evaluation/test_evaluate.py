@@ -208,7 +208,7 @@ def test_one_person_at_several_numbers_of_steps(checkpoint: Path, looks: Path, t
 
 def test_other_settings_need_another_folder(arguments: list[str], finished: Path, capsys):
     assert cli.main([*arguments, "--steps", "1", "-o", str(finished)]) == 2
-    assert "was begun with other settings (methods): name another folder" in capsys.readouterr().err
+    assert "was started with other settings (methods): choose another folder" in capsys.readouterr().err
 
 
 def evaluate_in_process(folder: str, checkpoint: str, pairs: str, batch_size: int) -> None:
@@ -305,7 +305,7 @@ def test_without_its_extra_it_says_at_once_how_to_install_it(module: str, tmp_pa
     monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setattr(cli, "_silence_libraries", lambda: pytest.fail("slow imports came first"))
     options = ["--pairs", "/nowhere.csv", "-o", str(tmp_path / "report")]
-    told = f"error: evaluate lacks {module}: pip install 'faceswap-diffusion[eval]'\n"
+    told = f"error: evaluate needs {module}: pip install 'faceswap-diffusion[eval]'\n"
     assert cli.main(["evaluate", *options]) == 2
     assert capsys.readouterr().err == f"faceswap-diffusion: {told}"
     assert command.main(options) == 2
@@ -345,12 +345,12 @@ def test_every_unusable_picture_is_listed(pictures: Path, tmp_path: Path, capsys
     assert cli.main([*options, "-o", str(tmp_path / "report")]) == 2
     error = capsys.readouterr().err
     assert "3 pictures cannot be used" in error
-    for problem in (f"cannot read {broken}", "empty.png", "2.png is 100 x 50, its target 192 x 192"):
+    for problem in (f"cannot read {broken}", "empty.png", "2.png has 100 x 50 pixels, its target 192 x 192"):
         assert problem in error
     assert error.count("\n") == 1
     (swaps / "2.png").unlink()
     assert cli.main([*options, "-o", str(tmp_path / "report")]) == 2
-    assert "holds 1 pictures, but the set 'mine' has 2 pairs" in capsys.readouterr().err
+    assert "has 1 pictures, but the set 'mine' has 2 pairs" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faceswap_diffusion.evaluation.description import FaceMask, Networks, describe
-from faceswap_diffusion.evaluation.measurement import add_face_distances, face_mask, measure_swaps, preview
+from faceswap_diffusion.evaluation.description import FaceMask, Networks, measure_face
+from faceswap_diffusion.evaluation.measurement import add_face_distances, measure_swaps, preview, recorded_mask
 from faceswap_diffusion.evaluation.methods import Swap
 from faceswap_diffusion.evaluation.records import Record
 from faceswap_diffusion.faces.analyzer import MeshFaceAnalyzer
@@ -42,7 +42,7 @@ def target() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def known(networks: Networks, target: np.ndarray) -> Record:
-    return {name: np.asarray(value) for name, value in describe(networks, target).items()}
+    return {name: np.asarray(value) for name, value in measure_face(networks, target).items()}
 
 
 def test_a_face_is_described(known: Record, target: np.ndarray):
@@ -50,7 +50,7 @@ def test_a_face_is_described(known: Record, target: np.ndarray):
     shapes = {"sface": (128,), "sface_masked": (128,), "head_pose": (3,), "blendshapes": (52,), "light": (9,)}
     assert {name: known[name].shape for name in shapes} == shapes
     assert known["sface"] @ known["sface_masked"] < 0.95  # hair and neck were hidden
-    mask = face_mask(known)
+    mask = recorded_mask(known)
     assert mask is not None
     inside = mask.on_photo(target.shape)
     brow, nose, chin = (np.round(known["landmarks68"][index]).astype(int) for index in (19, 30, 8))
@@ -70,9 +70,9 @@ def test_a_mask_grows_by_pixels_of_the_crop():
 
 
 def test_what_a_masked_recogniser_may_see_is_given(networks: Networks, target: np.ndarray, known: Record):
-    mask = face_mask(known)
+    mask = recorded_mask(known)
     everything = FaceMask(np.ones((256, 256), bool), known["matrix"])
-    whole, given = describe(networks, target, everything), describe(networks, target, mask)
+    whole, given = measure_face(networks, target, everything), measure_face(networks, target, mask)
     assert whole["sface"] @ whole["sface_masked"] == pytest.approx(1, abs=0.02)
     np.testing.assert_allclose(given["sface_masked"], known["sface_masked"], atol=1e-6)
 

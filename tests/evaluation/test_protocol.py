@@ -119,7 +119,7 @@ def test_people_are_told_by_identity_or_by_seed_and_nothing_else(synthetic: Path
     with pytest.raises(ValueError, match="expected a column 'identity' or 'seed'"):
         protocol.self_pairs(photos)
     (photos / "manifest.csv").write_text("file,identity\nb1.jpg,B\na1.jpg,A\n")
-    with pytest.raises(ValueError, match="'self' has no pair"):
+    with pytest.raises(ValueError, match="'self' has no pairs"):
         protocol.self_pairs(photos)
 
 
@@ -141,11 +141,11 @@ def test_bad_sets_are_refused_in_one_line(tmp_path: Path, london: Path):
 
 def test_a_picture_that_is_missing_and_a_lonely_person_are_refused(london: Path, tmp_path: Path):
     (london / "london/smiling010.jpg").unlink()
-    with pytest.raises(ValueError, match="names 1 pictures that are not there"):
+    with pytest.raises(ValueError, match="lists 1 pictures that do not exist"):
         london_pairs(london)
     alone = write_set(tmp_path / "alone", "file,seed,look,yaw", ["1_0.jpg,1,0,2", "1_1.jpg,1,1,3"])
     for pairs in (look_pairs, turned_pairs):
-        with pytest.raises(ValueError, match="has no pair"):
+        with pytest.raises(ValueError, match="has no pairs"):
             pairs(alone)
 
 
@@ -221,7 +221,11 @@ def test_casia_names_are_split_at_the_dash_that_fits(tmp_path: Path):
     (tmp_path / "pairs.txt").write_text("a-b.png\nx-b.png\na-b.png\nplain.png\n")
     with pytest.raises(ValueError, match="3 problems") as error:
         protocol.casia_pairs(tmp_path)
-    for problem in ("x-b.png: no such two pictures", "plain.png: no such two", "a-b.png is there 2 times"):
+    for problem in (
+        "x-b.png: there are no two such pictures",
+        "plain.png: there are no two",
+        "a-b.png is repeated 2 times",
+    ):
         assert problem in str(error.value)
 
 
@@ -250,5 +254,5 @@ def test_finished_swaps_are_found_by_name_or_by_order(tmp_path: Path):
     with pytest.raises(ValueError, match="lacks 1 of 2 swaps: u-t"):
         protocol.match_outputs(named, pairs)
     (ordered / "9.png").unlink()
-    with pytest.raises(ValueError, match="holds 1 pictures, but the set 'mine' has 2 pairs"):
+    with pytest.raises(ValueError, match="has 1 pictures, but the set 'mine' has 2 pairs"):
         protocol.match_outputs(ordered, pairs)

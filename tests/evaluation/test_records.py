@@ -53,5 +53,5 @@ def test_a_folder_belongs_to_one_run(tmp_path: Path):
         claim_folder(folder, {"seeds": [0, 1], "sets": {"london": 102}, "ablate": 3})
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").touch()
-    with pytest.raises(ValueError, match="no report of ours"):
+    with pytest.raises(ValueError, match="not a report"):
         claim_folder(tmp_path / "notes", {})

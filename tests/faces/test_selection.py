@@ -52,7 +52,7 @@ def test_nearest_face_is_by_cosine():
     embeddings = np.array([[1.0, 0.0], [3.0, 4.0], [0.0, 0.1]])
     assert nearest_face(embeddings, np.array([0.0, 5.0]), 0.9) == 2  # cosines 0, 0.8, 1
     assert nearest_face(embeddings[:2], np.array([0.0, 5.0]), 0.8) == 1
-    with pytest.raises(NoFaceFoundError, match=r"face 1, has similarity 0\.80, at least 0\.81"):
+    with pytest.raises(NoFaceFoundError, match=r"face 1, has a similarity of 0\.80, and at least 0\.81"):
         nearest_face(embeddings[:2], np.array([0.0, 5.0]), 0.81)
     with pytest.raises(NoFaceFoundError, match="no face to compare"):
         nearest_face(np.zeros((0, 2)), np.array([0.0, 5.0]), 0.5)

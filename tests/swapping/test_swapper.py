@@ -334,7 +334,7 @@ def test_a_face_is_found_by_a_photo_of_the_person():
     found = swapper.survey(load_photo(GROUP).rgb)
     assert swapper.choose_faces(found, WOMAN, "group") == [WOMAN_IN_GROUP]
     assert swapper.choose_faces(found, Image.open(IMAGES / "p001_park.jpg"), "group") == [WOMAN_IN_GROUP]
-    with pytest.raises(NoFaceFoundError, match="no face is like the reference face"):
+    with pytest.raises(NoFaceFoundError, match="no face matches the reference face"):
         swapper.choose_faces(found, MAN, "group")
     network = swapper.pipeline.conditioner.identity_encoder
     network.same_person = 0.99  # the threshold is the recogniser's

@@ -5,14 +5,15 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-from faceswap_diffusion.training.data.batches import Roles, SwapBatch
+from faceswap_diffusion.training.config import LossConfig
+from faceswap_diffusion.training.data.batches import SampleRoles, SwapBatch
 from faceswap_diffusion.training.engine.trainable import select_trainable, trained_parameters
-from faceswap_diffusion.training.objectives.objective import ObjectiveSettings, SwapObjective
+from faceswap_diffusion.training.objectives.objective import SwapObjective
 from tests.tiny import CROP_SIZE, tiny_inputs, tiny_pipeline
 from tests.train.divided_on_cpu import allow_dividing_on_cpu
 
 BATCH_SIZE = 4
-ROLES = Roles.from_shares(0.25, 0.25)
+ROLES = SampleRoles.from_shares(0.25, 0.25)
 
 
 def build_objective() -> SwapObjective:
@@ -21,7 +22,7 @@ def build_objective() -> SwapObjective:
     pipeline = tiny_pipeline()
     select_trainable(pipeline, "full")
     pipeline.unet.enable_gradient_checkpointing()
-    settings = ObjectiveSettings(
+    settings = LossConfig(
         num_rollout_steps=(2,), rollout_depth="full", num_gradient_steps=None, rollout_checkpointing=True,
         adversarial_weight=0.0,
     )  # fmt: skip
@@ -41,8 +42,8 @@ def build_batch(step: int, process_index: int) -> SwapBatch:
         source_mask=mask,
         identity_embeds=torch.nn.functional.normalize(torch.randn(BATCH_SIZE, 128, generator=generator)),
         indices=torch.arange(BATCH_SIZE) + BATCH_SIZE * process_index,
-        num_cross=1,
-        num_own=1,
+        num_cross_identity=1,
+        num_self_reconstruction=1,
     )
 
 

@@ -49,5 +49,5 @@ def start(name: str, arguments: list[str]) -> Program:
 
 
 def start_two(name: str, arguments: list[str], **variables: str) -> list[Program]:
-    """A script in two processes of one run, which divide the model if `variables` are those of FSDP or DeepSpeed."""
+    """A script in two processes of one run, which divide the model if `variables` are those of FSDP."""
     return processes.start_two(run_as_program, name, arguments, bool(variables), ACCELERATE_USE_CPU="1", **variables)

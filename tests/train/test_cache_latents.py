@@ -61,8 +61,9 @@ def arguments(checkpoint):
     def build(output_dir: Path, *more: object) -> list[str]:
         given = [
             "--pretrained_model_name_or_path", checkpoint, "--output_dir", output_dir, "--train_batch_size", 4,
-            "--max_train_steps", 3, "--lr_warmup_steps", 1, "--cross_share", 0, "--own_share", 0,
-            "--checkpointing_steps", 1, "--dataloader_num_workers", 0, "--report_to", "none", *SAMPLES, *more,
+            "--max_train_steps", 3, "--lr_warmup_steps", 1, "--cross_identity_share", 0,
+            "--self_reconstruction_share", 0, "--checkpointing_steps", 1, "--dataloader_num_workers", 0, "--report_to",
+            "none", *SAMPLES, *more,
         ]  # fmt: skip
         return [str(part) for part in given]
 
@@ -124,18 +125,18 @@ def test_going_on_ends_exactly_where_a_run_without_a_stop_ends(arguments, latent
     more = ["--latents_dir", latents, "--latent_window", 12]
     run(training, arguments(tmp_path / "whole", *more))
 
-    class StopAtOne(training.Run):
+    class StopAtOne(training.Trainer):
         def save_state(self, step: int) -> Path:
             folder = super().save_state(step)
             if step == 1:
                 os.kill(os.getpid(), signal.SIGTERM)
             return folder
 
-    original, training.Run = training.Run, StopAtOne
+    original, training.Trainer = training.Trainer, StopAtOne
     try:
         run(training, arguments(tmp_path / "stopped", *more))
     finally:
-        training.Run = original
+        training.Trainer = original
     assert len(losses(tmp_path / "stopped")) == 2
     run(training, arguments(tmp_path / "stopped", *more))
     assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
@@ -182,7 +183,10 @@ def test_what_was_begun_otherwise_is_refused(cache, latents, capsys):
         (["--mask_sets", "head"], "was made with mask_sets"),
         (["--hidden_fill", "grey"], "was made with hidden_fill reference, the run has grey"),
         (["--crop_size", 64], "was made with crop_size 32, the run has 64"),
-        (["--cross_share", 0.25], "holds no pictures, but --cross_share 0.25 and --own_share 0.0 need them"),
+        (
+            ["--cross_identity_share", 0.25],
+            "holds no pictures, but --cross_identity_share 0.25 and --self_reconstruction_share 0.0 need them",
+        ),
         (["--train_data_dir", "faces"], "one of the two"),
         (["--latent_window", 99], "--latent_window 99 is larger"),
         (["--vae", "somewhere", "--image_encoder", "elsewhere"], "--vae starts a new model"),

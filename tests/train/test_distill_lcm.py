@@ -118,7 +118,7 @@ def test_full_training_moves_every_weight_of_the_unet(arguments, checkpoint, tmp
 
 
 def test_going_on_ends_exactly_where_a_run_without_a_stop_ends(distilled, arguments, tmp_path, monkeypatch):
-    class StopAtOne(distillation.Run):
+    class StopAtOne(distillation.Trainer):
         def save_state(self, step: int) -> Path:
             folder = super().save_state(step)
             if step == 1:
@@ -126,7 +126,7 @@ def test_going_on_ends_exactly_where_a_run_without_a_stop_ends(distilled, argume
             return folder
 
     with monkeypatch.context() as patch:
-        patch.setattr(distillation, "Run", StopAtOne)
+        patch.setattr(distillation, "Trainer", StopAtOne)
         run(distillation, arguments(tmp_path / "run"))
     assert saved_steps(tmp_path / "run" / "states")[-1] == 2  # the step in which the signal was seen is finished
     assert not (tmp_path / "run" / "pipeline").exists()

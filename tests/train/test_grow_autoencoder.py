@@ -29,7 +29,7 @@ def arguments(prepared_faces: Path, output_dir: Path, *more: object) -> list[str
     given = [
         "--train_data_dir", prepared_faces, "--output_dir", output_dir, "--resolution", 64, "--crop_size", 64,
         "--pretrained_model_name_or_path", old_folder(), "--latent_channels", 6,
-        "--num_validation", 2, "--num_fitted", 3, "--max_train_steps", 12, "--checkpointing_steps", 6, *more,
+        "--num_validation", 2, "--num_fitted", 3, "--max_train_steps", 12, "--validation_steps", 6, *more,
     ]  # fmt: skip
     return [str(part) for part in given]
 
@@ -56,11 +56,10 @@ def test_an_encoder_learns_its_latents_and_the_decoder_waits(prepared_faces, tmp
 
 
 def test_the_loss_weighs_old_channels(prepared_faces):
-    args = training.growth_parser().parse_args(arguments(prepared_faces, Path("none"), "--distill_weight", 5))
     old = AutoencoderKL.from_pretrained(old_folder())
     images = load_crops(PreparedFaces([prepared_faces], 64), range(2))
     vae, targets = grow_autoencoder(old, 6), LatentTargets(old, 2, images)
-    loss = training.GrowthObjective(args, vae, targets)(images, torch.arange(2))
+    loss = training.GrowthObjective(5.0, vae, targets)({"images": images}, 0)["loss"]
     errors = (vae.encode(images).latent_dist.mean - targets(images)) * vae.config["scaling_factor"]
     torch.testing.assert_close(loss, 5 * errors[:, :4].square().mean() + errors[:, 4:].square().mean())
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from faceswap_diffusion.training.config import ReferenceConfig
 from faceswap_diffusion.training.data.dataset import PreparedFaces
-from faceswap_diffusion.training.data.references import ReferenceFaults, TrainingReferences
+from faceswap_diffusion.training.data.references import TrainingReferences
 from tests.train.scripts import load_script
 
 measuring = load_script("measure_references")
@@ -20,9 +21,9 @@ def test_a_pair_is_two_photos_of_one_person():
 
 
 def test_every_fault_has_a_line_in_which_it_is_alone():
-    kinds = measuring.kinds_of(ReferenceFaults(toned=9.0))
-    assert list(kinds) == ["training", "no faults", *(f"{name} alone" for name in asdict(ReferenceFaults()))]
-    assert kinds["toned alone"] == ReferenceFaults(
+    kinds = measuring.kinds_of(ReferenceConfig(toned=9.0))
+    assert list(kinds) == ["training", "no faults", *(f"{name} alone" for name in asdict(ReferenceConfig()))]
+    assert kinds["toned alone"] == ReferenceConfig(
         cycled=0, misaligned=0, shaded=0, toned=9.0, blurred=0, holed=0, bare=0, toothless=0, occluded=0
     )
     assert not any(asdict(kinds["no faults"]).values())
@@ -36,10 +37,10 @@ def test_faults_make_references_less_alike_and_nothing_hidden_is_the_face_itself
     faces = PreparedFaces([prepared_faces], 64)
     rows = [(row, row) for row in range(4)]
 
-    def mean(faults: ReferenceFaults) -> float:
+    def mean(faults: ReferenceConfig) -> float:
         return measuring.likeness(TrainingReferences(faces, faults), rows, seed=0).mean()
 
-    best, spoilt = mean(measuring.FAULTLESS), mean(ReferenceFaults(misaligned=0.05, toned=20, holed=1))
+    best, spoilt = mean(measuring.FAULTLESS), mean(ReferenceConfig(misaligned=0.05, toned=20, holed=1))
     assert 0.5 < best < 1
     assert spoilt < best - 0.1
     target = faces[0]
@@ -53,7 +54,7 @@ def test_the_table_has_a_line_for_each_kind(prepared_faces, capsys):
     names = [cells.split("|")[1].strip() for cells in capsys.readouterr().out.splitlines()]
     assert names[2:4] == ["training", "no faults"]
     assert names[-1] == "true pairs"
-    assert len(names) == 2 + 2 + len(asdict(ReferenceFaults())) + 1
+    assert len(names) == 2 + 2 + len(asdict(ReferenceConfig())) + 1
 
 
 def test_faces_of_another_size_are_refused_in_a_line(prepared_faces, capsys):

@@ -98,7 +98,7 @@ def test_a_photo_with_odd_exif_is_prepared_like_any_other(example_images, tmp_pa
         photo.save(tmp_path / "odd.jpg", exif=odd_exif())
     script.main([str(tmp_path), "--resolution", "64", "--num_workers", "1", "--output_dir", str(tmp_path / "faces")])
     assert capsys.readouterr().out.strip() == f"1 faces of 1 photos in {tmp_path / 'faces'}"
-    assert caplog.messages == [f"{tmp_path / 'odd.jpg'}: what of its EXIF is damaged is left out"]
+    assert caplog.messages == [f"{tmp_path / 'odd.jpg'}: damaged parts of its EXIF are left out"]
 
 
 def test_ctrl_c_is_one_line_and_130(example_images, tmp_path):

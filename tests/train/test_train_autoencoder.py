@@ -148,19 +148,18 @@ def test_mixed_channels_keep_grey_grey():
     assert not torch.equal(mixed, image)
 
 
+def small_autoencoder() -> AutoencoderKL:
+    return training.build_autoencoder(training.AutoencoderConfig(block_out_channels=(8, 8)), 128)
+
+
 def test_the_objective_is_the_sum_of_its_parts():
     """Without latent noise and discriminator; the posterior is drawn with the samples' numbers."""
     torch.manual_seed(0)
-    args = training.autoencoder_parser().parse_args(
-        [
-            "--train_data_dir", "none", "--output_dir", "none", "--block_out_channels", "8", "8",
-            "--kl_weight", "0.5", "--gradient_weight", "3", "--color_weight", "2",
-        ]
-    )  # fmt: skip
-    vae = training.build_autoencoder(args)
-    objective = training.AutoencoderObjective(args, vae)
+    vae = small_autoencoder()
+    config = training.ReconstructionConfig(kl_weight=0.5, gradient_weight=3.0, color_weight=2.0)
+    objective = training.AutoencoderObjective(config, vae)
     images = torch.rand(2, 3, 16, 16) * 2 - 1
-    loss = objective(images, torch.tensor([4, 9]))
+    loss = objective({"images": images, "indices": torch.tensor([4, 9])}, 0)["loss"]
     reconstruction, kl = objective.reconstruct(images, torch.tensor([4, 9]))
     torch.testing.assert_close(loss, reconstruction_loss(reconstruction, images, 3.0, 2.0) + 0.5 * kl)
     posterior = vae.encode(images).latent_dist
@@ -172,25 +171,20 @@ def test_the_objective_is_the_sum_of_its_parts():
 
 def test_the_perceptual_term_is_lpips_of_the_reconstruction():
     torch.manual_seed(0)
-    args = training.autoencoder_parser().parse_args(
-        ["--train_data_dir", "none", "--output_dir", "none", "--block_out_channels", "8", "8"]
-    )
-    objective = training.AutoencoderObjective(args, training.build_autoencoder(args))
+    objective = training.AutoencoderObjective(training.ReconstructionConfig(), small_autoencoder())
     images, numbers = torch.rand(2, 3, 32, 32) * 2 - 1, torch.tensor([4, 9])
-    without = objective(images, numbers)
+    batch = {"images": images, "indices": numbers}
+    without = objective(batch, 0)["loss"]
     lpips = LPIPS(weights())
-    objective.lpips, args.lpips_weight = (lpips,), 0.7
+    objective.lpips, objective.config = (lpips,), training.ReconstructionConfig(lpips_weight=0.7)
     seen = objective.lpips_windows(torch.stack([objective.reconstruct(images, numbers)[0], images], 1), numbers)
     distance = lpips.distance(seen[:, 0], seen[:, 1]).mean()
     assert distance > 0
-    torch.testing.assert_close(objective(images, numbers), without + 0.7 * distance)
+    torch.testing.assert_close(objective(batch, 0)["loss"], without + 0.7 * distance)
 
 
 def test_the_perceptual_term_looks_at_the_same_random_window_of_both():
-    args = training.autoencoder_parser().parse_args(
-        ["--train_data_dir", "none", "--output_dir", "none", "--lpips_crop_size", "16"]
-    )
-    objective = training.AutoencoderObjective(args, training.build_autoencoder(args))
+    objective = training.AutoencoderObjective(training.ReconstructionConfig(lpips_crop_size=16), small_autoencoder())
     images = torch.rand(2, 3, 32, 32)
     windows = objective.lpips_windows(torch.stack([images, -images], 1), torch.tensor([4, 9]))
     assert windows.shape == (2, 2, 3, 16, 16)

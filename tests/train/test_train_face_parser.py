@@ -120,7 +120,7 @@ def test_a_run_that_is_killed_ends_as_if_it_had_not_been(tmp_path):
     data = write(tmp_path / "data")
     command = ["--train_data_dir", str(data), "--resolution", "32", "--block_out_channels", "4", "8", "8", "8"]
     command += ["--train_batch_size", "4", "--checkpointing_steps", "1", "--validation_stride", "4"]
-    command += ["--max_train_steps", "6", "--output_dir"]
+    command += ["--validation_steps", "1", "--max_train_steps", "6", "--output_dir"]
     undisturbed = steps_told(finish(start("train_face_parser", [*command, str(tmp_path / "undisturbed")])))
     assert [line.split(":")[0] for line in undisturbed] == [f"step {step}" for step in range(1, 7)]
     assert "skin 0." in undisturbed[0]

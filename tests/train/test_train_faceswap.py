@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -20,10 +19,8 @@ from safetensors.torch import load_file
 
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.provenance.save import read_provenance
-from faceswap_diffusion.training.arguments import FAULTS, REFERENCE
-from faceswap_diffusion.training.data.batches import Roles, SampleSettings
-from faceswap_diffusion.training.data.references import ReferenceFaults
-from faceswap_diffusion.training.engine.script import settings_of
+from faceswap_diffusion.training.command_line import parse_config
+from faceswap_diffusion.training.config import ReferenceConfig, SampleConfig, TrainFaceswapConfig
 from faceswap_diffusion.training.engine.states import saved_steps
 from tests.processes import finish, free_port, wait_until
 from tests.tiny import tiny_pipeline, tiny_vae
@@ -57,6 +54,10 @@ def arguments(checkpoint, prepared_faces):
         return [str(part) for part in given]
 
     return build
+
+
+def parsed(arguments: list[str]) -> TrainFaceswapConfig:
+    return parse_config(TrainFaceswapConfig, "train_faceswap.py", None, arguments)
 
 
 def weights(output_dir: Path) -> dict[str, torch.Tensor]:
@@ -114,18 +115,18 @@ def test_going_on_ends_exactly_where_a_run_without_a_stop_ends(undisturbed, argu
     more = ["--validation_data_dir", prepared_faces, "--num_validation", 2]
     states = tmp_path / "run" / "states"
 
-    class StopAtTwo(training.Run):
+    class StopAtTwo(training.Trainer):
         def save_state(self, step: int) -> Path:
             folder = super().save_state(step)
             if step == 2:
                 os.kill(os.getpid(), signal.SIGTERM)
             return folder
 
-    original, training.Run = training.Run, StopAtTwo
+    original, training.Trainer = training.Trainer, StopAtTwo
     try:
         run(training, arguments(tmp_path / "run", *more))
     finally:
-        training.Run = original
+        training.Trainer = original
     assert saved_steps(states)[-1] == 3  # the step in which the signal was seen is finished and saved
     run(training, arguments(tmp_path / "run", *more))
     assert_same_run(undisturbed, tmp_path / "run")
@@ -134,9 +135,9 @@ def test_going_on_ends_exactly_where_a_run_without_a_stop_ends(undisturbed, argu
 def test_settings_come_from_a_file_and_flags_win(arguments, tmp_path):
     config = tmp_path / "settings.yaml"
     config.write_text("train: lora\nlora_rank: 3\nmask_sets: [face, head=2]\nidentity_weight: 0.25\n")
-    parsed = training.swap_parser().parse_args(["--config", str(config), *arguments(tmp_path), "--lora_rank", "5"])
-    assert (parsed.train, parsed.lora_rank, parsed.identity_weight) == ("lora", 5, 0.25)
-    assert parsed.mask_sets == ["face", "head=2"]
+    got = parsed(["--config", str(config), *arguments(tmp_path), "--lora_rank", "5"])
+    assert (got.trained.train, got.trained.lora_rank, got.loss.identity_weight) == ("lora", 5, 0.25)
+    assert got.samples.mask_sets == ("face", "head=2")
 
 
 @pytest.mark.parametrize(
@@ -146,13 +147,13 @@ def test_settings_are_checked(arguments, tmp_path, capsys, line, complaint):
     config = tmp_path / "settings.yaml"
     config.write_text(line)
     with pytest.raises(SystemExit):
-        training.swap_parser().parse_args([*arguments(tmp_path), "--config", str(config)])
+        parsed([*arguments(tmp_path), "--config", str(config)])
     assert complaint in capsys.readouterr().err
 
 
 def test_help_is_grouped(capsys):
     with pytest.raises(SystemExit):
-        training.swap_parser().parse_args(["--help"])
+        parsed(["--help"])
     text = capsys.readouterr().out
     for group in ("data:", "model:", "objective:", "optimization:", "output:"):
         assert f"\n{group}" in text
@@ -161,7 +162,10 @@ def test_help_is_grouped(capsys):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--train_batch_size", 1, "--cross_share", 1, "--own_share", 0], "global batch of 1"),
+        (
+            ["--train_batch_size", 1, "--cross_identity_share", 1, "--self_reconstruction_share", 0],
+            "global batch of 1",
+        ),
         (["--train_batch_size", 6], "use a multiple of 4"),
         (["--mask_sets", "nose"], "got mask set 'nose'"),
         (["--vae", "somewhere"], "needs --image_encoder"),
@@ -183,16 +187,50 @@ def test_faces_of_one_person_are_an_error(arguments, one_person, tmp_path, capsy
     assert "are of one person" in capsys.readouterr().err
 
 
-def test_going_on_with_other_settings_or_another_architecture_is_an_error(undisturbed, arguments, capsys):
-    for more in (["--seed", 1], ["--train", "attention"]):
-        with pytest.raises(SystemExit):
+def test_what_cannot_change_is_refused_by_name_with_both_values(undisturbed, arguments, capsys):
+    before = (undisturbed / "config.yaml").read_text()
+    for more, messages in (
+        (["--seed", 1, "--train", "attention"], ("seed was 0 and is 1", 'train was "full" and is "attention"')),
+        (["--train_batch_size", 8], ("global_batch_size was 4 and is 8",)),
+        (["--max_train_steps", 3], ("has taken 4 steps already, --max_train_steps 3 is less",)),
+    ):
+        with pytest.raises(SystemExit) as stopped:
             run(training, arguments(undisturbed, *more))
-        assert str(more[0]).removeprefix("--") in capsys.readouterr().err
+        assert stopped.value.code == 2
+        error = capsys.readouterr().err
+        for message in messages:
+            assert message in error
+    assert (undisturbed / "config.yaml").read_text() == before
+
+
+def test_a_finished_run_goes_on_with_what_is_given_and_keeps_the_rest(arguments, tmp_path):
+    """Steps 3 and 4 have the new learning rate, along the cosine of the new length; the loss weights stay."""
+    more = ["--identity_weight", 0.25, "--max_train_steps", 2, "--adversarial_weight", 0]
+    run(training, arguments(tmp_path, *more))
+    run(training, ["--output_dir", str(tmp_path), "--max_train_steps", "4", "--learning_rate", "2e-3"])
+    rates = [float(row["learning_rate"]) for row in history(tmp_path) if row["loss"]]
+    # One step of warm-up, then half a cosine over the others: of one step before, of three from the third on.
+    assert rates == pytest.approx([0, 1e-2, 2e-3 * 0.75, 2e-3 * 0.25])
+    assert all(float(row["grad_norm"]) > 0 for row in history(tmp_path) if row["loss"])
+    saved = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert (saved["max_train_steps"], saved["learning_rate"], saved["identity_weight"]) == (4, 2e-3, 0.25)
+    card = (tmp_path / "pipeline" / "README.md").read_text()
+    assert "learning_rate: 0.002" in card
+    assert "identity_weight: 0.25" in card
 
 
 def test_accumulated_batches_train_like_one_large_batch(arguments, tmp_path):
     # Without discriminator: its spectral norm goes on with every forward pass, and there are twice as many.
-    more = ["--cross_share", 0.5, "--own_share", 0.5, "--learning_rate", 1e-4, "--adversarial_weight", 0]
+    more = [
+        "--cross_identity_share",
+        0.5,
+        "--self_reconstruction_share",
+        0.5,
+        "--learning_rate",
+        1e-4,
+        "--adversarial_weight",
+        0,
+    ]
     run(training, arguments(tmp_path / "large", *more))
     run(training, arguments(tmp_path / "small", *more, "--train_batch_size", 2, "--gradient_accumulation_steps", 2))
     compare_runs(tmp_path / "large", tmp_path / "small")
@@ -251,15 +289,11 @@ def test_a_run_may_show_references_at_twice_the_size_and_records_how_they_are_ma
 
 
 def test_options_of_samples_are_the_fields_of_their_settings(arguments, tmp_path):
-    args = training.swap_parser().parse_args(arguments(tmp_path, "--reference_cycled", 0.75, "--landmark_noise", 2))
-    faults = settings_of(ReferenceFaults, args, REFERENCE)
-    assert faults == ReferenceFaults(cycled=0.75)
-    assert set(FAULTS) == {field.name for field in fields(ReferenceFaults)}
-    plain = {"seed": 0, "global_batch_size": 4, "roles": Roles(1, 0, 0), "mask_sets": {"face": 1.0}}
-    drawn = settings_of(SampleSettings, args, **plain)
-    assert drawn == SampleSettings(**plain, landmark_noise=2)
+    got = parsed(arguments(tmp_path, "--reference_cycled", 0.75, "--landmark_noise", 2, "--identity_noise", 0))
+    assert got.references == ReferenceConfig(cycled=0.75)
+    assert got.samples == SampleConfig(landmark_noise=2, identity_noise=0)
     with pytest.raises(SystemExit):
-        training.swap_parser().parse_args(arguments(tmp_path, "--reference_cycled", 1.5))
+        parsed(arguments(tmp_path, "--reference_cycled", 1.5))
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_saves_the_state_before(arguments, tmp_path, capsys):
@@ -288,7 +322,7 @@ def test_the_finished_checkpoint_is_pushed_with_its_card(undisturbed, arguments,
 
 @pytest.mark.slow
 def test_two_processes_train_like_one_with_the_same_global_batch(arguments, tmp_path):
-    more = ["--cross_share", 0.5, "--own_share", 0.5, "--learning_rate", 1e-4]
+    more = ["--cross_identity_share", 0.5, "--self_reconstruction_share", 0.5, "--learning_rate", 1e-4]
     run(training, arguments(tmp_path / "one", *more))
     finish(*start_two("train_faceswap", arguments(tmp_path / "two", *more, "--train_batch_size", 2)))
     compare_runs(tmp_path / "one", tmp_path / "two")
@@ -297,7 +331,16 @@ def test_two_processes_train_like_one_with_the_same_global_batch(arguments, tmp_
 @pytest.mark.slow
 def test_two_processes_that_divide_the_model_train_like_one(arguments, tmp_path):
     """A LoRA, which is gathered, written and fused; its checkpoint, too, is that of one process."""
-    more = ["--cross_share", 0.5, "--own_share", 0.5, "--learning_rate", 1e-4, "--adversarial_weight", 0]
+    more = [
+        "--cross_identity_share",
+        0.5,
+        "--self_reconstruction_share",
+        0.5,
+        "--learning_rate",
+        1e-4,
+        "--adversarial_weight",
+        0,
+    ]
     more += ["--train", "lora", "--lora_rank", 2]
     run(training, arguments(tmp_path / "one", *more))
     two = arguments(tmp_path / "two", *more, "--train_batch_size", 2)
@@ -308,7 +351,16 @@ def test_two_processes_that_divide_the_model_train_like_one(arguments, tmp_path)
 @pytest.mark.slow
 def test_a_divided_run_goes_on_from_its_own_states_in_one_process_and_from_those_of_one(arguments, tmp_path):
     """From an earlier state: those after it are taken away."""
-    more = ["--cross_share", 0.5, "--own_share", 0.5, "--learning_rate", 1e-4, "--adversarial_weight", 0]
+    more = [
+        "--cross_identity_share",
+        0.5,
+        "--self_reconstruction_share",
+        0.5,
+        "--learning_rate",
+        1e-4,
+        "--adversarial_weight",
+        0,
+    ]
     more += ["--checkpoints_total_limit", 4]
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     run(training, arguments(whole, *more))
@@ -341,7 +393,16 @@ def compare_states(first: Path, second: Path) -> None:
 @pytest.mark.slow
 def test_a_divided_model_in_16_bits_moves_weights_where_one_process_moves_them(arguments, checkpoint, tmp_path):
     """Rolled out samples pass through the UNet without gradients first, of which autocast must remember nothing."""
-    more = ["--cross_share", 0.5, "--own_share", 0.5, "--mixed_precision", "bf16", "--ema_decay", 0]
+    more = [
+        "--cross_identity_share",
+        0.5,
+        "--self_reconstruction_share",
+        0.5,
+        "--mixed_precision",
+        "bf16",
+        "--ema_decay",
+        0,
+    ]
     more += ["--adversarial_weight", 0, "--learning_rate", 1e-3]
     run(training, arguments(tmp_path / "one", *more))
     two = arguments(tmp_path / "two", *more, "--train_batch_size", 2)
@@ -370,7 +431,7 @@ def test_sigterm_saves_and_exits_cleanly(arguments, tmp_path):
 def test_sigterm_to_a_launcher_saves_before_it_stops_the_processes(arguments, tmp_path):
     """It asks the workers that load the data, too, which must not go before the step is finished."""
     more = ["--max_train_steps", 100_000, "--checkpointing_steps", 100_000, "--dataloader_num_workers", 1]
-    more += ["--train_batch_size", 2, "--cross_share", 0.5, "--own_share", 0.5]
+    more += ["--train_batch_size", 2, "--cross_identity_share", 0.5, "--self_reconstruction_share", 0.5]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port"]
     launcher += [str(free_port()), str(TRAIN / "train_faceswap.py")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": ""}

@@ -95,7 +95,8 @@ def test_a_run_that_is_killed_ends_as_if_it_had_not_been(tmp_path, prepared_face
     names = tmp_path / "names.txt"
     names.write_text("\n".join(faces[row].name for row in range(6)))
     command = ["--train_data_dir", prepared_faces, "--clear_faces", names, "--resolution", 32, "--train_batch_size", 4]
-    command += ["--checkpointing_steps", 1, "--validation_stride", 4, "--max_train_steps", 4, "--output_dir"]
+    command += ["--checkpointing_steps", 1, "--validation_stride", 4, "--validation_steps", 1]
+    command += ["--max_train_steps", 4, "--output_dir"]
     command = [str(part) for part in command]
     undisturbed = steps_told(finish(start("train_occlusion", [*command, str(tmp_path / "undisturbed")])))
     assert [line.split(":")[0] for line in undisturbed] == [f"step {step}" for step in range(1, 5)]

@@ -49,15 +49,15 @@ def warp_mask(mask: torch.Tensor, basis: torch.Tensor, generator: torch.Generato
     Returns:
         `torch.Tensor`: (1, S, S).
     """
-    strength = uniform(0.5, 1, 1, generator)
-    movement = strength * uniform(-0.5, 0.5, 2, generator)
+    strength = draw_between(0.5, 1, 1, generator)
+    movement = strength * draw_between(-0.5, 0.5, 2, generator)
     grid = affine_grid(torch.eye(2, 3), mask.shape[-1], align_corners=True) + movement * basis[:, :, None]
     return F.grid_sample(mask[None], grid[None], padding_mode="border", align_corners=True)[0]
 
 
 def soften(mask: torch.Tensor, max_sigma: float, generator: torch.Generator) -> torch.Tensor:
     """Blurs a mask (1, S, S) by a Gaussian of random sigma below `max_sigma` pixels: swaps are feathered."""
-    return gaussian_blur(mask, uniform(0, max_sigma, 1, generator).item())
+    return gaussian_blur(mask, draw_between(0, max_sigma, 1, generator).item())
 
 
 def augment_source(
@@ -80,13 +80,13 @@ def augment_source(
         `torch.Tensor`: (C, S, S).
     """
     size = image.shape[-1]
-    turn = rotations(uniform(-max_degrees, max_degrees, 1, generator), torch.ones(1), torch.zeros(1, 2))[0]
+    turn = rotations(draw_between(-max_degrees, max_degrees, 1, generator), torch.ones(1), torch.zeros(1, 2))[0]
     grid = affine_grid(turn, size, align_corners=False)
     if torch.rand((), generator=generator) < elastic_probability:
         grid = grid + elastic_field(size, generator)
     moved = F.grid_sample(image[None], grid[None], padding_mode="reflection", align_corners=False)[0]
     if torch.rand((), generator=generator) < blur_probability:
-        return gaussian_blur(moved, uniform(0, 0.012 * size, 1, generator).item())
+        return gaussian_blur(moved, draw_between(0, 0.012 * size, 1, generator).item())
     return moved
 
 
@@ -104,7 +104,7 @@ def elastic_field(size: int, generator: torch.Generator, amplitude: float = 0.06
     Returns:
         `torch.Tensor`: (S, S, 2), x and y in [-1, 1] coordinates.
     """
-    coarse = uniform(-amplitude, amplitude, 2 * num_bumps**2, generator).view(1, 2, num_bumps, num_bumps)
+    coarse = draw_between(-amplitude, amplitude, 2 * num_bumps**2, generator).view(1, 2, num_bumps, num_bumps)
     return F.interpolate(coarse, (size, size), mode="bicubic", align_corners=True)[0].permute(1, 2, 0)
 
 
@@ -120,7 +120,7 @@ def jitter_views(images: torch.Tensor, generators: Sequence[torch.Generator]) ->
     Returns:
         `torch.Tensor`: (B, C, S, S) float32: half precision is too coarse for coordinates.
     """
-    drawn = torch.stack([uniform(-1, 1, 5, generator) for generator in generators])
+    drawn = torch.stack([draw_between(-1, 1, 5, generator) for generator in generators])
     matrices = rotations(5 * drawn[:, 0], 1 + 0.06 * drawn[:, 1], 0.06 * drawn[:, 2:4])
     matrices[:, 0] *= torch.where(drawn[:, 4:] < 0, -1, 1)
     grid = F.affine_grid(matrices.to(images.device), list(images.shape), align_corners=False)
@@ -153,6 +153,6 @@ def affine_grid(matrix: torch.Tensor, size: int, align_corners: bool) -> torch.T
     return F.affine_grid(matrix[None], [1, 1, size, size], align_corners=align_corners)[0]
 
 
-def uniform(low: float, high: float, count: int, generator: torch.Generator) -> torch.Tensor:
+def draw_between(low: float, high: float, count: int, generator: torch.Generator) -> torch.Tensor:
     """Draws (count,) from U(low, high)."""
     return low + (high - low) * torch.rand(count, generator=generator)

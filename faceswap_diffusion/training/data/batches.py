@@ -14,54 +14,67 @@ from torch.utils.data import Dataset
 
 from faceswap_diffusion.conditioning.geometry import exchange_geometry, identity_geometry
 from faceswap_diffusion.faces.landmarks import dlib68
+from faceswap_diffusion.training.config import SampleConfig
 from faceswap_diffusion.training.data.augmentation import augment_source, soften, thin_plate_basis, warp_mask
 from faceswap_diffusion.training.data.dataset import FaceRecord, FacesSummary, PreparedFaces
-from faceswap_diffusion.training.data.mask_shuffling import MaskSet, check_mask_sets, draw_mask_set, region_or_face
+from faceswap_diffusion.training.data.mask_shuffling import (
+    MaskSet,
+    check_mask_sets,
+    draw_mask_set,
+    parse_mask_sets,
+    region_or_face,
+)
 from faceswap_diffusion.training.data.mirroring import mirrored_landmarks68
 from faceswap_diffusion.training.data.occluders import draw_occluder
 from faceswap_diffusion.training.data.references import TrainingReferences, to_rgb
-from faceswap_diffusion.training.engine.randomness import choose, generator_for, row_of_sample, uniform
+from faceswap_diffusion.training.engine.randomness import choose, draw_uniform, generator_for, row_of_sample
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
 @dataclass(frozen=True)
-class Roles:
-    """Which samples are for what: of every `period` that follow one another, the first are `cross`, the next `own`.
+class SampleRoles:
+    """Which samples are for what, in every `period` that follow one another.
 
-    Cross samples have the source of another person and go through several denoising steps; own samples go through the
-    steps with a source of their own; the others are denoised once.
+    The first are `cross_identity`: they have the source of another person and go through several denoising steps. The
+    next are `self_reconstruction`: they go through the steps with a source of their own. The others are `denoising`:
+    they are denoised once.
 
     Args:
         period (`int`): Samples after which the roles repeat.
-        num_cross (`int`): Cross samples among them.
-        num_own (`int`): Own samples among them.
+        num_cross_identity (`int`): Cross-identity samples among them.
+        num_self_reconstruction (`int`): Self-reconstruction samples among them.
     """
 
     period: int
-    num_cross: int
-    num_own: int
+    num_cross_identity: int
+    num_self_reconstruction: int
 
     @classmethod
-    def from_shares(cls, cross_share: float, own_share: float) -> "Roles":
+    def from_shares(cls, cross_identity_share: float, self_reconstruction_share: float) -> "SampleRoles":
         """The shortest period in which both shares are whole numbers of samples.
 
         Raises:
             ValueError: If the shares are not in [0, 1], or are more than 1 together.
         """
-        shares = [Fraction(share).limit_denominator(64) for share in (cross_share, own_share)]
+        shares = [Fraction(share).limit_denominator(64) for share in (cross_identity_share, self_reconstruction_share)]
         if min(shares) < 0 or sum(shares) > 1:
             raise ValueError(
-                f"shares of {cross_share} and {own_share}: each has to be 0 or more, both together 1 at most"
+                f"shares of {cross_identity_share} and {self_reconstruction_share}: each has to be 0 or more, both "
+                "together 1 at most"
             )
         period = lcm(*(share.denominator for share in shares))
         return cls(period, *(int(share * period) for share in shares))
 
     def of(self, index: int) -> str:
-        """`"cross"`, `"own"` or `"plain"` for a sample's number."""
+        """`"cross_identity"`, `"self_reconstruction"` or `"denoising"` for a sample's number."""
         position = index % self.period
-        return "cross" if position < self.num_cross else "own" if position < self.num_cross + self.num_own else "plain"
+        if position < self.num_cross_identity:
+            return "cross_identity"
+        return (
+            "self_reconstruction" if position < self.num_cross_identity + self.num_self_reconstruction else "denoising"
+        )
 
     def check(self, batch_size: int, global_batch_size: int) -> None:
         """Refuses batches in which the roles do not come out even, or nobody else's source can be had.
@@ -71,13 +84,14 @@ class Roles:
         """
         if batch_size % self.period:
             raise ValueError(
-                f"a batch of {batch_size} cannot hold {self.num_cross} cross and {self.num_own} own samples of every "
-                f"{self.period}: use a multiple of {self.period}, or other shares"
+                f"a batch of {batch_size} cannot hold {self.num_cross_identity} cross-identity and "
+                f"{self.num_self_reconstruction} self-reconstruction samples of every {self.period}: use a multiple "
+                f"of {self.period}, or other shares"
             )
-        if self.num_cross and global_batch_size < 2:
+        if self.num_cross_identity and global_batch_size < 2:
             raise ValueError(
                 "a global batch of 1 holds no other person to take the source of: use at least 2 (train_batch_size x "
-                "gradient_accumulation_steps x processes), or --cross_share 0"
+                "gradient_accumulation_steps x processes), or --cross_identity_share 0"
             )
 
 
@@ -107,35 +121,6 @@ def derange(identities: Sequence[str], generator: torch.Generator) -> list[int |
     return partners
 
 
-@dataclass(frozen=True)
-class SampleSettings:
-    """How samples are drawn.
-
-    Args:
-        seed (`int`): The run's.
-        global_batch_size (`int`): Samples of a step in all processes: cross sources come out of these.
-        roles (`Roles`): See there.
-        mask_sets (`dict[str, float]`): Probabilities of the mask sets, see `mask_shuffling`.
-        pair_probability (`float`): How often another picture of the same person is the source, where there is one.
-        identity_noise (`float`): Standard deviation added to each coordinate of an identity embedding.
-        landmark_noise (`float`): Standard deviation in pixels of a 128-pixel crop: what detectors disagree by.
-        warped_masks (`float`): Share of the masks that are enlarged by a warped copy of themselves, as REFace's.
-        geometry_share (`float`): Up to which share somebody else's geometry replaces the target's in its landmarks.
-        occluded_targets (`float`): Share of targets with something before the face, which the mask leaves out.
-    """
-
-    seed: int
-    global_batch_size: int
-    roles: Roles
-    mask_sets: dict[str, float]
-    pair_probability: float = 0.5
-    identity_noise: float = 0.025
-    landmark_noise: float = 0.4
-    warped_masks: float = 1.0
-    geometry_share: float = 0.8
-    occluded_targets: float = 0.1
-
-
 class TensorBatch:
     """Tensors of a batch's samples, as fields of a dataclass."""
 
@@ -156,7 +141,7 @@ class TensorBatch:
 
 @dataclass
 class SwapBatch(TensorBatch):
-    """B samples: first `num_cross` cross samples, then `num_own` own ones, then the others (see `Roles`).
+    """B samples in the order of their roles (see `SampleRoles`).
 
     Args:
         pixels (`torch.Tensor`): (B, 3, S, S), targets, RGB in [-1, 1].
@@ -166,8 +151,8 @@ class SwapBatch(TensorBatch):
         source_mask (`torch.Tensor`): (B, 1, S, S), 1 = shown.
         identity_embeds (`torch.Tensor`): (B, D), of the sources, by the recogniser that prepared the faces.
         indices (`torch.Tensor`): (B,), numbers of the samples in the run.
-        num_cross (`int`): See above.
-        num_own (`int`): See above.
+        num_cross_identity (`int`): How many cross-identity samples there are.
+        num_self_reconstruction (`int`): How many self-reconstruction samples come next.
         reference (`torch.Tensor`, *optional*): (B, 3, S, S), the sources' faces rendered on the targets, RGB in
             [-1, 1]; none where the checkpoint does not show references.
         reference_mask (`torch.Tensor`, *optional*): (B, 1, S, S), 1 = `reference` shows something; everywhere if none.
@@ -180,8 +165,8 @@ class SwapBatch(TensorBatch):
     source_mask: torch.Tensor
     identity_embeds: torch.Tensor
     indices: torch.Tensor
-    num_cross: int
-    num_own: int
+    num_cross_identity: int
+    num_self_reconstruction: int
     reference: torch.Tensor | None = None
     reference_mask: torch.Tensor | None = None
 
@@ -191,33 +176,41 @@ class SwapSamples(Dataset):
 
     Args:
         faces (`PreparedFaces`): At the checkpoint's crop size.
-        settings (`SampleSettings`): How to draw.
+        config (`SampleConfig`): How to draw.
+        roles (`SampleRoles`): Of the samples.
+        global_batch_size (`int`): Samples of a step in all processes: cross-identity sources come out of these.
+        seed (`int`): The run's.
         geometry_coefficients (`torch.Tensor`, *optional*): (58, 136), of the conditioner, for pixels of these crops;
             none: landmarks keep their owner's geometry.
         references (`TrainingReferences`, *optional*): Draws what the hidden part of the targets shows, for checkpoints
             that show references.
 
     Raises:
-        ValueError: If cross samples are wanted of faces that are all one person's, or a mask set has labels that the
-            faces' parser does not know.
+        ValueError: If cross-identity samples are wanted of faces that are all one person's, or a mask set has labels
+            that the faces' parser does not know.
     """
 
     def __init__(
         self,
         faces: PreparedFaces,
-        settings: SampleSettings,
+        config: SampleConfig,
+        roles: SampleRoles,
+        global_batch_size: int,
+        seed: int = 0,
         geometry_coefficients: torch.Tensor | None = None,
         references: TrainingReferences | None = None,
     ):
-        check_mask_sets(settings.mask_sets, faces.label_names)
-        self.faces, self.settings, self.references = faces, settings, references
+        self.mask_sets = parse_mask_sets(config.mask_sets)
+        check_mask_sets(self.mask_sets, faces.label_names)
+        self.faces, self.config, self.references = faces, config, references
+        self.roles, self.global_batch_size, self.seed = roles, global_batch_size, seed
         self.rows_of: dict[str, list[int]] = defaultdict(list)
         for row, identity in enumerate(faces.identities):
             self.rows_of[identity].append(row)
-        if settings.roles.num_cross and len(self.rows_of) < 2:
+        if roles.num_cross_identity and len(self.rows_of) < 2:
             raise ValueError(
                 f"all {len(faces)} faces are of one person, {faces.identities[0]!r}: add faces of others, or train "
-                "with --cross_share 0"
+                "with --cross_identity_share 0"
             )
         self.basis = thin_plate_basis(faces.resolution)
         self.geometry = None
@@ -234,60 +227,60 @@ class SwapSamples(Dataset):
 
     def row(self, index: int) -> int:
         """The face that is the target of a sample: each comes once an epoch, in a new order."""
-        return row_of_sample(self.settings.seed, index, len(self.faces))
+        return row_of_sample(self.seed, index, len(self.faces))
 
     def source_row(self, index: int, generator: torch.Generator) -> int:
         """The face whose identity a sample gets."""
-        row, role = self.row(index), self.settings.roles.of(index)
-        if role == "cross":
-            partner = self._partners(index // self.settings.global_batch_size)[index % self.settings.global_batch_size]
+        row, role = self.row(index), self.roles.of(index)
+        if role == "cross_identity":
+            partner = self._partners(index // self.global_batch_size)[index % self.global_batch_size]
             return self._draw_other_person(row, generator) if partner is None else partner
         others = [other for other in self.rows_of[self.faces.identities[row]] if other != row]
-        if others and uniform(generator) < self.settings.pair_probability:
+        if others and draw_uniform(generator) < self.config.pair_probability:
             return others[choose(len(others), generator)]
         return row
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         """Makes the sample of a number: the tensors of a `SwapBatch`, without the batch's dimension."""
-        generator = generator_for(self.settings.seed, "sample", index)
+        generator = generator_for(self.seed, "sample", index)
         row, source_row = self.row(index), self.source_row(index, generator)
         target = self.faces[row]
         source = target if source_row == row else self.faces[source_row]
-        cross = self.settings.roles.of(index) == "cross"
-        mask_set = draw_mask_set(self.settings.mask_sets, generator, repaints_face=cross)
-        mirrored, source_mirrored = uniform(generator) < 0.5, uniform(generator) < 0.5
+        cross_identity = self.roles.of(index) == "cross_identity"
+        mask_set = draw_mask_set(self.mask_sets, generator, repaints_face=cross_identity)
+        mirrored, source_mirrored = draw_uniform(generator) < 0.5, draw_uniform(generator) < 0.5
         shown = self._shown(source, mask_set, source_mirrored, generator)
         pixels, free = self._occlude(target, generator)
         sample = {
             "pixels": flip(pixels, mirrored).float() / 127.5 - 1,
             "mask": self._hidden(target, mask_set, mirrored, generator) * flip(free, mirrored),
-            "landmarks": self._landmarks(target, row, source_row if cross else None, mirrored, generator),
+            "landmarks": self._landmarks(target, row, source_row if cross_identity else None, mirrored, generator),
             "source_pixels": shown[:3],
             "source_mask": shown[3:],
             "identity_embeds": self._identity(source, source_mirrored, generator),
             "indices": torch.tensor(index),
         }
         if self.references is not None:
-            shape = self._shape(row, source_row) if cross else None
+            shape = self._shape(row, source_row) if cross_identity else None
             shown = flip(self.references.draw(target, source, mask_set.hidden, generator, shape), mirrored)
             sample |= {"reference": shown[:3], "reference_mask": shown[3:]}
         return sample
 
     def collate(self, samples: list[dict[str, torch.Tensor]]) -> SwapBatch:
         """Puts samples into a batch, in the order of their roles."""
-        roles = {"cross": 0, "own": 1, "plain": 2}
-        ordered = sorted(samples, key=lambda sample: roles[self.settings.roles.of(int(sample["indices"]))])
-        count = Counter(self.settings.roles.of(int(sample["indices"])) for sample in samples)
+        order = ("cross_identity", "self_reconstruction", "denoising")
+        ordered = sorted(samples, key=lambda sample: order.index(self.roles.of(int(sample["indices"]))))
+        count = Counter(self.roles.of(int(sample["indices"])) for sample in samples)
         stacked = {name: torch.stack([sample[name] for sample in ordered]) for name in ordered[0]}
-        return SwapBatch(**stacked, num_cross=count["cross"], num_own=count["own"])
+        return SwapBatch(**stacked, num_cross_identity=count[order[0]], num_self_reconstruction=count[order[1]])
 
     @lru_cache(maxsize=2)  # noqa: B019 - one dataset lives as long as the run
     def _partners(self, step: int) -> list[int | None]:
         """For each sample of a step, the row of another person among the step's targets."""
-        size = self.settings.global_batch_size
+        size = self.global_batch_size
         rows = [self.row(step * size + offset) for offset in range(size)]
         identities = [self.faces.identities[row] for row in rows]
-        partners = derange(identities, generator_for(self.settings.seed, "step", step))
+        partners = derange(identities, generator_for(self.seed, "step", step))
         return [None if partner is None else rows[partner] for partner in partners]
 
     def _draw_other_person(self, row: int, generator: torch.Generator) -> int:
@@ -310,7 +303,7 @@ class SwapSamples(Dataset):
     def _occlude(self, target: FaceRecord, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Pixels (3, S, S) uint8 of a target, of some behind something, and (1, S, S) float32, 1 where nothing is."""
         rng = np.random.default_rng(choose(2**31, generator))
-        if rng.random() >= self.settings.occluded_targets:
+        if rng.random() >= self.config.occluded_targets:
             return target.pixels, torch.ones(1, *target.pixels.shape[1:])
         picture = to_rgb(self.faces[int(rng.integers(len(self.faces)))])
         occluder = draw_occluder(target.landmarks, picture, rng)
@@ -322,7 +315,7 @@ class SwapSamples(Dataset):
     ) -> torch.Tensor:
         mask = self._region(target, mask_set.hidden, mirrored)
         max_sigma = self.faces.resolution / 64  # swaps are feathered
-        if uniform(generator) < self.settings.warped_masks:
+        if draw_uniform(generator) < self.config.warped_masks:
             mask = torch.maximum(mask, warp_mask(mask, self.basis, generator))
         return soften(mask, max_sigma, generator)
 
@@ -333,22 +326,22 @@ class SwapSamples(Dataset):
         landmarks = torch.from_numpy(dlib68(target.landmarks)).float()
         if self.geometry is not None:
             other = choose(len(self.faces), generator) if source_row is None else source_row
-            share = self.settings.geometry_share * uniform(generator)
+            share = self.config.geometry_share * draw_uniform(generator)
             landmarks = exchange_geometry(landmarks, self.geometry[row], self.geometry[other], share)
         if mirrored:
             landmarks = mirrored_landmarks68(landmarks, self.faces.resolution)
-        noise = self.settings.landmark_noise * self.faces.resolution / 128
+        noise = self.config.landmark_noise * self.faces.resolution / 128
         return landmarks + noise * torch.randn(landmarks.shape, generator=generator)
 
     def _shape(self, row: int, source_row: int) -> torch.Tensor | None:
         """By how many pixels (68, 2) the source's facial shape moves the target's landmarks in a swap."""
         if self.geometry is None:
             return None
-        return self.settings.geometry_share * (self.geometry[source_row] - self.geometry[row])
+        return self.config.geometry_share * (self.geometry[source_row] - self.geometry[row])
 
     def _identity(self, source: FaceRecord, mirrored: bool, generator: torch.Generator) -> torch.Tensor:
         embeds = source.identity_embeds[int(mirrored)]
-        noise = self.settings.identity_noise * torch.randn(embeds.shape, generator=generator)
+        noise = self.config.identity_noise * torch.randn(embeds.shape, generator=generator)
         return torch.nn.functional.normalize(embeds + noise, dim=0)
 
 

@@ -1,25 +1,28 @@
-# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
-# diffusers annotates its models too loosely for the checker.
 """Samples encoded once for all epochs, in shards, by several processes."""
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jsonargparse import Namespace
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
-from faceswap_diffusion.devices import default_device
+from faceswap_diffusion.devices import available_cores, default_device
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.pipelines.latents import channel_count, scale_and_shift
-from faceswap_diffusion.training.arguments import REFERENCE, SAMPLE_ARGUMENTS
-from faceswap_diffusion.training.data.batches import Roles
+from faceswap_diffusion.training.command_line import flatten_section
+from faceswap_diffusion.training.config import (
+    CacheLatentsConfig,
+    LatentsConfig,
+    LossConfig,
+    ReferenceConfig,
+    SampleConfig,
+)
+from faceswap_diffusion.training.data.batches import SampleRoles
 from faceswap_diffusion.training.data.dataset import PreparedFaces
 from faceswap_diffusion.training.data.latents import (
     DESCRIPTION,
@@ -27,10 +30,10 @@ from faceswap_diffusion.training.data.latents import (
     missing_shards,
     shard_path,
 )
-from faceswap_diffusion.training.engine.script import draw_samples, load_checkpoint
 from faceswap_diffusion.training.engine.sharding import begin_folder, write_shards
+from faceswap_diffusion.training.engine.swap_training import draw_samples, load_checkpoint
 from faceswap_diffusion.training.engine.trainable import select_trainable
-from faceswap_diffusion.training.objectives.objective import ObjectiveSettings, SwapObjective
+from faceswap_diffusion.training.objectives.objective import SwapObjective
 from faceswap_diffusion.writing import whole_file
 
 BATCH_SIZE = 16
@@ -38,30 +41,33 @@ BATCH_SIZE = 16
 
 MAX_SHARD_BYTES = 256 * 2**20
 
-PLAIN = Roles(period=1, num_cross=0, num_own=0)
+DENOISING = SampleRoles(period=1, num_cross_identity=0, num_self_reconstruction=0)
 SEEN = ("crop_size", "hidden_fill", "masked_latents", "identity_size", "mask_identity")
 """Settings of a checkpoint that decide what its networks are shown."""
 
 
-def latent_settings(args: Namespace, pipeline: FaceSwapInpaintPipeline) -> dict[str, Any]:
+def latent_settings(
+    samples: SampleConfig, references: ReferenceConfig, seed: int, pipeline: FaceSwapInpaintPipeline
+) -> dict[str, Any]:
     """What decides, besides the faces, what is encoded: a run has to agree in all of it.
 
     Args:
-        args (`Namespace`): See `arguments.add_sample_arguments`, and the seed.
+        samples (`SampleConfig`): How they are made.
+        references (`ReferenceConfig`): How references are made wrong, where the checkpoint shows references.
+        seed (`int`): The run's.
         pipeline (`FaceSwapInpaintPipeline`): The checkpoint.
 
     Returns:
         `dict[str, Any]`: JSON values by name; networks by first digits of a SHA-256.
     """
     config, extractor, conditioner = pipeline.config, pipeline.feature_extractor, pipeline.conditioner
-    shows_references = config["hidden_fill"] == "reference"
-    names = [name for name in SAMPLE_ARGUMENTS if shows_references or not name.startswith(REFERENCE)]
     geometry = {"coefficients": conditioner.geometry_coefficients} if config["geometry_share"] else {}
     factor, shift = scale_and_shift(pipeline.vae)
     scaling = (factor, shift) if shift else (factor,)  # without a shift as in caches of before there was one
     return {
-        "seed": args.seed,
-        **{name: getattr(args, name) for name in names},
+        "seed": seed,
+        **flatten_section(samples),
+        **(flatten_section(references, "reference_") if config["hidden_fill"] == "reference" else {}),
         **{name: config[name] for name in SEEN},
         "autoencoder": digest_of(pipeline.vae.state_dict(), *scaling),
         "image_encoder": digest_of(pipeline.image_encoder.state_dict(), extractor.image_mean, extractor.image_std),
@@ -79,11 +85,11 @@ def digest_of(tensors: Mapping[str, torch.Tensor], *facts: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def cache_latents(args: Namespace) -> int:
+def cache_latents(config: CacheLatentsConfig) -> int:
     """Encodes samples, or what an earlier run that was stopped has left of them.
 
     Args:
-        args (`Namespace`): See train/cache_latents.py.
+        config (`CacheLatentsConfig`): Settings of train/cache_latents.py.
 
     Returns:
         `int`: How many samples are in the folder.
@@ -91,23 +97,24 @@ def cache_latents(args: Namespace) -> int:
     Raises:
         ValueError: If the folder was begun otherwise, or shards would be too large.
     """
-    pipeline = load_checkpoint(args)
-    faces = PreparedFaces(args.train_data_dir, pipeline.config["crop_size"])
-    check_shard_size(args.shard_size, sample_bytes(pipeline))
+    latents, pipeline = config.latents, load_checkpoint(config.model)
+    faces = PreparedFaces(config.data.train_data_dir, pipeline.config["crop_size"])
+    check_shard_size(latents.shard_size, sample_bytes(pipeline))
     description = {
-        **latent_settings(args, pipeline),
+        **latent_settings(config.samples, config.references, latents.seed, pipeline),
         "faces": asdict(faces.summary),
-        "num_samples": args.num_samples,
-        "shard_size": args.shard_size,
+        "num_samples": latents.num_samples,
+        "shard_size": latents.shard_size,
         "latent_size": pipeline.config["crop_size"] // pipeline.vae_scale_factor,
     }
-    begin_folder(args.output_dir / DESCRIPTION, description, "arguments, faces and checkpoint")
-    missing = missing_shards(args.output_dir, args.num_samples, args.shard_size)
-    num_left = sum(len(samples_of_shard(args, number)) for number in missing)
-    with tqdm(total=args.num_samples, initial=args.num_samples - num_left, desc="encoding", unit="sample") as progress:
-        for number in write_shards(LatentShardWriter, (args,), missing, args.num_workers):
-            progress.update(len(samples_of_shard(args, number)))
-    return args.num_samples
+    begin_folder(latents.output_dir / DESCRIPTION, description, "arguments, faces and checkpoint")
+    missing = missing_shards(latents.output_dir, latents.num_samples, latents.shard_size)
+    num_done = latents.num_samples - sum(len(samples_of_shard(latents, number)) for number in missing)
+    num_workers = latents.num_workers or available_cores()
+    with tqdm(total=latents.num_samples, initial=num_done, desc="encoding", unit="sample") as progress:
+        for number in write_shards(LatentShardWriter, (config,), missing, num_workers):
+            progress.update(len(samples_of_shard(latents, number)))
+    return latents.num_samples
 
 
 def sample_bytes(pipeline: FaceSwapInpaintPipeline) -> int:
@@ -135,36 +142,36 @@ def check_shard_size(shard_size: int, bytes_each: int) -> None:
         )
 
 
-def samples_of_shard(args: Namespace, number: int) -> range:
+def samples_of_shard(config: LatentsConfig, number: int) -> range:
     """Which samples belong to a shard."""
-    return range(args.num_samples)[number * args.shard_size : (number + 1) * args.shard_size]
+    return range(config.num_samples)[number * config.shard_size : (number + 1) * config.shard_size]
 
 
 class LatentShardWriter:
     """Writes shard after shard.
 
     Args:
-        args (`Namespace`): See `cache_latents`.
+        config (`CacheLatentsConfig`): See `cache_latents`.
     """
 
-    def __init__(self, args: Namespace):
-        self.args, self.device = args, default_device()
-        pipeline = load_checkpoint(args)
-        faces = PreparedFaces(args.train_data_dir, pipeline.config["crop_size"])
-        self.samples = draw_samples(args, pipeline, faces, PLAIN, batch_size=1)
+    def __init__(self, config: CacheLatentsConfig):
+        self.config, self.device, seed = config.latents, default_device(), config.latents.seed
+        pipeline = load_checkpoint(config.model)
+        faces = PreparedFaces(config.data.train_data_dir, pipeline.config["crop_size"])
+        self.samples = draw_samples(config.samples, config.references, pipeline, faces, DENOISING, 1, seed)
         select_trainable(pipeline, "full")
         for network in (pipeline.vae, pipeline.image_encoder, pipeline.conditioner):
             network.to(self.device, memory_format=torch.channels_last)
         self.batch_size = 1 if self.device == "cpu" else BATCH_SIZE
-        self.objective = SwapObjective(pipeline, ObjectiveSettings(args.seed), PLAIN, faces.identity_network)
+        self.objective = SwapObjective(pipeline, LossConfig(), DENOISING, faces.identity_network, seed)
 
     def write(self, number: int) -> int:
         """Encodes the samples of a shard and writes it; returns its number."""
-        numbers = samples_of_shard(self.args, number)
+        numbers = samples_of_shard(self.config, number)
         starts = range(0, len(numbers), self.batch_size)
         parts = [self.encode(numbers[start : start + self.batch_size]) for start in starts]
         shard = {name: torch.cat([part[name] for part in parts]) for name in STORED}
-        with whole_file(shard_path(Path(self.args.output_dir), number)) as path:
+        with whole_file(shard_path(self.config.output_dir, number)) as path:
             save_file(shard, path)
         return number
 

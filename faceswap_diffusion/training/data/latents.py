@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from faceswap_diffusion.training.data.batches import TensorBatch
 from faceswap_diffusion.training.data.dataset import FacesSummary
-from faceswap_diffusion.training.engine.randomness import generator_for, uniform
+from faceswap_diffusion.training.engine.randomness import draw_uniform, generator_for
 
 DESCRIPTION = "latents.json"
 """The file of a folder of latents that tells what is in its shards."""
@@ -50,8 +50,8 @@ class EncodedBatch(TensorBatch):
         target_clip_embeds (`torch.Tensor`): (B, E), what it sees of the targets.
         landmarks (`torch.Tensor`): (B, 68, 2), of the targets, in pixels of the crops.
         indices (`torch.Tensor`): (B,), numbers of the samples in the run.
-        num_cross (`int`): See [`SwapBatch`].
-        num_own (`int`): See [`SwapBatch`].
+        num_cross_identity (`int`): See [`SwapBatch`].
+        num_self_reconstruction (`int`): See [`SwapBatch`].
     """
 
     latents: torch.Tensor
@@ -62,8 +62,8 @@ class EncodedBatch(TensorBatch):
     target_clip_embeds: torch.Tensor
     landmarks: torch.Tensor
     indices: torch.Tensor
-    num_cross: int = 0
-    num_own: int = 0
+    num_cross_identity: int = 0
+    num_self_reconstruction: int = 0
 
     @property
     def conditions(self) -> dict[str, torch.Tensor]:
@@ -194,6 +194,6 @@ def draw_window(mask: torch.Tensor, window: int, seed: int, index: int) -> tuple
     for side, hidden in zip(mask.shape, (mask.amax(1), mask.amax(0)), strict=True):
         places = hidden.nonzero().float()
         middle = places.mean().item() if len(places) else (side - 1) / 2
-        wanted = round(middle - (window - 1) / 2 + WINDOW_JITTER * (2 * uniform(generator) - 1))
+        wanted = round(middle - (window - 1) / 2 + WINDOW_JITTER * (2 * draw_uniform(generator) - 1))
         begins.append(min(max(wanted, 0), side - window))
     return begins[0], begins[1]

@@ -28,6 +28,8 @@ from faceswap_diffusion.writing import whole_file
 
 REJECTED = "rejected.csv"
 
+NEW_PHOTOS = "another --output_dir; new photos alone go there, and --train_data_dir takes both folders"
+
 MEASURED_SIZE = 512
 """The largest side in pixels at which crops are measured: the networks see no more in larger ones."""
 
@@ -251,16 +253,16 @@ def _begin(source: PhotoSource, output_dir: Path, settings: PreparationSettings)
         "num_photos": len(source),
         "photos_sha256": source.digest(),
     }
-    begin_folder(output_dir / DESCRIPTION, wanted, "arguments and photos")
+    begin_folder(output_dir / DESCRIPTION, wanted, "arguments and photos", NEW_PHOTOS)
 
 
 def _finish(output_dir: Path, num_shards: int) -> tuple[int, list[Rejection]]:
     num_faces, rejections = 0, []
     for number in range(num_shards):
         with pa.memory_map(str(_shard_path(output_dir, number))) as file:
-            told = pa.ipc.open_stream(file).schema.metadata
-        num_faces += int(told[b"num_faces"])
-        rejections += [Rejection(*fields) for fields in json.loads(told[b"rejected"])]
+            metadata = pa.ipc.open_stream(file).schema.metadata
+        num_faces += int(metadata[b"num_faces"])
+        rejections += [Rejection(*fields) for fields in json.loads(metadata[b"rejected"])]
     with whole_file(output_dir / REJECTED) as path, path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([Rejection._fields, *rejections])
     if not num_faces:
@@ -289,11 +291,11 @@ class FaceShardWriter:
         for index in _photos_of_shard(self.source, self.settings, number):
             for outcome in self.preparer.prepare(index):
                 (rejections if isinstance(outcome, Rejection) else rows).append(outcome)
-        told = {"num_faces": str(len(rows)), "rejected": json.dumps(rejections)}
+        metadata = {"num_faces": str(len(rows)), "rejected": json.dumps(rejections)}
         with (
             whole_file(_shard_path(self.output_dir, number)) as path,
             pa.OSFile(str(path), "wb") as file,
-            pa.ipc.new_stream(file, SCHEMA.with_metadata(told)) as writer,
+            pa.ipc.new_stream(file, SCHEMA.with_metadata(metadata)) as writer,
         ):
             writer.write_batch(_as_batch(rows))
         return number

@@ -5,7 +5,7 @@ them. Each fault has a switch of its own, and `train/measure_references.py` comp
 training and of true pairs are to what they stand for.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -28,41 +28,11 @@ from faceswap_diffusion.faces.texture import (
     smoothstep,
 )
 from faceswap_diffusion.masks.regions import region_mask, repaint_mask
+from faceswap_diffusion.training.config import ReferenceConfig
 from faceswap_diffusion.training.data.dataset import FaceRecord, PreparedFaces
 from faceswap_diffusion.training.data.occluders import draw_occluder
 
 TEXTURE_SIZE = 256  # that of the crops: a finer one would be interpolated
-
-
-@dataclass(frozen=True)
-class ReferenceFaults:
-    """How references are made wrong. 0 switches a fault off.
-
-    Args:
-        cycled (`float`): Share whose texture is taken from a drawing on another face's mesh: what that pose hides, and
-            what that expression closes, is missing.
-        misaligned (`float`): Standard deviation by which meshes are off, as a share of the crop's side; half of it for
-            all points alike, half for each part of the face.
-        shaded (`float`): Standard deviation of what is left of the source's light, as a share of the brightness.
-        toned (`float`): Standard deviation of the tone in CIELAB units.
-        blurred (`float`): Share of references of a lower resolution.
-        holed (`float`): Share with pieces missing, as behind glasses and hair.
-        bare (`float`): Share that show nothing around the mesh.
-        toothless (`float`): Share whose open mouths are empty where the texture cannot fill them: a model that always
-            sees teeth does not learn them.
-        occluded (`float`): Share of sources with something before the face that no parser noticed, and that their
-            texture therefore shows.
-    """
-
-    cycled: float = 0.3
-    misaligned: float = 0.004
-    shaded: float = 0.05
-    toned: float = 1.5
-    blurred: float = 0.1
-    holed: float = 0.2
-    bare: float = 0.15
-    toothless: float = 0.5
-    occluded: float = 0.05
 
 
 class TrainingReferences:
@@ -70,10 +40,10 @@ class TrainingReferences:
 
     Args:
         faces (`PreparedFaces`): At the checkpoint's crop size.
-        faults (`ReferenceFaults`): What is wrong with them.
+        faults (`ReferenceConfig`): What is wrong with them.
     """
 
-    def __init__(self, faces: PreparedFaces, faults: ReferenceFaults):
+    def __init__(self, faces: PreparedFaces, faults: ReferenceConfig):
         self.faces, self.faults = faces, faults
 
     def draw(

@@ -5,13 +5,13 @@ from torch.utils.data import Dataset
 
 from faceswap_diffusion.training.data.batches import flip
 from faceswap_diffusion.training.data.dataset import PreparedFaces
-from faceswap_diffusion.training.engine.randomness import choose, generator_for, row_of_sample, uniform
+from faceswap_diffusion.training.engine.randomness import choose, draw_uniform, generator_for, row_of_sample
 
 
 def random_window(image: torch.Tensor, size: int, generator: torch.Generator) -> torch.Tensor:
     """A random square of an image (..., H, W), mirrored half of the time."""
     top, left = (choose(side - size + 1, generator) for side in image.shape[-2:])
-    return flip(image[..., top : top + size, left : left + size], uniform(generator) < 0.5)
+    return flip(image[..., top : top + size, left : left + size], draw_uniform(generator) < 0.5)
 
 
 def recolor(image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -44,6 +44,6 @@ class Windows(Dataset):
         generator = generator_for(self.seed, "sample", index)
         face = self.faces[self.rows[row_of_sample(self.seed, index, len(self.rows))]]
         window = random_window(face.pixels.float() / 127.5 - 1, self.size, generator)
-        if uniform(generator) < self.recolor_probability:
+        if draw_uniform(generator) < self.recolor_probability:
             window = recolor(window, generator)
         return {"images": window, "indices": torch.tensor(index)}

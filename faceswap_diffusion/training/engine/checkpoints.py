@@ -1,12 +1,12 @@
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
-# diffusers annotates its models too loosely for the checker.
 """From the checkpoint that a run begins with to the one that it leaves."""
 
 import shutil
 from pathlib import Path
 
+import torch
 from diffusers.schedulers.scheduling_lcm import LCMScheduler
 from peft import get_peft_model_state_dict
+from torch import nn
 
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.pipelines.loading import PARSER_FOLDER, load_pipeline, write_few_steps_config
@@ -57,7 +57,7 @@ def save_lora(pipeline: FaceSwapInpaintPipeline, folder: Path) -> None:
         folder (`Path`): Where to; replaced if it is there.
     """
     # With peft's names: diffusers' old ones are only for attention, and are lost beside others when loaded.
-    layers = get_peft_model_state_dict(pipeline.unet)
+    layers: dict[str, nn.Module | torch.Tensor] = {**get_peft_model_state_dict(pipeline.unet)}
     with whole_folder(folder) as unfinished:
         FaceSwapInpaintPipeline.save_lora_weights(unfinished, unet_lora_layers=layers)
         pipeline.scheduler.save_pretrained(unfinished / "scheduler")

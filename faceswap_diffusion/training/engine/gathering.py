@@ -1,6 +1,6 @@
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false
-# diffusers annotates its models too loosely for the checker.
 """Weights that are divided among processes, as a whole."""
+
+from typing import Any, cast
 
 from accelerate import Accelerator
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -32,10 +32,10 @@ def gather_pipeline(
     networks = {}
     for name, kind in (("unet", UNet2DConditionModel), ("conditioner", FaceConditioner)):
         divided = getattr(pipeline, name)
-        network = kind.from_config(divided.config)  # FSDP has put its own class in place of the network's
+        network: Any = kind.from_config(divided.config)  # FSDP has put its own class in place of the network's
         for adapter, config in getattr(divided, "peft_config", {}).items():
             network.add_adapter(config, adapter)
         prefix = f"{name}."
         network.load_state_dict({key.removeprefix(prefix): weights[key] for key in weights if key.startswith(prefix)})
         networks[name] = network
-    return FaceSwapInpaintPipeline.from_pipe(pipeline, **networks)
+    return cast(FaceSwapInpaintPipeline, FaceSwapInpaintPipeline.from_pipe(pipeline, **networks))

@@ -18,6 +18,7 @@ from faceswap_diffusion.writing import whole_file
 PANELS: dict[str, tuple[str, ...]] = {
     "discriminator": ("adversarial", "discriminator"),
     "learning rate": ("learning_rate",),
+    "gradient norm": ("grad_norm",),
     "identity (cosine)": ("cosine_to_source", "cosine_to_target"),
     "share of the swaps": ("closer_to_source", "detected"),
     "head pose error (degrees)": ("pose_error",),

@@ -1,10 +1,8 @@
-# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportArgumentType=false
-# diffusers annotates its models too loosely for the checker.
 """Memory that training takes, counted without a weight in memory: per parameter, and per sample for activations."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers.models.attention import BasicTransformerBlock
@@ -127,8 +125,9 @@ def count_activations(pipeline: FaceSwapInpaintPipeline) -> ActivationCounts:
         pipeline (`FaceSwapInpaintPipeline`): Its settings are what counts; it is trained as a whole.
     """
     with FakeTensorMode():
-        unet = UNet2DConditionModel.from_config(pipeline.unet.config).train()
-        vae = type(pipeline.vae).from_config(pipeline.vae.config).requires_grad_(False).eval()
+        unet = cast(UNet2DConditionModel, UNet2DConditionModel.from_config(pipeline.unet.config)).train()
+        vae: Any = type(pipeline.vae).from_config(pipeline.vae.config)
+        vae.requires_grad_(False).eval()
         side = pipeline.config["crop_size"] // spatial_factor(vae)
         latents = torch.zeros(1, channel_count(vae), side, side, requires_grad=True)
         unet_input = torch.zeros(1, unet.config["in_channels"], side, side)

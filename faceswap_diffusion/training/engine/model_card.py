@@ -1,8 +1,8 @@
 """The card of a finished checkpoint, filled from the run that made it."""
 
-import json
 import platform
 import re
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,14 @@ from huggingface_hub import ModelCard, ModelCardData
 from PIL import Image
 
 from faceswap_diffusion.provenance.save import save_image
-from faceswap_diffusion.training.engine.run import Run
+from faceswap_diffusion.training.command_line import flatten
+from faceswap_diffusion.training.data.dataset import FacesSummary
 from faceswap_diffusion.training.engine.states import VERSIONED
+from faceswap_diffusion.training.engine.trainer import Trainer
 from faceswap_diffusion.weights.hub import CARD_TAGS, CONSENT, swap_example
 
-LEFT_OUT = ("config", "output_dir", "license", "push_to_hub", "hub_model_id", "hub_private", "report_to")
-"""Arguments that say nothing about the weights."""
+LEFT_OUT = ("output_dir", "license", "push_to_hub", "hub_model_id", "hub_private", "report_to")
+"""Settings that say nothing about the weights."""
 
 NO_LICENSE = """**No licence was chosen for these weights** (`--license`). What they may be used for depends on what
 they were made of: the terms of the checkpoint that they began with go on to hold, and so may those of the photos.
@@ -27,15 +29,15 @@ Weights that descend from FFHQ, CelebAMask-HQ or StyleGAN2's FFHQ model are for 
 people need these people's consent."""
 
 
-def write_model_card(folder: Path, run: Run) -> None:
+def write_model_card(folder: Path, trainer: Trainer) -> None:
     """Writes `README.md` into the folder of a finished checkpoint, with curves and validation swaps if there are any.
 
     Args:
         folder (`Path`): The checkpoint, as `save_pretrained` wrote it.
-        run (`Run`): Which made it, at its end.
+        trainer (`Trainer`): Which made it, at its end.
     """
-    values = run.history.last()
-    base, license_name = base_model(run.args), run.args.license
+    values, settings = trainer.history.last(), flatten(trainer.config)
+    base, license_name, output_dir = base_model(settings), settings["license"], trainer.config.output.output_dir
     data = ModelCardData(
         license=license_name or "other",
         license_name=None if license_name else "not-chosen",
@@ -46,16 +48,16 @@ def write_model_card(folder: Path, run: Run) -> None:
     )
     parts = [
         f"---\n{data.to_yaml()}\n---",
-        f"# {run.args.output_dir.resolve().name}",
+        f"# {output_dir.resolve().name}",
         "A model for the package `faceswap-diffusion`, which swaps faces by masked inpainting with diffusion.",
         swap_example("owner/name"),
-        *_pictures(folder, run.args.output_dir, int(values["step"])),
+        *_pictures(folder, output_dir, int(values["step"])),
         "## Training",
-        _table(_facts(run, base, int(values["step"]))),
+        _table(_facts(trainer, base, int(values["step"]))),
         "Losses of the last step, and means over the validation swaps:" if "detected" in values else "Losses:",
         _table({name: f"{value:.4g}" for name, value in values.items() if name != "step"}),
         "All settings:",
-        f"```yaml\n{yaml.safe_dump(settings_of(run.args), sort_keys=False).strip()}\n```",
+        f"```yaml\n{yaml.safe_dump(card_settings(settings), sort_keys=False).strip()}\n```",
         "## Licence and use",
         f"{license_name}, chosen by who trained it." if license_name else NO_LICENSE,
         CONSENT,
@@ -63,17 +65,14 @@ def write_model_card(folder: Path, run: Run) -> None:
     ModelCard("\n\n".join(part.strip() for part in parts) + "\n").save(folder / "README.md")
 
 
-def base_model(args: Any) -> str | None:
+def base_model(settings: Mapping[str, Any]) -> str | None:
     """What a run began with: a Hub id, or the name of a folder; none for a new model."""
-    if getattr(args, "vae", None):
-        return None
-    return _without_path(args.pretrained_model_name_or_path)
+    return None if settings.get("vae") else _without_path(settings["pretrained_model_name_or_path"])
 
 
-def settings_of(args: Any) -> dict[str, Any]:
-    """Arguments as plain values; of files and folders their names alone, as where they lie is nobody's business."""
-    given = {name: _plain(value) for name, value in vars(args).items() if name not in LEFT_OUT and value is not None}
-    return json.loads(json.dumps(given))  # without the argument parser's own kinds of numbers
+def card_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings that were made; of files and folders their names alone, as where they lie is nobody's business."""
+    return {name: _plain(value) for name, value in settings.items() if name not in LEFT_OUT and value is not None}
 
 
 def hardware(accelerator: Accelerator) -> str:
@@ -87,20 +86,25 @@ def hardware(accelerator: Accelerator) -> str:
     return f"{accelerator.num_processes} x {device}"
 
 
-def _facts(run: Run, base: str | None, step: int) -> dict[str, str]:
-    faces = run.samples.summary
-    folders = ", ".join(f"`{folder}`" for folder in faces.folders)
+def _facts(trainer: Trainer, base: str | None, step: int) -> dict[str, str]:
     return {
         "began with": base or "random weights",
-        "faces": f"{faces.num_faces:,} of {faces.num_people:,} people ({folders})",
+        **_data(trainer.task.faces),
         "steps": f"{step:,}",
-        "global batch": f"{run.global_batch_size:,}",
-        "samples seen": f"{step * run.global_batch_size:,}",
-        "crop": f"{faces.resolution} px",
-        "hardware": hardware(run.accelerator),
-        "precision": run.accelerator.mixed_precision,
+        "global batch": f"{trainer.global_batch_size:,}",
+        "samples seen": f"{step * trainer.global_batch_size:,}",
+        "hardware": hardware(trainer.accelerator),
+        "precision": trainer.accelerator.mixed_precision,
         "versions": ", ".join(f"{package} {version(package)}" for package in VERSIONED),
     }
+
+
+def _data(faces: FacesSummary | None) -> dict[str, str]:
+    if faces is None:
+        return {}
+    folders = ", ".join(f"`{folder}`" for folder in faces.folders)
+    people = f"{faces.num_faces:,} of {faces.num_people:,} people ({folders})"
+    return {"faces": people, "crop": f"{faces.resolution} px"}
 
 
 def _pictures(folder: Path, output_dir: Path, step: int) -> list[str]:

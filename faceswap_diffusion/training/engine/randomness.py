@@ -25,7 +25,7 @@ def generator_for(seed: int, stream: str, index: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
-def uniform(generator: torch.Generator) -> float:
+def draw_uniform(generator: torch.Generator) -> float:
     """A number in [0, 1)."""
     return torch.rand((), generator=generator).item()
 

@@ -29,13 +29,14 @@ def write_description(path: Path, description: dict[str, Any]) -> None:
     write_text(path, json.dumps(description, indent=2) + "\n")
 
 
-def begin_folder(path: Path, wanted: dict[str, Any], what: str) -> None:
+def begin_folder(path: Path, wanted: dict[str, Any], what: str, remedy: str = "another --output_dir") -> None:
     """Describes a new folder, or compares with what is in it; clears away what a killed run left half written.
 
     Args:
         path (`Path`): The folder's description.
         wanted (`dict[str, Any]`): What it is to say.
         what (`str`): What an error calls that which has to be the same.
+        remedy (`str`): What to give in place of it.
 
     Raises:
         ValueError: If the folder was begun otherwise.
@@ -50,7 +51,7 @@ def begin_folder(path: Path, wanted: dict[str, Any], what: str) -> None:
         if found.get(key) != value:
             raise ValueError(
                 f"{path.parent} was begun with {key} {found.get(key)}, now it is {value}: give the same {what} as "
-                "then, or another --output_dir"
+                f"then, or {remedy}"
             )
 
 

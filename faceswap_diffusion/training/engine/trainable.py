@@ -1,5 +1,3 @@
-# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportArgumentType=false
-# diffusers annotates its models too loosely for the checker.
 """Which parameters of a checkpoint a run trains."""
 
 import hashlib

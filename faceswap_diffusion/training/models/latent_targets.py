@@ -1,5 +1,3 @@
-# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportCallIssue=false
-# diffusers annotates its models too loosely for the checker.
 """What the latents of a grown autoencoder are to be: the old latents first, then what the old ones leave out."""
 
 from typing import Any
@@ -9,7 +7,7 @@ import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import nn
 
-from faceswap_diffusion.pipelines.latents import spatial_factor
+from faceswap_diffusion.pipelines.latents import posterior, spatial_factor
 
 
 class LatentTargets(nn.Module):
@@ -48,8 +46,13 @@ class LatentTargets(nn.Module):
     @torch.no_grad()
     def restored(self, images: torch.Tensor) -> torch.Tensor:
         """The old autoencoder's reconstruction of halved crops, doubled."""
-        latents = self.old.encode(F.avg_pool2d(images, 2)).latent_dist.mean
-        return F.interpolate(self.old.decode(latents).sample, scale_factor=2.0, mode="bicubic")
+        latents = posterior(self.old, F.avg_pool2d(images, 2)).mean
+        return F.interpolate(self.decode(latents), scale_factor=2.0, mode="bicubic")
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """The old autoencoder's pictures (B, 3, S/2, S/2) of unscaled latents."""
+        old: Any = self.old
+        return old.decode(latents, return_dict=False)[0]
 
     def patches(self, images: torch.Tensor) -> torch.Tensor:
         """The patch of each place, row by row: (B * h * w, 3 * factor**2)."""
@@ -58,7 +61,7 @@ class LatentTargets(nn.Module):
     @torch.no_grad()
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Latents (B, C, h, w) as the encoder is to give them; new channels have unit spread once they are scaled."""
-        latents = self.old.encode(F.avg_pool2d(images, 2)).latent_dist.mean
+        latents = posterior(self.old, F.avg_pool2d(images, 2)).mean
         details = (self.patches(images) @ self.components - self.mean) / self.std / self.scale
         places = details.unflatten(0, (len(images), *latents.shape[-2:]))
         return torch.cat([latents, places.permute(0, 3, 1, 2)], 1)

@@ -1,6 +1,3 @@
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportOptionalMemberAccess=false
-# pyright: reportIndexIssue=false, reportOptionalCall=false
-# diffusers annotates its models and their outputs too loosely for the checker.
 """A checkpoint inside training: what its networks make of a batch, as the pipeline would make it of pictures."""
 
 import torch

@@ -26,7 +26,7 @@ class PatchDiscriminator(nn.Module):
             stride = 2 if index < num_halvings else 1
             convolution = nn.utils.parametrizations.spectral_norm(nn.Conv2d(before, after, 4, stride, 1))
             layers += [convolution, nn.LeakyReLU(0.2)]
-        # No bias: the hinge loss lifts real verdicts as much as it lowers painted ones; rounding errors would move it.
+        # No bias: the hinge loss lifts real verdicts as much as it lowers generated ones; rounding would move it.
         self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 3, padding=1, bias=False))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -35,7 +35,7 @@ class PatchDiscriminator(nn.Module):
 
 
 def discriminator_loss(real: torch.Tensor, fake: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
-    """Hinge loss of verdicts on real and on painted patches (arXiv 1705.02894, eq. 3), each sample's weighted mean.
+    """Hinge loss of verdicts on real and on generated patches (arXiv 1705.02894, eq. 3), each sample's weighted mean.
 
     Args:
         real (`torch.Tensor`): (B, 1, h, w).
@@ -48,7 +48,7 @@ def discriminator_loss(real: torch.Tensor, fake: torch.Tensor, weights: torch.Te
     return _mean_of_patches(F.relu(1 - real) + F.relu(1 + fake), weights)
 
 
-def painter_loss(fake: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+def generator_loss(fake: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
     """What the painter is to lower: minus the verdict, a mean of each sample like `discriminator_loss`."""
     return -_mean_of_patches(fake, weights)
 

@@ -1,10 +1,8 @@
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportOptionalMemberAccess=false
-# pyright: reportIndexIssue=false, reportOptionalCall=false
-# diffusers annotates its models and their outputs too loosely for the checker.
 """Few-step students of the swap model by latent-consistency distillation (arXiv 2310.04378, 2311.05556)."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import cast
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -13,6 +11,7 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.pipelines.inputs import resize
+from faceswap_diffusion.training.config import ConsistencyConfig
 from faceswap_diffusion.training.data.batches import SwapBatch
 from faceswap_diffusion.training.engine.randomness import choose, generator_for
 from faceswap_diffusion.training.engine.trainable import add_lora
@@ -27,7 +26,6 @@ from faceswap_diffusion.training.objectives.consistency import (
 from faceswap_diffusion.training.objectives.losses import masked_mse
 from faceswap_diffusion.training.objectives.sampling import ddim_predictions, visited_timesteps
 
-OUTPUT_TYPES = ("lora", "full")
 LORA_LAYERS = [
     "to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2",
     "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv", "time_emb_proj",
@@ -35,25 +33,21 @@ LORA_LAYERS = [
 """Layers that get additions of low rank: convolutions as well, as in diffusers' script for LCM-LoRA."""
 
 
-@dataclass(frozen=True)
-class ConsistencySettings:
-    """What the loss is made of.
+def with_teacher_defaults(config: ConsistencyConfig, pipeline: FaceSwapInpaintPipeline) -> ConsistencyConfig:
+    """Fills settings that are left out with what the teacher was made for.
+
+    A teacher that was trained for few steps is worse on a longer way: the small model's likeness is lost there.
 
     Args:
-        seed (`int`): The run's.
-        guidance_scale (`float`): Of the teacher; the student learns guided swaps, and needs none itself.
-        num_ddim_timesteps (`int`): Steps into which the teacher's way from noise to picture is divided.
-        num_rollout_steps (`int`): DDIM steps in which the teacher makes the swaps that cross samples begin with.
-        huber_c (`float`): Of `pseudo_huber`.
-        outside_weight (`float`): Weight of what lies outside the mask, which is never pasted.
+        config (`ConsistencyConfig`): As it was given.
+        pipeline (`FaceSwapInpaintPipeline`): The teacher.
     """
-
-    seed: int = 0
-    guidance_scale: float = 1.0
-    num_ddim_timesteps: int = 50
-    num_rollout_steps: int = 5
-    huber_c: float = 0.001
-    outside_weight: float = 0.1
+    num_steps, guidance_scale = (
+        pipeline.config[f"default_{name}"] for name in ("num_inference_steps", "guidance_scale")
+    )
+    defaults = {"num_ddim_timesteps": num_steps, "num_rollout_steps": num_steps, "guidance_scale": guidance_scale}
+    left_out = {name: value for name, value in defaults.items() if getattr(config, name) is None}
+    return replace(config, **left_out)
 
 
 def split_off_teacher(pipeline: FaceSwapInpaintPipeline) -> UNet2DConditionModel:
@@ -76,7 +70,7 @@ def make_student(
         pipeline (`FaceSwapInpaintPipeline`): Changed in place.
         output_type (`str`): `"full"`: the UNet is trained, `"lora"`: additions of low rank to it.
         lora_rank (`int`): Rank of these additions.
-        num_ddim_timesteps (`int`): See `ConsistencySettings`.
+        num_ddim_timesteps (`int`): See `ConsistencyConfig`.
         num_inference_steps (`int`): Of a swap that names no number of steps, from now on.
     """
     for network in (pipeline.vae, pipeline.image_encoder, pipeline.conditioner):
@@ -109,10 +103,10 @@ class ConsistencyObjective(SwapModule):
     """The loss of a batch: how far apart the student ends from two neighbouring states of the teacher's way.
 
     States are clean latents with noise, as `LCMScheduler` makes them between its steps. What is clean depends on the
-    sample. Plain samples have their own source, so that the target itself is what a swap would give. For cross
-    samples, with the source of another person, nobody knows it: a noised target would show the student a face that
-    it is not to paint, and a swap never meets such states. There the teacher makes the swap first, in a few steps from
-    noise, and that is noised.
+    sample. Denoising samples have their own source, so that the target itself is what a swap would give. For
+    cross-identity samples, with the source of another person, nobody knows it: a noised target would show the student
+    a face that it is not to paint, and a swap never meets such states. There the teacher makes the swap first, in a
+    few steps from noise, and that is noised.
 
     At the last timestep the state is pure noise, since there a swap begins (arXiv 2305.08891, section 3.3, has why it
     matters): noised latents would still tell the student something, and one step has nothing else to go by.
@@ -123,8 +117,9 @@ class ConsistencyObjective(SwapModule):
     Args:
         pipeline (`FaceSwapInpaintPipeline`): The student, from `make_student`; trained in place.
         teacher (`UNet2DConditionModel`): From `split_off_teacher`.
-        settings (`ConsistencySettings`): See there.
+        config (`ConsistencyConfig`): From `with_teacher_defaults`.
         identity_network (`str`): Which recogniser the embeddings of the samples are from.
+        seed (`int`): The run's.
 
     Raises:
         ValueError: If the solver's steps do not divide the training timesteps.
@@ -134,14 +129,18 @@ class ConsistencyObjective(SwapModule):
         self,
         pipeline: FaceSwapInpaintPipeline,
         teacher: UNet2DConditionModel,
-        settings: ConsistencySettings,
+        config: ConsistencyConfig,
         identity_network: str = "sface",
+        seed: int = 0,
     ):
         super().__init__(pipeline, identity_network)
-        self.settings = settings
+        self.config, self.seed = config, seed
+        self.num_ddim_timesteps = cast(int, config.num_ddim_timesteps)
+        self.num_rollout_steps = cast(int, config.num_rollout_steps)
+        self.guidance_scale = cast(float, config.guidance_scale)
         # In a tuple, so that it is no submodule: it is not trained and not saved.
         self.teacher = (teacher.to(pipeline.vae.device),)
-        self.solver_timesteps = solver_timesteps(settings.num_ddim_timesteps, len(self.alphas_cumprod))
+        self.solver_timesteps = solver_timesteps(self.num_ddim_timesteps, len(self.alphas_cumprod))
 
     def forward(self, batch: SwapBatch, step: int) -> dict[str, torch.Tensor]:
         """Computes the loss.
@@ -151,17 +150,20 @@ class ConsistencyObjective(SwapModule):
             step (`int`): Makes no difference here.
 
         Returns:
-            `dict[str, torch.Tensor]`: Scalars: `"loss"`, and its mean over cross and over plain samples.
+            `dict[str, torch.Tensor]`: Scalars: `"loss"`, and its mean over cross-identity and over denoising samples.
         """
         with torch.no_grad():
-            generators = [generator_for(self.settings.seed, "noise", index) for index in batch.indices.tolist()]
+            generators = [generator_for(self.seed, "noise", index) for index in batch.indices.tolist()]
             inputs = self.inputs(batch, generators)
             noisy, timesteps = self.start(self.clean_latents(batch, inputs, generators), generators)
             earlier, earlier_timesteps = self.solve(noisy, timesteps, inputs)
             wanted = self.denoise(earlier, earlier_timesteps, inputs)
-        error = masked_mse(self.denoise(noisy, timesteps, inputs), wanted, inputs[1], self.settings.outside_weight)
-        losses = pseudo_huber(error, self.settings.huber_c)
-        parts = {"cross": losses[: batch.num_cross], "plain": losses[batch.num_cross :]}
+        error = masked_mse(self.denoise(noisy, timesteps, inputs), wanted, inputs[1], self.config.outside_weight)
+        losses = pseudo_huber(error, self.config.huber_c)
+        parts = {
+            "cross_identity": losses[: batch.num_cross_identity],
+            "denoising": losses[batch.num_cross_identity :],
+        }
         return {"loss": losses.mean(), **{name: part.mean() for name, part in parts.items() if len(part)}}
 
     def inputs(self, batch: SwapBatch, generators: list[torch.Generator]) -> tuple[torch.Tensor, ...]:
@@ -169,13 +171,13 @@ class ConsistencyObjective(SwapModule):
         masked = self.encode_masked(batch, generators)
         not_dropped = torch.zeros(len(masked), dtype=torch.bool, device=masked.device)
         context = self.context(**self.conditions(batch), dropped=not_dropped)
-        return masked, resize(batch.mask, *masked.shape[-2:]), context
+        return masked, resize(batch.mask, masked.shape[-2], masked.shape[-1]), context
 
     def clean_latents(
         self, batch: SwapBatch, inputs: tuple[torch.Tensor, ...], generators: list[torch.Generator]
     ) -> torch.Tensor:
-        """What is noised: swaps of the teacher for cross samples, their targets for the others."""
-        count = batch.num_cross
+        """What is noised: swaps of the teacher for cross-identity samples, their targets for the others."""
+        count = batch.num_cross_identity
         parts = []
         if count:
             parts.append(self.teachers_swaps([part[:count] for part in inputs], generators[:count]))
@@ -186,7 +188,7 @@ class ConsistencyObjective(SwapModule):
     def teachers_swaps(self, inputs: list[torch.Tensor], generators: list[torch.Generator]) -> torch.Tensor:
         """Clean latents (B', C, h, w) of the teacher's swaps from noise."""
         start = randn_tensor(inputs[0].shape, generators, inputs[0].device)
-        timesteps = visited_timesteps(self.settings.num_rollout_steps, len(self.alphas_cumprod)).to(start.device)
+        timesteps = visited_timesteps(self.num_rollout_steps, len(self.alphas_cumprod)).to(start.device)
         alphas = self.alphas_cumprod.to(start.device)
         return ddim_predictions(
             lambda noisy, batch_timesteps: self.teach(noisy, batch_timesteps, *inputs),
@@ -209,7 +211,7 @@ class ConsistencyObjective(SwapModule):
         self, noisy: torch.Tensor, timesteps: torch.Tensor, inputs: tuple[torch.Tensor, ...]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Goes one step of the teacher's way; returns states and timesteps."""
-        skipped = len(self.alphas_cumprod) // self.settings.num_ddim_timesteps
+        skipped = len(self.alphas_cumprod) // self.num_ddim_timesteps
         earlier = (timesteps - skipped).clamp(min=0)
         output, alphas = self.teach(noisy, timesteps, *inputs), self.alphas_cumprod.to(noisy.device)
         return solver_step(output, noisy, timesteps, earlier, alphas, self.prediction_type), earlier
@@ -224,16 +226,17 @@ class ConsistencyObjective(SwapModule):
     ) -> torch.Tensor:
         """The teacher's output (B, C, h, w), with guidance."""
         output = self.predict(noisy, timesteps, masked, mask, context, *self.teacher)
-        if self.settings.guidance_scale <= 1:
+        if self.guidance_scale <= 1:
             return output
         unconditional = self.conditioner.unconditional(len(context))
         return guided(
             output,
             self.predict(noisy, timesteps, masked, mask, unconditional, *self.teacher),
-            self.settings.guidance_scale,
+            self.guidance_scale,
         )
 
     def denoise(self, noisy: torch.Tensor, timesteps: torch.Tensor, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """Where the student ends (B, C, h, w), by its consistency function."""
-        output, alphas = self.predict(noisy, timesteps, *inputs), self.alphas_cumprod.to(noisy.device)
+        masked, mask, context = inputs
+        output, alphas = self.predict(noisy, timesteps, masked, mask, context), self.alphas_cumprod.to(noisy.device)
         return consistency_function(output, noisy, timesteps, alphas, self.prediction_type)

@@ -1,6 +1,3 @@
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportOptionalMemberAccess=false
-# pyright: reportIndexIssue=false, reportOptionalCall=false
-# diffusers annotates its models and their outputs too loosely for the checker.
 """The objective of the swap model: what one batch costs, term by term; all that is trained is in one module."""
 
 from dataclasses import dataclass
@@ -14,12 +11,13 @@ from faceswap_diffusion.metrics.lpips import LPIPS
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.pipelines.inputs import resize
 from faceswap_diffusion.pipelines.latents import channel_count, decode
+from faceswap_diffusion.training.config import LossConfig
 from faceswap_diffusion.training.data.augmentation import jitter_views
-from faceswap_diffusion.training.data.batches import Roles, SwapBatch
+from faceswap_diffusion.training.data.batches import SampleRoles, SwapBatch
 from faceswap_diffusion.training.data.latents import EncodedBatch
-from faceswap_diffusion.training.engine.randomness import choose, generator_for, uniform
+from faceswap_diffusion.training.engine.randomness import choose, draw_uniform, generator_for
 from faceswap_diffusion.training.models.swap_module import SwapModule
-from faceswap_diffusion.training.objectives.discriminator import PatchDiscriminator, discriminator_loss, painter_loss
+from faceswap_diffusion.training.objectives.discriminator import PatchDiscriminator, discriminator_loss, generator_loss
 from faceswap_diffusion.training.objectives.losses import (
     coarse_loss,
     identity_loss,
@@ -30,48 +28,6 @@ from faceswap_diffusion.training.objectives.losses import (
 )
 from faceswap_diffusion.training.objectives.mesh_network import MeshNetwork
 from faceswap_diffusion.training.objectives.sampling import ddim_predictions, visited_timesteps
-
-
-@dataclass(frozen=True)
-class ObjectiveSettings:
-    """What the loss is made of.
-
-    Args:
-        seed (`int`): The run's.
-        unconditional_probability (`float`): How often a sample that is denoised once has no condition.
-        timestep_sampling (`str`): `"uniform"`, or `"late"`: as likely as they are late, since a face takes shape where
-            the noise is strong, and that is hard to learn.
-        snr_gamma (`float`, *optional*): Min-SNR weights with this gamma (arXiv 2303.09556); none: all timesteps alike.
-        outside_weight (`float`): Weight of what lies outside the mask, which is never pasted.
-        num_rollout_steps (`tuple[int, ...]`): Steps of the sampling inside training: one of them is drawn a step.
-        rollout_depth (`str`): `"random"`: stop after any number of them, or `"full"`: take them all.
-        rollout_start (`str`): `"noise"` as in a swap, or REFace's `"target"`: the target, noised to the first one.
-        rollout_strength (`float`): In (0, 1], the pipeline's `strength`: below 1 only this part of the steps is taken,
-            the last ones, from the noised masked target, whose hidden part shows the reference.
-        num_gradient_steps (`int`, *optional*): Steps at the end that gradients pass through; none: all of them.
-        rollout_checkpointing (`bool`): Whether each of these steps is computed anew on the way back, to save memory.
-        own_weight, identity_weight, coarse_weight, attributes_weight, landmarks_weight, lpips_weight,
-            adversarial_weight (`float`): Of each term.
-    """
-
-    seed: int = 0
-    unconditional_probability: float = 0.1
-    timestep_sampling: str = "late"
-    snr_gamma: float | None = None
-    outside_weight: float = 0.1
-    num_rollout_steps: tuple[int, ...] = (4, 5, 6, 8, 10)
-    rollout_depth: str = "random"
-    rollout_start: str = "noise"
-    rollout_strength: float = 1.0
-    num_gradient_steps: int | None = 1
-    rollout_checkpointing: bool = False
-    own_weight: float = 1.0
-    identity_weight: float = 1.0
-    coarse_weight: float = 0.5
-    attributes_weight: float = 0.0
-    landmarks_weight: float = 0.0
-    lpips_weight: float = 0.0
-    adversarial_weight: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -98,29 +54,31 @@ class SwapObjective(SwapModule):
 
     Args:
         pipeline (`FaceSwapInpaintPipeline`): A whole checkpoint; it is trained in place.
-        settings (`ObjectiveSettings`): See there.
-        roles (`Roles`): Of the samples that are to come: what is denoised only once is never judged.
+        config (`LossConfig`): See there.
+        roles (`SampleRoles`): Of the samples that are to come: what is denoised only once is never judged.
         identity_network (`str`): Which recogniser the embeddings of the samples are from; where the checkpoint has
             another, sources are embedded anew.
+        seed (`int`): The run's.
     """
 
     def __init__(
         self,
         pipeline: FaceSwapInpaintPipeline,
-        settings: ObjectiveSettings,
-        roles: Roles,
+        config: LossConfig,
+        roles: SampleRoles,
         identity_network: str = "sface",
+        seed: int = 0,
     ):
         super().__init__(pipeline, identity_network)
-        judged = (roles.num_cross + roles.num_own) and settings.adversarial_weight
+        judged = (roles.num_cross_identity + roles.num_self_reconstruction) and config.adversarial_weight
         # Of latents: in pictures it sees the traces of the autoencoder, for which nobody here can do anything.
         latent_channels = channel_count(pipeline.vae)
         self.discriminator = PatchDiscriminator(latent_channels, channels=64) if judged else None
-        self.settings = settings
+        self.config, self.seed = config, seed
         # In tuples, so that they are no submodules: they are not trained and not saved.
-        self.lpips = (LPIPS().to(pipeline.vae.device),) if settings.lpips_weight else ()
+        self.lpips = (LPIPS().to(pipeline.vae.device),) if config.lpips_weight else ()
         self.mesh: tuple[MeshNetwork, ...] = ()
-        if settings.landmarks_weight:
+        if config.landmarks_weight:
             self.mesh = (MeshNetwork().to(pipeline.vae.device),)
 
     def forward(self, batch: SwapBatch | EncodedBatch, step: int) -> dict[str, torch.Tensor]:
@@ -138,7 +96,7 @@ class SwapObjective(SwapModule):
             encoded, draws = batch, self.draw(batch, batch.latents)
         else:
             encoded, draws = self.encode(batch)
-        num_rolled_out = batch.num_cross + batch.num_own
+        num_rolled_out = batch.num_cross_identity + batch.num_self_reconstruction
         context = self.context(**encoded.conditions, dropped=draws.dropped)
         losses = {}
         if num_rolled_out < len(context):
@@ -154,11 +112,11 @@ class SwapObjective(SwapModule):
         encoded = EncodedBatch(
             latents=latents,
             masked=self.encode_masked(batch, draws.generators),
-            mask=resize(batch.mask, *latents.shape[-2:]),
+            mask=resize(batch.mask, latents.shape[-2], latents.shape[-1]),
             **self.conditions(batch),
             indices=batch.indices,
-            num_cross=batch.num_cross,
-            num_own=batch.num_own,
+            num_cross_identity=batch.num_cross_identity,
+            num_self_reconstruction=batch.num_self_reconstruction,
         )
         return encoded, draws
 
@@ -166,56 +124,63 @@ class SwapObjective(SwapModule):
         self, batch: SwapBatch, encoded: EncodedBatch, context: torch.Tensor, draws: Draws, step: int
     ) -> dict[str, torch.Tensor]:
         """The terms of samples that go through several steps."""
-        num_rolled_out = batch.num_cross + batch.num_own
+        num_rolled_out = batch.num_cross_identity + batch.num_self_reconstruction
         latents, masked, mask = encoded.latents, encoded.masked, encoded.mask
         x0s = self.roll_out(latents, masked, mask, context, draws.noise, step, slice(num_rolled_out))
         losses = {}
-        if batch.num_own:
-            losses["own"] = self.own_loss(x0s, latents, mask, slice(batch.num_cross, num_rolled_out))
-        if batch.num_cross:
-            losses |= self.cross_losses(x0s, batch, encoded.identity_embeds, draws.generators)
+        if batch.num_self_reconstruction:
+            own = slice(batch.num_cross_identity, num_rolled_out)
+            losses["self_reconstruction"] = self.self_reconstruction_loss(x0s, latents, mask, own)
+        if batch.num_cross_identity:
+            losses |= self.cross_identity_losses(x0s, batch, encoded.identity_embeds, draws.generators)
         if self.discriminator is not None:
-            losses |= self.adversarial_losses(x0s[-1], latents[:num_rolled_out], mask[:num_rolled_out])
+            losses |= self.adversarial_losses(
+                self.discriminator, x0s[-1], latents[:num_rolled_out], mask[:num_rolled_out]
+            )
         return losses
 
     def total(self, losses: dict[str, torch.Tensor]) -> torch.Tensor:
         """The weighted sum. The discriminator's own loss says nothing about the model: its weight is 1."""
-        weighted = [getattr(self.settings, f"{name}_weight", 1.0) * loss for name, loss in losses.items()]
+        weighted = [getattr(self.config, f"{name}_weight", 1.0) * loss for name, loss in losses.items()]
         return torch.stack(weighted).sum()
 
     def draw(self, batch: SwapBatch | EncodedBatch, latents: torch.Tensor) -> Draws:
         """Draws noise, timesteps and dropout of each sample; none of those that are rolled out is dropped."""
-        settings = self.settings
-        generators = [generator_for(settings.seed, "noise", index) for index in batch.indices.tolist()]
+        config = self.config
+        generators = [generator_for(self.seed, "noise", index) for index in batch.indices.tolist()]
         noise = randn_tensor(latents.shape, generator=generators, device=latents.device, dtype=latents.dtype)
-        positions = torch.tensor([uniform(generator) for generator in generators])
-        if settings.timestep_sampling == "late":
+        positions = torch.tensor([draw_uniform(generator) for generator in generators])
+        if config.timestep_sampling == "late":
             positions = positions.sqrt()
-        dropped = torch.tensor([uniform(generator) < settings.unconditional_probability for generator in generators])
-        dropped[: batch.num_cross + batch.num_own] = False
+        dropped = torch.tensor(
+            [draw_uniform(generator) < config.unconditional_probability for generator in generators]
+        )
+        dropped[: batch.num_cross_identity + batch.num_self_reconstruction] = False
         timesteps = (positions * len(self.alphas_cumprod)).long()
         return Draws(generators, noise, timesteps.to(latents.device), dropped.to(latents.device))
 
-    def denoising_loss(self, encoded: EncodedBatch, context: torch.Tensor, draws: Draws, plain: slice) -> torch.Tensor:
+    def denoising_loss(
+        self, encoded: EncodedBatch, context: torch.Tensor, draws: Draws, chosen: slice
+    ) -> torch.Tensor:
         """Squared error of what the UNet predicts of noised latents (DDPM, arXiv 2006.11239, eq. 14, or in v)."""
         parts = encoded.latents, encoded.masked, encoded.mask, context
-        latents, masked, mask, context = (part[plain] for part in parts)
-        noise, timesteps = draws.noise[plain], draws.timesteps[plain]
+        latents, masked, mask, context = (part[chosen] for part in parts)
+        noise, timesteps = draws.noise[chosen], draws.timesteps[chosen]
         noisy = self.pipeline.scheduler.add_noise(latents, noise, timesteps)
         output = self.predict(noisy, timesteps, masked, mask, context)
         alphas = self.alphas_cumprod.to(timesteps.device)[timesteps]
         wanted = prediction_target(latents, noise, alphas, self.prediction_type)
-        errors = masked_mse(output, wanted, mask, self.settings.outside_weight)
-        if self.settings.snr_gamma is not None:
-            errors = errors * min_snr_weights(alphas, self.settings.snr_gamma, self.prediction_type)
+        errors = masked_mse(output, wanted, mask, self.config.outside_weight)
+        if self.config.snr_gamma is not None:
+            errors = errors * min_snr_weights(alphas, self.config.snr_gamma, self.prediction_type)
         return errors.mean()
 
     def draw_visited(self, step: int) -> torch.Tensor:
         """Timesteps that samples are denoised through in a step."""
-        settings, generator = self.settings, generator_for(self.settings.seed, "step", step)
-        num_steps = settings.num_rollout_steps[choose(len(settings.num_rollout_steps), generator)]
-        num_taken = max(1, int(num_steps * settings.rollout_strength))
-        depth = num_taken if settings.rollout_depth == "full" else 1 + choose(num_taken, generator)
+        config, generator = self.config, generator_for(self.seed, "step", step)
+        num_steps = config.num_rollout_steps[choose(len(config.num_rollout_steps), generator)]
+        num_taken = max(1, int(num_steps * config.rollout_strength))
+        depth = num_taken if config.rollout_depth == "full" else 1 + choose(num_taken, generator)
         return visited_timesteps(num_steps, len(self.alphas_cumprod))[-num_taken:][:depth]
 
     def roll_out(
@@ -238,8 +203,8 @@ class SwapObjective(SwapModule):
         """
         latents, masked, mask, context, start = (part[rolled_out] for part in (latents, masked, mask, context, noise))
         timesteps = self.draw_visited(step).to(latents.device)
-        from_target = self.settings.rollout_start == "target"
-        if from_target or self.settings.rollout_strength < 1:
+        from_target = self.config.rollout_start == "target"
+        if from_target or self.config.rollout_strength < 1:
             clean = latents if from_target else masked
             start = self.pipeline.scheduler.add_noise(clean, start, timesteps[:1].expand(len(clean)))
         return ddim_predictions(
@@ -248,16 +213,18 @@ class SwapObjective(SwapModule):
             timesteps,
             self.alphas_cumprod.to(latents.device),
             self.prediction_type,
-            self.settings.num_gradient_steps,
-            self.settings.rollout_checkpointing,
+            self.config.num_gradient_steps,
+            self.config.rollout_checkpointing,
         )
 
-    def own_loss(self, x0s: list[torch.Tensor], latents: torch.Tensor, mask: torch.Tensor, own: slice) -> torch.Tensor:
+    def self_reconstruction_loss(
+        self, x0s: list[torch.Tensor], latents: torch.Tensor, mask: torch.Tensor, own: slice
+    ) -> torch.Tensor:
         """Squared error of the predictions of samples that are to come out as they were."""
-        errors = [masked_mse(x0[own], latents[own], mask[own], self.settings.outside_weight) for x0 in x0s]
+        errors = [masked_mse(x0[own], latents[own], mask[own], self.config.outside_weight) for x0 in x0s]
         return torch.stack(errors).mean()
 
-    def cross_losses(
+    def cross_identity_losses(
         self,
         x0s: list[torch.Tensor],
         batch: SwapBatch,
@@ -265,7 +232,7 @@ class SwapObjective(SwapModule):
         generators: list[torch.Generator],
     ) -> dict[str, torch.Tensor]:
         """Losses of swaps whose true pixels nobody knows: identity and LPIPS in every step, the others in the last."""
-        cross = slice(batch.num_cross)
+        cross = slice(batch.num_cross_identity)
         mask, target = batch.mask[cross], batch.pixels[cross]
         swaps = [self.decode(x0[cross], target, mask) for x0 in x0s]
         embeds = [self.embed_identity(jitter_views(swap, generators[cross]), mask) for swap in swaps]
@@ -273,7 +240,7 @@ class SwapObjective(SwapModule):
             "identity": torch.stack([identity_loss(embed, identity_embeds[cross]).mean() for embed in embeds]).mean(),
             "coarse": coarse_loss(swaps[-1], target, mask).mean(),
         }
-        if self.settings.attributes_weight:
+        if self.config.attributes_weight:
             losses["attributes"] = self.attributes_loss(swaps[-1], target)
         if self.mesh:
             losses["landmarks"] = self.landmarks_loss(swaps[-1], batch.landmarks[cross])
@@ -308,22 +275,23 @@ class SwapObjective(SwapModule):
         return decoded * mask + target * (1 - mask)
 
     def adversarial_losses(
-        self, x0: torch.Tensor, latents: torch.Tensor, mask: torch.Tensor
+        self, discriminator: PatchDiscriminator, x0: torch.Tensor, latents: torch.Tensor, mask: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """The model's loss, and the discriminator's, which judges latents (LADD, arXiv 2403.12015, eq. 2).
 
         Args:
+            discriminator (`PatchDiscriminator`): The judge.
             x0 (`torch.Tensor`): (B, C, h, w), predicted.
-            latents (`torch.Tensor`): (B, C, h, w), of the targets, which are real, and lie around what was painted.
-            mask (`torch.Tensor`): (B, 1, h, w), 1 = painted.
+            latents (`torch.Tensor`): (B, C, h, w), of the targets, which are real, and lie around what was generated.
+            mask (`torch.Tensor`): (B, 1, h, w), 1 = generated.
         """
-        painted = x0 * mask + latents * (1 - mask)
-        self.discriminator.requires_grad_(False)
-        verdict = self.discriminator(painted)
-        self.discriminator.requires_grad_(True)
-        weights = resize(mask, *verdict.shape[-2:])
-        real, fake = self.discriminator(torch.cat([latents, painted.detach()])).chunk(2)
+        generated = x0 * mask + latents * (1 - mask)
+        discriminator.requires_grad_(False)
+        verdict = discriminator(generated)
+        discriminator.requires_grad_(True)
+        weights = resize(mask, verdict.shape[-2], verdict.shape[-1])
+        real, fake = discriminator(torch.cat([latents, generated.detach()])).chunk(2)
         return {
-            "adversarial": painter_loss(verdict, weights).mean(),
+            "adversarial": generator_loss(verdict, weights).mean(),
             "discriminator": discriminator_loss(real, fake, weights).mean(),
         }

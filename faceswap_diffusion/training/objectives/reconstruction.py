@@ -1,9 +1,8 @@
-# pyright: reportAttributeAccessIssue=false, reportOptionalCall=false, reportArgumentType=false
-# diffusers annotates its models and their outputs too loosely for the checker.
 """How good an autoencoder is at crops of faces."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -43,15 +42,19 @@ def reconstruct(vae: Autoencoder, images: torch.Tensor, batch_size: int = 8) -> 
         images (`torch.Tensor`): (B, 3, S, S), RGB in [-1, 1].
         batch_size (`int`): How many at a time.
     """
+    network: Any = vae
     generator = torch.Generator().manual_seed(0)
     latents, decoded = [], []
     for batch in images.split(batch_size):
-        encoded = posterior(vae, batch.to(vae.device))
+        encoded = posterior(network, batch.to(network.device))
         latents.append(encoded.sample(generator))
-        decoded.append(vae.decode(encoded.mode()).sample.clamp(-1, 1).cpu())
+        decoded.append(network.decode(encoded.mode(), return_dict=False)[0].clamp(-1, 1).cpu())
     got = torch.cat(decoded)
     errors = (got - images).square().mean(dim=(1, 2, 3))
-    energies = [sum(part.square().mean(dim=(1, 2, 3)) for part in image_gradients(view)) for view in (got, images)]
+    energies = [
+        torch.stack([part.square().mean(dim=(1, 2, 3)) for part in image_gradients(view)]).sum(0)
+        for view in (got, images)
+    ]
     return Reconstruction(
         images=got,
         psnr=(10 * torch.log10(4 / errors)).mean().item(),

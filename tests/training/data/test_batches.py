@@ -5,37 +5,38 @@ from collections import Counter
 import pytest
 import torch
 
-from faceswap_diffusion.training.data.batches import Roles, SampleSettings, StepBatches, SwapSamples, derange
+from faceswap_diffusion.training.config import SampleConfig
+from faceswap_diffusion.training.data.batches import SampleRoles, StepBatches, SwapSamples, derange
 from faceswap_diffusion.training.data.dataset import PreparedFaces
 from faceswap_diffusion.training.engine.randomness import generator_for
 
 
-def settings(**changes) -> SampleSettings:
-    given = {
-        "seed": 0,
-        "global_batch_size": 4,
-        "roles": Roles.from_shares(0.5, 0.25),
-        "mask_sets": {"face": 0.5, "head": 0.5},
-    }
-    return SampleSettings(**{**given, **changes})
+def samples_of(faces: PreparedFaces, roles=SampleRoles.from_shares(0.5, 0.25), seed=0, **changes) -> SwapSamples:  # noqa: B008
+    return SwapSamples(faces, SampleConfig(mask_sets=("face", "head"), **changes), roles, 4, seed)
 
 
 def test_shares_make_the_shortest_period_of_whole_samples():
-    assert Roles.from_shares(0.25, 0.25) == Roles(period=4, num_cross=1, num_own=1)
-    assert Roles.from_shares(0.5, 0.125) == Roles(period=8, num_cross=4, num_own=1)
-    assert Roles.from_shares(0, 0) == Roles(period=1, num_cross=0, num_own=0)
-    roles = Roles.from_shares(1 / 3, 1 / 3)
-    assert [roles.of(index) for index in range(4)] == ["cross", "own", "plain", "cross"]
+    assert SampleRoles.from_shares(0.25, 0.25) == SampleRoles(
+        period=4, num_cross_identity=1, num_self_reconstruction=1
+    )
+    assert SampleRoles.from_shares(0.5, 0.125) == SampleRoles(
+        period=8, num_cross_identity=4, num_self_reconstruction=1
+    )
+    assert SampleRoles.from_shares(0, 0) == SampleRoles(period=1, num_cross_identity=0, num_self_reconstruction=0)
+    roles = SampleRoles.from_shares(1 / 3, 1 / 3)
+    assert [roles.of(index) for index in range(4)] == [
+        "cross_identity", "self_reconstruction", "denoising", "cross_identity",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("shares", [(0.7, 0.5), (-0.1, 0.5)])
 def test_shares_that_cannot_be_are_refused(shares):
     with pytest.raises(ValueError, match="both together 1 at most"):
-        Roles.from_shares(*shares)
+        SampleRoles.from_shares(*shares)
 
 
 def test_roles_refuse_batches_in_which_they_do_not_come_out_even():
-    roles = Roles.from_shares(0.25, 0.25)
+    roles = SampleRoles.from_shares(0.25, 0.25)
     roles.check(batch_size=8, global_batch_size=8)
     with pytest.raises(ValueError, match="use a multiple of 4"):
         roles.check(batch_size=6, global_batch_size=12)
@@ -43,9 +44,9 @@ def test_roles_refuse_batches_in_which_they_do_not_come_out_even():
 
 def test_a_global_batch_of_one_is_an_error_where_others_sources_are_wanted():
     with pytest.raises(ValueError, match="global batch of 1"):
-        Roles.from_shares(1, 0).check(batch_size=1, global_batch_size=1)
-    Roles.from_shares(1, 0).check(batch_size=1, global_batch_size=2)
-    Roles.from_shares(0, 0).check(batch_size=1, global_batch_size=1)
+        SampleRoles.from_shares(1, 0).check(batch_size=1, global_batch_size=1)
+    SampleRoles.from_shares(1, 0).check(batch_size=1, global_batch_size=2)
+    SampleRoles.from_shares(0, 0).check(batch_size=1, global_batch_size=1)
 
 
 @pytest.mark.parametrize("identities", ["abcdef", "aabb", "aabbcc", "ab", "aaabbb", "abbcdeeffa"])
@@ -76,7 +77,7 @@ def test_a_step_is_made_of_the_same_samples_however_it_is_divided():
 
 
 def test_every_epoch_sees_every_face_once_in_another_order(prepared_faces):
-    samples = SwapSamples(PreparedFaces([prepared_faces], 64), settings())
+    samples = samples_of(PreparedFaces([prepared_faces], 64))
     count = len(samples.faces)
     epochs = [[samples.row(epoch * count + position) for position in range(count)] for epoch in range(3)]
     assert all(sorted(epoch) == list(range(count)) for epoch in epochs)
@@ -84,7 +85,7 @@ def test_every_epoch_sees_every_face_once_in_another_order(prepared_faces):
 
 
 def test_cross_samples_have_another_person_of_their_step_and_each_target_lends_its_face_once(prepared_faces):
-    samples = SwapSamples(PreparedFaces([prepared_faces], 64), settings(roles=Roles.from_shares(1, 0)))
+    samples = samples_of(PreparedFaces([prepared_faces], 64), roles=SampleRoles.from_shares(1, 0))
     for step in range(6):
         indices = range(step * 4, step * 4 + 4)
         targets = [samples.row(index) for index in indices]
@@ -95,10 +96,10 @@ def test_cross_samples_have_another_person_of_their_step_and_each_target_lends_i
 
 
 def test_two_pictures_of_one_person_become_source_and_target(prepared_faces):
-    chosen = {"roles": Roles.from_shares(0, 0)}
+    chosen = {"roles": SampleRoles.from_shares(0, 0)}
     faces = PreparedFaces([prepared_faces], 64)
-    always = SwapSamples(faces, settings(pair_probability=1.0, **chosen))
-    never = SwapSamples(faces, settings(pair_probability=0.0, **chosen))
+    always = samples_of(faces, pair_probability=1.0, **chosen)
+    never = samples_of(faces, pair_probability=0.0, **chosen)
     paired = Counter(faces.identities)
     assert max(paired.values()) > 1
     for index in range(12):
@@ -111,11 +112,11 @@ def test_two_pictures_of_one_person_become_source_and_target(prepared_faces):
 
 def test_a_sample_is_the_same_whoever_asks_and_differs_from_the_same_face_in_the_next_epoch(prepared_faces):
     faces = PreparedFaces([prepared_faces], 64)
-    first, second = SwapSamples(faces, settings()), SwapSamples(PreparedFaces([prepared_faces], 64), settings())
+    first, second = samples_of(faces), samples_of(PreparedFaces([prepared_faces], 64))
     for index in (5, 0, 3):
         for name, tensor in first[index].items():
             assert torch.equal(tensor, second[index][name]), name
-    other_seed = SwapSamples(faces, settings(seed=1))
+    other_seed = samples_of(faces, seed=1)
     assert not torch.equal(first[0]["mask"], other_seed[0]["mask"])
     row = first.row(0)
     later = next(index for index in range(len(faces), 2 * len(faces)) if first.row(index) == row)
@@ -123,9 +124,9 @@ def test_a_sample_is_the_same_whoever_asks_and_differs_from_the_same_face_in_the
 
 
 def test_a_batch_is_sorted_by_roles_and_shaped_for_the_networks(prepared_faces):
-    samples = SwapSamples(PreparedFaces([prepared_faces], 64), settings())
+    samples = samples_of(PreparedFaces([prepared_faces], 64))
     batch = samples.collate([samples[index] for index in range(4)])
-    assert (batch.num_cross, batch.num_own) == (2, 1)
+    assert (batch.num_cross_identity, batch.num_self_reconstruction) == (2, 1)
     assert batch.indices.tolist() == [0, 1, 2, 3]
     assert batch.pixels.shape == batch.source_pixels.shape == (4, 3, 64, 64)
     assert batch.mask.shape == batch.source_mask.shape == (4, 1, 64, 64)
@@ -140,7 +141,7 @@ def test_a_batch_is_sorted_by_roles_and_shaped_for_the_networks(prepared_faces):
 
 def test_landmarks_follow_the_mirrored_picture(prepared_faces):
     faces = PreparedFaces([prepared_faces], 64)
-    samples = SwapSamples(faces, settings(landmark_noise=0.0, roles=Roles.from_shares(0, 0)))
+    samples = samples_of(faces, landmark_noise=0.0, roles=SampleRoles.from_shares(0, 0))
     seen = set()
     for index in range(20):
         sample, face = samples[index], faces[samples.row(index)]
@@ -157,5 +158,5 @@ def test_landmarks_follow_the_mirrored_picture(prepared_faces):
 def test_faces_of_one_person_are_refused_where_others_sources_are_wanted(one_person):
     faces = PreparedFaces([one_person], 64)
     with pytest.raises(ValueError, match="are of one person"):
-        SwapSamples(faces, settings())
-    assert len(SwapSamples(faces, settings(roles=Roles.from_shares(0, 0.5))).faces) == len(faces)
+        samples_of(faces)
+    assert len(samples_of(faces, roles=SampleRoles.from_shares(0, 0.5)).faces) == len(faces)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from faceswap_diffusion.training.data.batches import Roles, SampleSettings, SwapSamples
+from faceswap_diffusion.training.config import ReferenceConfig, SampleConfig
+from faceswap_diffusion.training.data.batches import SampleRoles, SwapSamples
 from faceswap_diffusion.training.data.dataset import PreparedFaces
 from faceswap_diffusion.training.data.occluders import Occluder, draw_occluder
-from faceswap_diffusion.training.data.references import ReferenceFaults, TrainingReferences
+from faceswap_diffusion.training.data.references import TrainingReferences
 
 
 @pytest.fixture(scope="module")
@@ -18,15 +19,8 @@ def faces(prepared_faces) -> PreparedFaces:
 
 
 def samples(faces: PreparedFaces, share: float) -> SwapSamples:
-    settings = SampleSettings(
-        seed=0,
-        global_batch_size=4,
-        roles=Roles(1, 0, 0),
-        mask_sets={"face": 1.0},
-        warped_masks=0,
-        occluded_targets=share,
-    )
-    return SwapSamples(faces, settings)
+    config = SampleConfig(mask_sets=("face",), warped_masks=0, occluded_targets=share)
+    return SwapSamples(faces, config, SampleRoles(1, 0, 0), 4)
 
 
 def test_an_occluder_is_laid_over_a_picture():
@@ -63,7 +57,7 @@ def test_targets_are_occluded_where_their_masks_are_not(faces):
 
 
 def test_references_show_what_no_parser_noticed(faces):
-    face, free = faces[0], ReferenceFaults(**dict.fromkeys(ReferenceFaults.__dataclass_fields__, 0.0))
+    face, free = faces[0], ReferenceConfig(**dict.fromkeys(ReferenceConfig.__dataclass_fields__, 0.0))
     views = [
         TrainingReferences(faces, replace(free, occluded=share)).draw(
             face, face, "face", torch.Generator().manual_seed(3)

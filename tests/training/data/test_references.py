@@ -11,11 +11,12 @@ from faceswap_diffusion.conditioning.reference import Reference
 from faceswap_diffusion.faces.mesh_topology import FACE_OVAL_478
 from faceswap_diffusion.faces.texture import FaceTexture
 from faceswap_diffusion.masks.regions import repaint_mask
-from faceswap_diffusion.training.data.batches import Roles, SampleSettings, SwapSamples
+from faceswap_diffusion.training.config import ReferenceConfig, SampleConfig
+from faceswap_diffusion.training.data.batches import SampleRoles, SwapSamples
 from faceswap_diffusion.training.data.dataset import FaceRecord, PreparedFaces
-from faceswap_diffusion.training.data.references import ReferenceFaults, TrainingReferences, misalign, to_rgb
+from faceswap_diffusion.training.data.references import TrainingReferences, misalign, to_rgb
 
-NO_FAULTS = dict.fromkeys((field.name for field in fields(ReferenceFaults)), 0.0)
+NO_FAULTS = dict.fromkeys((field.name for field in fields(ReferenceConfig)), 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def faces(prepared_faces) -> PreparedFaces:
 
 def references(faces: PreparedFaces, **faults: float) -> TrainingReferences:
     """References with these faults alone."""
-    return TrainingReferences(faces, ReferenceFaults(**{**NO_FAULTS, **faults}))
+    return TrainingReferences(faces, ReferenceConfig(**{**NO_FAULTS, **faults}))
 
 
 def draw(
@@ -45,7 +46,7 @@ def in_range(face: FaceRecord) -> torch.Tensor:
 
 
 def test_a_generator_decides(faces):
-    made = TrainingReferences(faces, ReferenceFaults())
+    made = TrainingReferences(faces, ReferenceConfig())
     first, again, other = (draw(made, faces[0], faces[0], seed) for seed in (3, 3, 4))
     assert first.shape == (4, 64, 64)
     assert first.dtype == torch.float32
@@ -150,16 +151,8 @@ def test_meshes_are_moved_by_what_was_said(faces, sigma: float):
 class TestSamples:
     @staticmethod
     def samples(faces: PreparedFaces, made: TrainingReferences | None, **changes: float) -> SwapSamples:
-        settings = SampleSettings(
-            seed=0,
-            global_batch_size=4,
-            roles=Roles.from_shares(0, 0),
-            mask_sets={"face": 1.0},
-            pair_probability=0.0,
-            occluded_targets=0.0,
-            **changes,
-        )
-        return SwapSamples(faces, settings, references=made)
+        config = SampleConfig(mask_sets=("face",), pair_probability=0.0, occluded_targets=0.0, **changes)
+        return SwapSamples(faces, config, SampleRoles.from_shares(0, 0), 4, references=made)
 
     def test_a_reference_is_mirrored_like_its_target(self, faces):
         samples, seen = self.samples(faces, references(faces)), set()

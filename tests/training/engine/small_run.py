@@ -58,9 +58,9 @@ class SmallModel(nn.Module):
         self.discriminator = PatchDiscriminator(channels=4, num_halvings=1)
 
     def forward(self, images: torch.Tensor, judged: bool) -> torch.Tensor:
-        painted = self.painter(self.frozen(images))
-        loss = (painted - images).square().mean()
-        return loss - self.discriminator(painted).mean() if judged else loss
+        generated = self.painter(self.frozen(images))
+        loss = (generated - images).square().mean()
+        return loss - self.discriminator(generated).mean() if judged else loss
 
 
 def build_parts(accelerator: Accelerator, sharded: bool = False, **settings: Any) -> TrainingParts:
@@ -74,13 +74,13 @@ def build_parts(accelerator: Accelerator, sharded: bool = False, **settings: Any
         {"params": list(model.discriminator.parameters()), "lr": 1e-3, "betas": (0.5, 0.99), "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=not sharded)
-    painted = list(model.painter.parameters())
+    generated = list(model.painter.parameters())
     if sharded:
         optimizer = accelerator.prepare(optimizer)
     else:
         model, optimizer = accelerator.prepare(model, optimizer)
     lr_scheduler = get_scheduler("cosine", optimizer, num_warmup_steps=2, num_training_steps=12)
-    ema = EMAModel(painted, decay=0.99, use_ema_warmup=True, power=3 / 4)
+    ema = EMAModel(generated, decay=0.99, use_ema_warmup=True, power=3 / 4)
     return TrainingParts(model, optimizer, lr_scheduler, ema, {"seed": 0, **settings})
 
 

@@ -7,53 +7,55 @@ import torch
 import yaml
 from accelerate import Accelerator
 from huggingface_hub import ModelCard
-from jsonargparse import Namespace
 from PIL import Image
 
-from faceswap_diffusion.training.data.batches import Roles, SampleSettings, SwapSamples
+from faceswap_diffusion.training.command_line import compose, settings
+from faceswap_diffusion.training.config import TrainFaceswapConfig
 from faceswap_diffusion.training.data.dataset import PreparedFaces
 from faceswap_diffusion.training.engine.model_card import write_model_card
-from faceswap_diffusion.training.engine.run import Run
+from faceswap_diffusion.training.engine.trainer import Task, Trainer
 from tests.tiny import CROP_SIZE, tiny_picture, tiny_pipeline
 from tests.training.engine.small_run import SmallModel, fresh_accelerator
 
 
-def finished_run(accelerator: Accelerator, output_dir: Path, faces: Path, **more: object) -> Run:
+def finished_run(accelerator: Accelerator, output_dir: Path, faces: Path, **more: object) -> Trainer:
     """A run of 250 steps of 4 samples that nobody has to wait for: its numbers are in its history."""
-    args = Namespace(
-        pretrained_model_name_or_path="somebody/some-model", train_data_dir=[str(faces)], train="full", seed=0,
-        output_dir=output_dir, train_batch_size=2, gradient_accumulation_steps=2, max_train_steps=250,
-        learning_rate=1e-3, lr_scheduler="cosine", lr_warmup_steps=10, weight_decay=0.0, ema_decay=0.9,
-        use_8bit_adam=False, mixed_precision="no", validation_data_dir=None, license=None, vae=None,
-    )  # fmt: skip
-    args.update(Namespace(**more))
-    prepared = PreparedFaces([faces], CROP_SIZE)
-    settings = SampleSettings(seed=0, global_batch_size=4, roles=Roles(1, 0, 0), mask_sets={"face": 1.0})
+    given = {
+        "pretrained_model_name_or_path": "somebody/some-model", "train_data_dir": [str(faces)],
+        "output_dir": output_dir, "train_batch_size": 2, "gradient_accumulation_steps": 2, "max_train_steps": 250,
+        "learning_rate": 1e-3, **more,
+    }  # fmt: skip
+    defaults = {name: setting.default for name, setting in settings(TrainFaceswapConfig)}
+    config = compose(TrainFaceswapConfig, {**defaults, **given})
     model = SmallModel()
-    groups = [{"params": list(model.painter.parameters()), "lr": 1e-3}]
-    samples = SwapSamples(prepared, settings)
-    run = Run(
-        args, accelerator, tiny_pipeline(), model, groups, samples, staying={}, save_weights=lambda pipeline: None
+    prepared = PreparedFaces([faces], CROP_SIZE)
+    task = Task(
+        objective=model,
+        optimizer=torch.optim.AdamW(model.painter.parameters(), lr=1e-3),
+        samples=prepared,
+        validate=lambda trainer, step: None,
+        faces=prepared.summary,
     )
-    run.history.add(249, {"loss": 0.5, "learning_rate": 1e-4})
-    run.history.add(250, {"loss": 0.123456, "learning_rate": 5e-5})
-    run.history.add(250, {"cosine_to_source": 0.25, "detected": 1.0, "pose_error": 3.5})
-    return run
+    trainer = Trainer(config, accelerator, task)
+    trainer.history.add(249, {"loss": 0.5, "learning_rate": 1e-4})
+    trainer.history.add(250, {"loss": 0.123456, "learning_rate": 5e-5})
+    trainer.history.add(250, {"cosine_to_source": 0.25, "detected": 1.0, "pose_error": 3.5})
+    return trainer
 
 
 @pytest.fixture
-def finished(prepared_faces, tmp_path) -> Run:
+def finished(prepared_faces, tmp_path) -> Trainer:
     output_dir = tmp_path / "my-faces"
     (output_dir / "validation").mkdir(parents=True)
     tiny_picture().save(output_dir / "validation" / "step_000250.png")
     run = finished_run(fresh_accelerator(), output_dir, prepared_faces)
     run.history.plot(output_dir / "curves.png")
-    run.pipeline.save_pretrained(output_dir / "pipeline")
+    tiny_pipeline().save_pretrained(output_dir / "pipeline")
     return run
 
 
 def test_the_card_tells_of_the_run(finished):
-    folder = finished.args.output_dir / "pipeline"
+    folder = finished.config.output.output_dir / "pipeline"
     write_model_card(folder, finished)
     card = ModelCard.load(folder / "README.md")
     data = card.data.to_dict()
@@ -63,7 +65,7 @@ def test_the_card_tells_of_the_run(finished):
     assert "face-swap" in data["tags"]
     lines = [line.strip("| ").split(" | ") for line in card.text.splitlines() if line.startswith("| ")]
     facts = dict(line for line in lines if len(line) == 2)
-    assert facts["faces"] == f"{len(finished.samples.faces)} of 5 people (`faces`)"
+    assert facts["faces"] == f"{len(finished.task.samples)} of 5 people (`faces`)"
     assert (facts["steps"], facts["global batch"], facts["samples seen"]) == ("250", "4", "1,000")
     assert (facts["loss"], facts["cosine_to_source"], facts["pose_error"]) == ("0.1235", "0.25", "3.5")
     assert facts["hardware"].startswith("1 x ")
@@ -71,7 +73,7 @@ def test_the_card_tells_of_the_run(finished):
     settings = yaml.safe_load(card.text.split("```yaml\n")[1].split("```")[0])
     assert settings["learning_rate"] == 1e-3
     assert settings["train_data_dir"] == ["faces"]
-    assert str(finished.args.output_dir) not in card.text
+    assert str(finished.config.output.output_dir) not in card.text
     assert "Swap faces only of people who agreed to it" in card.text
     assert "No licence was chosen" in card.text
     assert 'FaceSwapper.from_pretrained("owner/name")' in card.text

@@ -1,4 +1,4 @@
-from faceswap_diffusion.training.engine.randomness import generator_for, row_of_sample, uniform
+from faceswap_diffusion.training.engine.randomness import draw_uniform, generator_for, row_of_sample
 
 
 def test_every_row_comes_once_an_epoch_in_a_new_order():
@@ -10,7 +10,8 @@ def test_every_row_comes_once_an_epoch_in_a_new_order():
 
 def test_what_is_drawn_depends_on_seed_purpose_and_number():
     drawn = {
-        uniform(generator_for(*key)) for key in ((0, "sample", 0), (1, "sample", 0), (0, "noise", 0), (0, "sample", 1))
+        draw_uniform(generator_for(*key))
+        for key in ((0, "sample", 0), (1, "sample", 0), (0, "noise", 0), (0, "sample", 1))
     }
     assert len(drawn) == 4
-    assert uniform(generator_for(0, "sample", 1)) == uniform(generator_for(0, "sample", 1))
+    assert draw_uniform(generator_for(0, "sample", 1)) == draw_uniform(generator_for(0, "sample", 1))

@@ -10,13 +10,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
-from faceswap_diffusion.training.engine.states import (
-    StateNotSavedError,
-    gather,
-    load_state,
-    save_state,
-    saved_steps,
-)
+from faceswap_diffusion.training.engine.states import StateNotSavedError, gather, load_state, save_state, saved_steps
 from tests.processes import finish
 from tests.training.engine.small_run import build_parts, fresh_accelerator, start, start_two, take_step
 

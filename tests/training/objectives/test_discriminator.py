@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from faceswap_diffusion.training.objectives.discriminator import PatchDiscriminator, discriminator_loss, painter_loss
+from faceswap_diffusion.training.objectives.discriminator import PatchDiscriminator, discriminator_loss, generator_loss
 
 REAL, FAKE = torch.tensor([2.0, 0.5]).view(1, 1, 1, 2), torch.tensor([-3.0, 0.0]).view(1, 1, 1, 2)
 
@@ -13,15 +13,15 @@ def test_hinge_loss_by_hand():
 def test_weights_count_patches_by_hand():
     weights = torch.tensor([0.25, 0.75]).view(1, 1, 1, 2)
     assert discriminator_loss(REAL, FAKE, weights).tolist() == [0.25 * 0 + 0.75 * (0.5 + 1)]
-    assert painter_loss(FAKE, weights).tolist() == [0.25 * 3 - 0.75 * 0]
+    assert generator_loss(FAKE, weights).tolist() == [0.25 * 3 - 0.75 * 0]
 
 
 def test_each_sample_has_its_own_mean_whatever_the_weights_of_the_others():
     real, fake = torch.cat([REAL, FAKE]), torch.cat([FAKE, REAL])
     weights = torch.tensor([[1.0, 1.0], [1.0, 0.0]]).view(2, 1, 1, 2)
-    assert painter_loss(fake, weights).tolist() == [1.5, -2.0]
+    assert generator_loss(fake, weights).tolist() == [1.5, -2.0]
     assert discriminator_loss(real, fake, weights).tolist() == [0.75, 4 + 3.0]
-    assert painter_loss(fake, torch.zeros_like(fake)).tolist() == [0.0, 0.0]  # an empty mask is no reason for NaN
+    assert generator_loss(fake, torch.zeros_like(fake)).tolist() == [0.0, 0.0]  # an empty mask is no reason for NaN
 
 
 @pytest.mark.parametrize(("num_halvings", "width"), [(2, 30), (3, 62)])

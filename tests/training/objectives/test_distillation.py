@@ -7,23 +7,18 @@ import pytest
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
-from faceswap_diffusion.training.data.batches import Roles, SampleSettings, SwapBatch, SwapSamples
+from faceswap_diffusion.training.config import ConsistencyConfig, SampleConfig
+from faceswap_diffusion.training.data.batches import SampleRoles, SwapBatch, SwapSamples
 from faceswap_diffusion.training.data.dataset import PreparedFaces
 from faceswap_diffusion.training.engine.trainable import trained_parameters
-from faceswap_diffusion.training.objectives.distillation import (
-    ConsistencyObjective,
-    ConsistencySettings,
-    make_student,
-    split_off_teacher,
-)
+from faceswap_diffusion.training.objectives.distillation import ConsistencyObjective, make_student, split_off_teacher
 from tests.tiny import CROP_SIZE, tiny_pipeline
 
-HALF_CROSS = Roles.from_shares(0.5, 0)
+HALF_CROSS = SampleRoles.from_shares(0.5, 0)
 
 
 def batch_of(folder: Path, indices: range) -> SwapBatch:
-    settings = SampleSettings(seed=0, global_batch_size=4, roles=HALF_CROSS, mask_sets={"face": 1.0})
-    samples = SwapSamples(PreparedFaces([folder], CROP_SIZE), settings)
+    samples = SwapSamples(PreparedFaces([folder], CROP_SIZE), SampleConfig(mask_sets=("face",)), HALF_CROSS, 4)
     return samples.collate([samples[index] for index in indices])
 
 
@@ -32,9 +27,8 @@ def objective_of(output_type: str = "full", **settings) -> ConsistencyObjective:
     teacher = split_off_teacher(pipeline)
     torch.manual_seed(0)
     make_student(pipeline, output_type, 2, 10, 4)
-    return ConsistencyObjective(
-        pipeline, teacher, ConsistencySettings(num_ddim_timesteps=10, num_rollout_steps=2, **settings)
-    )
+    given = {"num_ddim_timesteps": 10, "num_rollout_steps": 2, "guidance_scale": 1.0, **settings}
+    return ConsistencyObjective(pipeline, teacher, ConsistencyConfig(**given))
 
 
 @pytest.mark.parametrize("output_type", ["full", "lora"])
@@ -64,7 +58,7 @@ def test_a_batch_costs_the_mean_of_its_halves(prepared_faces):
     objective = objective_of()
     with torch.no_grad():
         whole, *halves = (objective(batch_of(prepared_faces, part), 0) for part in (range(4), range(2), range(2, 4)))
-    assert set(whole) == {"loss", "cross", "plain"}
+    assert set(whole) == {"loss", "cross_identity", "denoising"}
     for name, value in whole.items():
         assert value.item() == pytest.approx(sum(half[name].item() for half in halves) / 2, rel=1e-4), name
 

@@ -10,14 +10,15 @@ import torch
 from faceswap_diffusion.faces.mesh_topology import dlib68
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.pipelines.latents import rebuild
-from faceswap_diffusion.training.data.batches import Roles, SampleSettings, SwapBatch, SwapSamples
+from faceswap_diffusion.training.config import LossConfig, SampleConfig
+from faceswap_diffusion.training.data.batches import SampleRoles, SwapBatch, SwapSamples
 from faceswap_diffusion.training.data.dataset import PreparedFaces
 from faceswap_diffusion.training.engine.trainable import build_optimizer, select_trainable, trained_parameters
 from faceswap_diffusion.training.models.new_model import exchange_autoencoder
-from faceswap_diffusion.training.objectives.objective import ObjectiveSettings, SwapObjective
+from faceswap_diffusion.training.objectives.objective import SwapObjective
 from tests.tiny import CROP_SIZE, tiny_autoencoder, tiny_conditioner, tiny_pipeline
 
-ROLES = Roles.from_shares(0.25, 0.25)
+ROLES = SampleRoles.from_shares(0.25, 0.25)
 ROUNDING = 1e-5  # of the usual gradient: what is 0 on paper may be rounding's on one processor and 0 on another
 
 
@@ -26,17 +27,20 @@ def batch(prepared_faces) -> SwapBatch:
     return batch_of(prepared_faces, range(8))
 
 
-def batch_of(folder, indices, roles: Roles = ROLES) -> SwapBatch:
-    settings = SampleSettings(seed=0, global_batch_size=8, roles=roles, mask_sets={"face": 1.0})
-    samples = SwapSamples(PreparedFaces([folder], CROP_SIZE), settings)
+def batch_of(folder, indices, roles: SampleRoles = ROLES) -> SwapBatch:
+    samples = SwapSamples(PreparedFaces([folder], CROP_SIZE), SampleConfig(mask_sets=("face",)), roles, 8)
     return samples.collate([samples[index] for index in indices])
 
 
-def objective_of(mode: str = "full", roles: Roles = ROLES, pipeline=None, **settings) -> SwapObjective:
+def objective_of(mode: str = "full", roles: SampleRoles = ROLES, pipeline=None, **settings) -> SwapObjective:
     pipeline = pipeline or tiny_pipeline()
     torch.manual_seed(0)
     select_trainable(pipeline, mode, lora_rank=2)
-    return SwapObjective(pipeline, ObjectiveSettings(num_rollout_steps=(2,), **settings), roles)
+    return SwapObjective(
+        pipeline,
+        LossConfig(**{"num_rollout_steps": (2,), "coarse_weight": 0.5, "identity_weight": 1.0, **settings}),
+        roles,
+    )
 
 
 def moved_after_two_steps(objective: SwapObjective, batch: SwapBatch) -> dict[str, bool]:
@@ -129,17 +133,31 @@ def test_a_batch_costs_the_mean_of_its_halves(prepared_faces, batch):
         return {name: value.item() for name, value in objective(part, 3).items()}
 
     whole, first, second = costs(batch), *(costs(half) for half in halves)
-    assert set(whole) == {"loss", "denoising", "own", "identity", "coarse", "adversarial", "discriminator"}
+    assert set(whole) == {
+        "loss",
+        "denoising",
+        "self_reconstruction",
+        "identity",
+        "coarse",
+        "adversarial",
+        "discriminator",
+    }
     for name, value in whole.items():
         assert value == pytest.approx((first[name] + second[name]) / 2, rel=1e-4, abs=1e-5), name
 
 
 def test_the_loss_is_the_weighted_sum_of_its_terms(batch):
-    weights = {"own_weight": 0.7, "identity_weight": 3.0, "coarse_weight": 0.2, "adversarial_weight": 0.5}
+    weights = {
+        "self_reconstruction_weight": 0.7,
+        "identity_weight": 3.0,
+        "coarse_weight": 0.2,
+        "adversarial_weight": 0.5,
+    }
     losses = objective_of(**weights)(batch, 0)
     wanted = losses["denoising"] + losses["discriminator"]
     wanted = wanted + sum(
-        weights[f"{name}_weight"] * losses[name] for name in ("own", "identity", "coarse", "adversarial")
+        weights[f"{name}_weight"] * losses[name]
+        for name in ("self_reconstruction", "identity", "coarse", "adversarial")
     )
     torch.testing.assert_close(losses["loss"], wanted)
 
@@ -181,7 +199,7 @@ def test_landmarks_are_a_term_of_their_own(batch):
     assert objective_of(landmarks_weight=0.5)(batch, 0)["landmarks"] > 0
 
 
-@pytest.mark.parametrize("roles", [Roles.from_shares(0.5, 0), Roles.from_shares(0, 0.5)])
+@pytest.mark.parametrize("roles", [SampleRoles.from_shares(0.5, 0), SampleRoles.from_shares(0, 0.5)])
 def test_what_is_painted_in_several_steps_is_judged_inside_its_mask_whoever_the_source_is(prepared_faces, roles):
     objective = objective_of(roles=roles, adversarial_weight=0.4)
     assert "adversarial" in objective(batch_of(prepared_faces, range(4), roles), 0)
@@ -190,17 +208,17 @@ def test_what_is_painted_in_several_steps_is_judged_inside_its_mask_whoever_the_
     mask = torch.zeros(2, 1, 16, 16)
     mask[..., 4:12, 4:12] = 1
     x0.requires_grad_()
-    losses = objective.adversarial_losses(x0, latents, mask)
+    losses = objective.adversarial_losses(objective.discriminator, x0, latents, mask)
     losses["adversarial"].backward()
     assert x0.grad is not None
     assert ((x0.grad != 0).any(dim=1, keepdim=True) == (mask > 0)).all()
     assert all(parameter.grad is None for parameter in trained_parameters(objective.discriminator))
-    untouched = objective.adversarial_losses(x0, latents, torch.zeros_like(mask))
+    untouched = objective.adversarial_losses(objective.discriminator, x0, latents, torch.zeros_like(mask))
     assert [value.item() for value in untouched.values()] == [0, 0]
 
 
 def test_without_roles_there_is_nothing_but_denoising(prepared_faces):
-    plain = Roles.from_shares(0, 0)
+    plain = SampleRoles.from_shares(0, 0)
     objective = objective_of(roles=plain, adversarial_weight=0.4)
     assert objective.discriminator is None
     assert set(objective(batch_of(prepared_faces, range(2), plain), 0)) == {"loss", "denoising"}
@@ -214,7 +232,7 @@ def test_min_snr_weights_lower_the_loss_of_clean_timesteps(batch):
 
 def test_steps_of_a_roll_out_are_the_same_in_all_processes_and_reach_every_depth():
     objective = objective_of()
-    objective.settings = ObjectiveSettings(num_rollout_steps=(5,))
+    objective.config = LossConfig(num_rollout_steps=(5,))
     torch.manual_seed(1)
     drawn = [objective.draw_visited(step).tolist() for step in range(60)]
     torch.manual_seed(2)
@@ -222,16 +240,16 @@ def test_steps_of_a_roll_out_are_the_same_in_all_processes_and_reach_every_depth
     whole = [999, 799, 599, 399, 199]  # DDIM's trailing spacing
     assert all(timesteps == whole[: len(timesteps)] for timesteps in drawn)
     assert {len(timesteps) for timesteps in drawn} == {1, 2, 3, 4, 5}
-    objective.settings = ObjectiveSettings(num_rollout_steps=(4,), rollout_depth="full")
+    objective.config = LossConfig(num_rollout_steps=(4,), rollout_depth="full")
     assert objective.draw_visited(0).tolist() == [999, 749, 499, 249]
-    objective.settings = ObjectiveSettings(num_rollout_steps=(5,), rollout_depth="full", rollout_strength=0.4)
+    objective.config = LossConfig(num_rollout_steps=(5,), rollout_depth="full", rollout_strength=0.4)
     assert objective.draw_visited(0).tolist() == [399, 199]  # as a swap at strength 0.4
 
 
 def test_below_strength_1_a_roll_out_starts_from_what_the_hidden_part_shows(batch):
     """At the first timestep a noised reference says much of itself: other references, other predictions."""
     objective = objective_of(rollout_depth="full")
-    objective.settings = ObjectiveSettings(num_rollout_steps=(5,), rollout_depth="full", rollout_strength=0.2)
+    objective.config = LossConfig(num_rollout_steps=(5,), rollout_depth="full", rollout_strength=0.2)
     latents = objective.encode_targets(batch.pixels)
     masked, mask = torch.zeros_like(latents), torch.ones_like(latents[:, :1])
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))

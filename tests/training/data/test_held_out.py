@@ -1,6 +1,6 @@
 import pytest
 
-from faceswap_diffusion.training.engine.small_run import hold_out
+from faceswap_diffusion.training.data.held_out import hold_out
 
 
 def test_held_out_rows_lie_evenly_among_the_others():
