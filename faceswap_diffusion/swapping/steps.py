@@ -125,6 +125,7 @@ class SwapSteps:
             landmarks68=landmarks68,
             geometry=self.own_geometry(landmarks68, face.head_pose, face.blendshapes),
             depth=None if face.depth is None else face.depth * np.sqrt(abs(np.linalg.det(matrix[:, :2]))),
+            score=face.score,
             exposure=exposure,
         )
 
