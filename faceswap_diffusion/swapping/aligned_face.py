@@ -31,6 +31,7 @@ class AlignedFace:
             if nobody looked.
         own (`np.ndarray`, *optional*): (S, S) float32 in [0, 1], 0 where the crop shows another face; `None` if
             none is near.
+        score (`float`): How sure the detector is of it; of two faces that overlap, the surer one is in front.
         exposure (`float`): How many times longer than the photo `pixels` are exposed, see [`exposure.brighten`].
     """
 
@@ -44,6 +45,7 @@ class AlignedFace:
     depth: np.ndarray | None = None
     covered: np.ndarray | None = None
     own: np.ndarray | None = None
+    score: float = 1.0
     exposure: float = 1.0
 
     def apart(self) -> np.ndarray:

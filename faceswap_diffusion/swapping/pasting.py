@@ -32,7 +32,7 @@ def paste_faces(
     color_match: bool,
     skin_texture: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Puts repainted crops back into a photo, one after the other, as fine as the photo is.
+    """Puts repainted crops back into a photo, from back to front, as fine as the photo is.
 
     Args:
         rgb (`np.ndarray`): (H, W, 3) uint8.
@@ -49,7 +49,8 @@ def paste_faces(
         where the photo is unchanged to the byte.
     """
     photo, changed = rgb, np.zeros(rgb.shape[:2], np.float32)
-    for face, mask, bare, pixels, reference in zip(faces, masks, free, crops, shown, strict=True):
+    parts = zip(faces, masks, free, crops, shown, strict=True)
+    for face, mask, bare, pixels, reference in sorted(parts, key=lambda part: part[0].score):  # back to front
         skin = mask * bare * region_mask(face.labels, "skin", face.label_names)
         if reference is not None:
             pixels = continue_surroundings(pixels.astype(np.float32), face.pixels, mask)
