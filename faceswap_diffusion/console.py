@@ -14,6 +14,12 @@ def ready_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def say_interrupted(text: str) -> None:
+    """Says on standard error that somebody stopped the work; a progress bar may have left its line unfinished."""
+    at_terminal = sys.stderr is not None and sys.stderr.isatty()
+    say(f"\n{text}" if at_terminal else text, error=True)
+
+
 def say(text: str, *, error: bool = False) -> None:
     """Prints lines. If nobody reads them any more, or the disk is full, they are silently lost.
 

@@ -20,7 +20,7 @@ import torch
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
-from faceswap_diffusion.console import ready_streams, say
+from faceswap_diffusion.console import ready_streams, say, say_interrupted
 from faceswap_diffusion.devices import available_cores
 from faceswap_diffusion.training.command_line import build_parser
 from faceswap_diffusion.training.data.person_folders import folder_of, look_into_folders
@@ -118,7 +118,7 @@ def main(arguments: list[str] | None = None) -> None:
         settings = PreparationSettings(args.resolution, args.aligned or source.aligned, args.face, args.shard_size)
         num_faces, rejections = prepare_faces(source, args.output_dir, settings, args.num_workers)
     except KeyboardInterrupt:
-        say(f"{parser.prog}: interrupted; the same command goes on from here", error=True)
+        say_interrupted(f"{parser.prog}: interrupted; the same command goes on from here")
         sys.exit(130)
     except ValueError as error:
         say(f"{parser.prog}: {error}", error=True)

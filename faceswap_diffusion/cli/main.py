@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from faceswap_diffusion import __version__
 from faceswap_diffusion.cli import convert, doctor, evaluate, faces, fetch, identity, swap
 from faceswap_diffusion.cli.options import PROG, RESPONSIBLE_USE, OneLineParser, common_options, set_loudness
-from faceswap_diffusion.console import ready_streams, say
+from faceswap_diffusion.console import ready_streams, say, say_interrupted
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return args.run(args)
     except KeyboardInterrupt:
-        say(f"{PROG}: interrupted", error=True)
+        say_interrupted(f"{PROG}: interrupted")
         return 130
     except Exception as error:
         if args.verbose:

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from faceswap_diffusion.console import ready_streams, say
+from faceswap_diffusion.console import ready_streams, say, say_interrupted
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -208,7 +208,7 @@ def main(arguments: list[str] | None = None) -> int:
         check_extra()
         return run(args)
     except KeyboardInterrupt:
-        say("interrupted", error=True)
+        say_interrupted("interrupted")
         return 130
     except ValueError as error:
         say(f"error: {' '.join(str(error).split())}", error=True)

@@ -1,5 +1,6 @@
 """Dark faces shown to the networks as if the photo had been exposed longer, and made dark again afterwards."""
 
+import cv2
 import numpy as np
 
 from faceswap_diffusion.masks.regions import region_mask_from_landmarks
@@ -13,8 +14,6 @@ HASTE = 2.5
 BRIGHTEST = 245.0
 """Of 255: up to where the brightest parts of a face may come, so that light from one side is kept."""
 
-LUMA = np.array([0.299, 0.587, 0.114])
-
 
 def exposure_gain(pixels: np.ndarray, landmarks: np.ndarray) -> float:
     """How many times longer a face should have been exposed, 1 for one that is bright enough.
@@ -23,7 +22,7 @@ def exposure_gain(pixels: np.ndarray, landmarks: np.ndarray) -> float:
         pixels (`np.ndarray`): (S, S, 3) uint8 RGB.
         landmarks (`np.ndarray`): (478, 2) or (68, 2), x, y in pixels.
     """
-    face = pixels[region_mask_from_landmarks(landmarks, len(pixels)) > 0] @ LUMA
+    face = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[region_mask_from_landmarks(landmarks, len(pixels)) > 0]
     median, bright = np.maximum(np.percentile(face, (50, 98)), 1)
     if median >= DARK:
         return 1.0

@@ -1,6 +1,7 @@
 """Who to become: what photos of a source come to, which a file keeps."""
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -73,8 +74,9 @@ class SourceIdentity:
         if self.fingerprint is None:
             raise ValueError(f"the identity of {self.name} has no fingerprint of networks: save one of encode_source")
         tensors, facts = _taken_apart(self)
-        facts = {"format": FORMAT, "sha256": _digest(tensors, facts), **facts}
-        replace_file(path, save(tensors, facts))
+        facts = {"sha256": _digest(tensors, facts), **facts}
+        # One entry: the order of several differs from file to file.
+        replace_file(path, save(tensors, {FORMAT: json.dumps(facts)}))
 
     def check_networks(self, fingerprint: torch.Tensor) -> None:
         """Checks that it was encoded with networks of a fingerprint (F,).
@@ -98,14 +100,15 @@ class SourceIdentity:
         """
         try:
             with safe_open(path, "pt") as file:
-                facts = dict(file.metadata() or {})
+                described = (file.metadata() or {}).get(FORMAT)
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
         except FileNotFoundError:
             raise ValueError(f"cannot read {path}: there is no such file; check the path") from None
         except (SafetensorError, OSError) as error:
             raise ValueError(f"cannot read {path}: it is damaged or no safetensors file ({error}); {ANEW}") from None
-        if facts.pop("format", None) != FORMAT:
+        if described is None:
             raise ValueError(f"cannot read {path}: it holds no source identity; {ANEW}")
+        facts = json.loads(described)
         if facts.pop("sha256", None) != _digest(tensors, facts):
             raise ValueError(f"cannot read {path}: it is damaged; {ANEW}")
         return _put_together(tensors, facts, str(path))

@@ -57,7 +57,7 @@ def test_the_full_size_model_is_built_of_random_weights_and_trains(benchmark, tm
     args = benchmark.benchmark_parser().parse_args(["--num_rollout_steps", "1"])
     samples = benchmark.build_samples([str(tmp_path)], pipeline, "+ all steps", 4)
     case = benchmark.Case("full", "+ all steps", checkpointing=True)
-    objective = benchmark.build_objective(args, case, samples.settings.roles, pipeline, "sface")
+    objective = benchmark.build_objective(args, case, samples.roles, pipeline, "sface")
     losses = objective(samples.collate([samples[index] for index in range(4)]), 0)
     losses["loss"].backward()
     assert set(losses) == {"loss", "denoising", "identity", "coarse"}

@@ -14,6 +14,7 @@ import pytest
 from accelerate import PartialState, debug_launcher
 from PIL import Image
 
+from faceswap_diffusion.cli import evaluate
 from faceswap_diffusion.cli import main as cli
 from faceswap_diffusion.evaluation import command
 from faceswap_diffusion.evaluation.ablation import CONDITIONS
@@ -303,7 +304,7 @@ def test_user_errors_are_one_line_and_leave_nothing(options: list[str], message:
 @pytest.mark.parametrize("module", command.EXTRA_MODULES)
 def test_without_its_extra_it_says_at_once_how_to_install_it(module: str, tmp_path: Path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.setattr(cli, "_silence_libraries", lambda: pytest.fail("slow imports came first"))
+    monkeypatch.setattr(evaluate, "import_diffusers", lambda args: pytest.fail("slow imports came first"))
     options = ["--pairs", "/nowhere.csv", "-o", str(tmp_path / "report")]
     told = f"error: evaluate needs {module}: pip install 'faceswap-diffusion[eval]'\n"
     assert cli.main(["evaluate", *options]) == 2

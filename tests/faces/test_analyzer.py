@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from faceswap_diffusion.faces.alignment import keypoints_from_landmarks
-from faceswap_diffusion.faces.analyzer import FaceAnalyzer, MeshFaceAnalyzer, _surest, _turn
+from faceswap_diffusion.faces.analyzer import FaceAnalyzer, MeshFaceAnalyzer, _most_confident, _turn
 from faceswap_diffusion.faces.landmarks import MeshResult, dlib68
 
 
@@ -63,7 +63,7 @@ def test_face_whose_detection_was_turned(example_images):
 def test_another_orientation_has_to_be_much_surer_than_the_detected_one(detected, others, chosen):
     """The first are those of a hatted, bearded man, whom the mesh likes a little better upside down."""
     meshes = [MeshResult(np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(3), sure) for sure in (detected, *others)]
-    assert _surest(meshes[0], meshes[1:]).confidence == chosen
+    assert _most_confident(meshes[0], meshes[1:]).confidence == chosen
 
 
 def test_turn_goes_around_the_middle():

@@ -338,7 +338,7 @@ def test_a_face_is_found_by_a_photo_of_the_person():
         swapper.choose_faces(found, MAN, "group")
     network = swapper.pipeline.conditioner.identity_encoder
     network.same_person = 0.99  # the threshold is the recogniser's
-    with pytest.raises(NoFaceFoundError, match=r"at least 0\.99 is wanted"):
+    with pytest.raises(NoFaceFoundError, match=r"at least 0\.99 is needed"):
         swapper.choose_faces(found, Image.open(IMAGES / "p001_park.jpg"), "group")
     network.same_person = None  # nobody knows: the nearest is meant
     assert swapper.choose_faces(found, MAN, "group")[0] in range(len(found.faces))

@@ -114,9 +114,10 @@ def test_a_run_is_validated_once_at_its_end(prepared_faces, tmp_path, capsys):
         (("--latent_noise", 0.2), "belongs to a run with other settings: latent_noise was 0.1 and is 0.2"),
     ],
 )
-def test_what_cannot_work_is_told_in_a_line(autoencoder, prepared_faces, capsys, more, told):
+def test_what_cannot_work_is_told_in_a_line(autoencoder, prepared_faces, tmp_path, capsys, more, told):
+    folder = autoencoder if "other settings" in told else tmp_path
     with pytest.raises(SystemExit) as stopped:
-        run(training, arguments(prepared_faces, autoencoder, *more))
+        run(training, arguments(prepared_faces, folder, *more))
     assert stopped.value.code == 2
     assert told in capsys.readouterr().err
 

@@ -240,7 +240,10 @@ def compare_runs(first: Path, second: Path) -> None:
     """The same but for the order of sums, of which AdamW makes much where gradients are next to none."""
     for got, expected in zip(history(second), history(first), strict=True):
         for name, value in expected.items():
-            assert float(got[name]) == pytest.approx(float(value), rel=2e-3, abs=1e-4), (expected["step"], name)
+            rel = (
+                2e-3 if name != "grad_norm" or expected["step"] == "1" else 1e-2
+            )  # weights are a little apart by then
+            assert float(got[name]) == pytest.approx(float(value), rel=rel, abs=1e-4), (expected["step"], name)
     expected = weights(first)
     for name, tensor in weights(second).items():
         torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-4, msg=name)
