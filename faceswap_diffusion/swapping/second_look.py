@@ -78,7 +78,7 @@ def doubt(face: AlignedFace) -> str | None:
     if agreed >= LEAST_AGREEMENT or seen >= LEAST_PARTS:
         return None
     return (
-        f"no eyes, nose and mouth in their places (agreement {agreed:.2f}, below {LEAST_AGREEMENT}, {seen} of 4 parts)"
+        f"no eyes, nose and mouth in their places (agreement {agreed:.2f} of 1, {seen} of 4 parts)"
     )
 
 
