@@ -113,10 +113,13 @@ class Config(TrainingConfig):
 
 def build_autoencoder(config: AutoencoderConfig, resolution: int) -> AutoencoderKL:
     num_levels = len(config.block_out_channels)
+    levels: dict[str, Any] = {  # whose annotations know of one level
+        "block_out_channels": config.block_out_channels,
+        "down_block_types": ("DownEncoderBlock2D",) * num_levels,
+        "up_block_types": ("UpDecoderBlock2D",) * num_levels,
+    }
     return AutoencoderKL(
-        block_out_channels=config.block_out_channels,
-        down_block_types=("DownEncoderBlock2D",) * num_levels,
-        up_block_types=("UpDecoderBlock2D",) * num_levels,
+        **levels,
         latent_channels=config.latent_channels,
         layers_per_block=1,
         norm_num_groups=8,

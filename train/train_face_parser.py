@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -227,10 +228,11 @@ def build_trainer(config: Config, accelerator: Accelerator) -> Trainer[Config]:
     network = FaceParser(sample_size=data.resolution, block_out_channels=config.model.block_out_channels)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     shown, num_processes = ~held_out, accelerator.num_processes
-    rates = {"lr": optimization.learning_rate, "weight_decay": optimization.weight_decay}
     task = Task(
         objective=ParsingObjective(network),
-        optimizer=torch.optim.AdamW(network.parameters(), **rates),
+        optimizer=torch.optim.AdamW(
+            network.parameters(), lr=optimization.learning_rate, weight_decay=optimization.weight_decay
+        ),
         samples=LabelledBatches(pictures[shown], labels[shown], data, optimization.seed, num_processes),
         validate=partial(validate, network, pictures[held_out], labels[held_out]),
         collate=as_it_is,
@@ -240,9 +242,8 @@ def build_trainer(config: Config, accelerator: Accelerator) -> Trainer[Config]:
 
 
 def finish(trainer: Trainer[Config]) -> None:
-    trainer.task.objective.get_submodule("network").half().save_pretrained(
-        trainer.config.output.output_dir / "face_parser"
-    )
+    network: Any = trainer.task.objective.get_submodule("network")
+    network.half().save_pretrained(trainer.config.output.output_dir / "face_parser")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

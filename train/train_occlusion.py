@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -264,10 +265,11 @@ def build_trainer(config: Config, accelerator: Accelerator) -> Trainer[Config]:
     shown, held_out, taught = load_known_faces(data)
     network = new_network(data.resolution, config.model.initial_network)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    rates = {"lr": optimization.learning_rate, "weight_decay": optimization.weight_decay}
     task = Task(
         objective=OcclusionObjective(network),
-        optimizer=torch.optim.AdamW(network.parameters(), **rates),
+        optimizer=torch.optim.AdamW(
+            network.parameters(), lr=optimization.learning_rate, weight_decay=optimization.weight_decay
+        ),
         samples=OccludedBatches(shown, taught, data, optimization.seed),
         validate=partial(validate, network, held_out),
         collate=as_it_is,
@@ -277,9 +279,8 @@ def build_trainer(config: Config, accelerator: Accelerator) -> Trainer[Config]:
 
 
 def finish(trainer: Trainer[Config]) -> None:
-    trainer.task.objective.get_submodule("network").half().save_pretrained(
-        trainer.config.output.output_dir / "occlusion"
-    )
+    network: Any = trainer.task.objective.get_submodule("network")
+    network.half().save_pretrained(trainer.config.output.output_dir / "occlusion")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -27,6 +27,9 @@ GROWTH = 0.006
 WINDOW = 1.3
 """Side of the network's window, relative to the larger side of the face's bounding box."""
 
+THIN = 0.032
+"""Half the width of what a face is continued over, as a share of the crop's side."""
+
 REACH = 0.06
 """Extension of the searched area above the mesh, relative to the square root of the mesh's area."""
 
@@ -88,6 +91,26 @@ def cover_mask(probability: np.ndarray) -> np.ndarray:
     radius = max(1, round(GROWTH * len(covered)))
     grown = cv2.dilate(covered, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2))
     return cv2.GaussianBlur(grown, (0, 0), 0.5 * radius)
+
+
+def mend_thin(pixels: np.ndarray, covered: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Fills in a face behind thin things in front of it, such as frames and single hairs (Telea 2004).
+
+    Args:
+        pixels (`np.ndarray`): (S, S, 3) uint8 RGB.
+        covered (`np.ndarray`): (S, S) float32 in [0, 1], from `cover_mask`.
+
+    Returns:
+        `tuple[np.ndarray, np.ndarray, np.ndarray]`: The mended crop, where it was mended, (S, S) float32 in [0, 1],
+        and what is still covered, because too much of the face is hidden there, (S, S) float32 in [0, 1].
+    """
+    radius = max(1, round(THIN * len(covered)))
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
+    hidden, core = ((covered > share).astype(np.uint8) for share in (0.4, 0.95))
+    broad = cv2.dilate(cv2.morphologyEx(core, cv2.MORPH_OPEN, disc), disc)
+    thin = hidden * (1 - broad)
+    mended = cv2.inpaint(pixels, thin, radius, cv2.INPAINT_TELEA)
+    return mended, np.clip(cv2.GaussianBlur(thin.astype(np.float32), (0, 0), 1.0) * 2, 0, 1), covered * broad
 
 
 def window_matrix(landmarks: np.ndarray, size: int, side: int) -> np.ndarray:

@@ -116,6 +116,16 @@ def region_mask_from_landmarks(landmarks: np.ndarray, size: int, region: str = "
     return np.maximum.reduce(masks)
 
 
+def around_eyes(landmarks: np.ndarray, size: int) -> np.ndarray:
+    """Eyes, brows and the skin between them, separately for each side, as (size, size) float32 in {0, 1}."""
+    parts = POLYGONS[len(landmarks)]
+    sides = [
+        _filled_hull(landmarks[[*brow, *eye]], size) for brow, eye in zip(parts["brows"], parts["eyes"], strict=True)
+    ]
+    mask = np.maximum(*sides)
+    return _dilate(mask, 0.15 * np.sqrt(mask.sum() / 2))
+
+
 def beard_mask(landmarks: np.ndarray, size: int) -> np.ndarray:
     """Where a beard may be: mouth, chin and the jaw below the mouth, as (size, size) float32 in {0, 1}."""
     return _filled_hull(_beard_outline(landmarks), size)

@@ -16,12 +16,14 @@ from torch.nn.functional import normalize
 from faceswap_diffusion.conditioning.reference import SourceHead, ring_reach, shown_around
 from faceswap_diffusion.faces.alignment import crop, resized_matrix
 from faceswap_diffusion.faces.texture import FaceTexture, extract_texture, fill_by_mirror, merge_textures
-from faceswap_diffusion.masks.regions import repaint_mask
+from faceswap_diffusion.masks.occlusion import mend_thin
+from faceswap_diffusion.masks.regions import around_eyes, repaint_mask
 from faceswap_diffusion.provenance.save import check_place, replace_file
 from faceswap_diffusion.swapping.aligned_face import AlignedFace, native_size, within_photo
 from faceswap_diffusion.swapping.exposure import brighten
 
 FINEST_TEXTURE = 1024  # side in texels
+EYES_HIDDEN = 0.1  # share of eyes and brows from which on a target keeps its own where the source's are not seen
 
 SUFFIX = ".safetensors"
 FORMAT = "faceswap-diffusion source identity 1"
@@ -40,6 +42,8 @@ class SourceIdentity:
         texture ([`FaceTexture`], *optional*): Of all photos; `None` if the checkpoint is shown no references, or a
             face has no mesh.
         head ([`SourceHead`], *optional*): Of the photo that shows most of the face.
+        eyes_hidden (`bool`): Whether glasses or other things cover eyes or brows in all photos; a target keeps its own
+            then.
         region (`str`): What is to be repainted, so that it was encoded what the source shows of it.
         fingerprint (`torch.Tensor`, *optional*): (F,), tells the networks that it was encoded with, see
             `SwapSteps.fingerprint`; `None` for an identity that serves its own swapper only.
@@ -51,6 +55,7 @@ class SourceIdentity:
     geometry: torch.Tensor | None = None
     texture: FaceTexture | None = None
     head: SourceHead | None = None
+    eyes_hidden: bool = False
     region: str = "face"
     fingerprint: torch.Tensor | None = None
     name: str = "source"
@@ -139,7 +144,8 @@ def _taken_apart(identity: SourceIdentity) -> tuple[dict[str, torch.Tensor], dic
         "fingerprint": identity.fingerprint,
         "geometry": identity.geometry,
     }
-    facts, texture, head = {"region": identity.region}, identity.texture, identity.head
+    facts = {"region": identity.region, "eyes_hidden": str(identity.eyes_hidden)}
+    texture, head = identity.texture, identity.head
     if texture is not None:
         parts |= {f"texture.{name}": getattr(texture, name) for name in ("pixels", "confidence", "eye_opening")}
         facts |= {f"texture.{name}": repr(float(getattr(texture, name))) for name in ("shown", "mouth_opening")}
@@ -159,6 +165,7 @@ def _put_together(tensors: Mapping[str, torch.Tensor], facts: Mapping[str, str],
     for key, value in facts.items():
         group, _, part = key.rpartition(".")
         groups[group][part] = float(value) if group else value
+    groups[""]["eyes_hidden"] = groups[""]["eyes_hidden"] == str(True)
     texture = FaceTexture(**groups["texture"]) if groups["texture"] else None
     head = SourceHead(**groups["head"]) if groups["head"] else None
     return SourceIdentity(**groups[""], texture=texture, head=head, name=name)
@@ -193,6 +200,7 @@ def average_identities(looks: Sequence[SourceIdentity]) -> SourceIdentity:
         geometry=geometry,
         texture=None,
         head=None,
+        eyes_hidden=all(look.eyes_hidden for look in looks),
     )
     textures = [look.texture for look in looks if look.texture is not None]
     if len(textures) < len(looks):
@@ -201,8 +209,14 @@ def average_identities(looks: Sequence[SourceIdentity]) -> SourceIdentity:
     return replace(identity, texture=fill_by_mirror(merge_textures(textures)), head=best.head)
 
 
+def hides_eyes(face: AlignedFace) -> bool:
+    """Whether things in front of a face hide more of its eyes and brows than `EYES_HIDDEN`."""
+    mask = around_eyes(face.landmarks, len(face.pixels))
+    return float((mask * (1 - face.free())).sum()) > EYES_HIDDEN * float(mask.sum())
+
+
 def take_texture(rgb: np.ndarray, face: AlignedFace) -> FaceTexture:
-    """Takes the texture of a face from its photo, as fine as that is.
+    """Takes the texture of a face from its photo, as fine as that is, without what is in front of the face.
 
     Args:
         rgb (`np.ndarray`): (H, W, 3) uint8.
@@ -212,11 +226,16 @@ def take_texture(rgb: np.ndarray, face: AlignedFace) -> FaceTexture:
     size = native_size(face.matrix, coarse)
     matrix, scale = resized_matrix(face.matrix, coarse, size), size / coarse
     visible = repaint_mask(face.labels, face.landmarks, "face", face.label_names)
+    pixels = brighten(crop(rgb, matrix, size), face.exposure)
+    if face.covered is not None:
+        mended, thin, broad = mend_thin(face.pixels, face.covered)
+        mended, share = (cv2.resize(plane, (size, size), interpolation=cv2.INTER_LINEAR) for plane in (mended, thin))
+        pixels = np.round(pixels + share[..., None] * (mended - pixels.astype(np.float32))).astype(np.uint8)
+        visible = visible * (1 - broad)
     visible = cv2.resize(visible, (size, size), interpolation=cv2.INTER_LINEAR) * within_photo(rgb, matrix, size)
     assert face.depth is not None  # only meshes have textures
     landmarks, depth = (face.landmarks + 0.5) * scale - 0.5, face.depth * scale
     texels = min(FINEST_TEXTURE, 2 ** int(np.ceil(np.log2(size)) + 1))  # the face fills half of the crop
-    pixels = brighten(crop(rgb, matrix, size), face.exposure)
     return extract_texture(pixels, landmarks, depth, visible, texels)
 
 

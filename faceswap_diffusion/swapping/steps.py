@@ -12,13 +12,13 @@ from diffusers.utils import logging
 from torch.nn.functional import cosine_similarity, normalize
 
 from faceswap_diffusion.conditioning.geometry import exchange_geometry, identity_geometry, move_mesh
-from faceswap_diffusion.conditioning.reference import Reference, draw_reference, render_texture, ring_reach
+from faceswap_diffusion.conditioning.reference import Reference, draw_reference, lay_over, render_texture, ring_reach
 from faceswap_diffusion.faces.alignment import crop, ffhq_matrix, transform_points
 from faceswap_diffusion.faces.analyzer import Face, FaceAnalyzer
 from faceswap_diffusion.masks.bisenet import BiSeNet
 from faceswap_diffusion.masks.occlusion import OcclusionNetwork, cover_mask
 from faceswap_diffusion.masks.parsing import FaceParser
-from faceswap_diffusion.masks.regions import REGIONS, region_mask, repaint_mask
+from faceswap_diffusion.masks.regions import REGIONS, around_eyes, feather, region_mask, repaint_mask
 from faceswap_diffusion.photos.loading import PhotoLike, load_photo
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.pipelines.inputs import fill_hidden
@@ -27,12 +27,14 @@ from faceswap_diffusion.swapping.aligned_face import AlignedFace, native_size
 from faceswap_diffusion.swapping.compositing import ShownReference
 from faceswap_diffusion.swapping.exposure import brighten, exposure_gain
 from faceswap_diffusion.swapping.overlap import own_pixels
+from faceswap_diffusion.swapping.pasting import FEATHER
 from faceswap_diffusion.swapping.second_look import DroppedFace, PhotoFaces, doubt, select_aligned
 from faceswap_diffusion.swapping.source_identity import (
     ANEW,
     SourceIdentity,
     average_identities,
     fingerprint_picture,
+    hides_eyes,
     source_head,
     take_texture,
 )
@@ -242,7 +244,11 @@ class SwapSteps:
             return None
         skin = region_mask(face.labels, "skin", face.label_names) * face.free()
         mesh = self.exchange_mesh(face, identity)
-        return draw_reference(identity.texture, face.pixels, mesh, face.depth, skin, identity.head)
+        drawn = draw_reference(identity.texture, face.pixels, mesh, face.depth, skin, identity.head)
+        if not identity.eyes_hidden:
+            return drawn
+        own = feather(around_eyes(face.landmarks, len(face.pixels)), FEATHER * len(face.pixels)) * face.free()
+        return lay_over(Reference(face.pixels.astype(np.float32), own), drawn)
 
     @torch.no_grad()
     def encode_face(self, rgb: np.ndarray, face: AlignedFace, region: str = "face") -> SourceIdentity:
@@ -261,7 +267,8 @@ class SwapSteps:
         look = SourceIdentity(identity_embeds, clip_embeds, face.geometry, region=region)
         if not self.shows_references or face.depth is None:
             return look
-        return replace(look, texture=take_texture(rgb, face), head=source_head(rgb, face, region))
+        texture, head = take_texture(rgb, face), source_head(rgb, face, region)
+        return replace(look, texture=texture, head=head, eyes_hidden=hides_eyes(face))
 
     def repaint(
         self,

@@ -1,7 +1,6 @@
 """Command lines of composed settings: parser, checks of files, going on with a saved file. See `config`."""
 
 import json
-import os
 from argparse import ArgumentParser as PlainParser
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
@@ -13,6 +12,7 @@ from jsonargparse import ActionYesNo, ArgumentError, ArgumentParser, Namespace
 
 from faceswap_diffusion.training.config import FIXED
 from faceswap_diffusion.training.engine.states import saved_steps
+from faceswap_diffusion.writing import write_text
 
 SAVED = "config.yaml"
 """The file in a run's folder that holds all its settings."""
@@ -142,9 +142,7 @@ def fixed_settings(config: Any) -> dict[str, Any]:
 def save_config(config: Any, folder: Path) -> None:
     """Writes all settings to `SAVED` in the folder of a run."""
     folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f"unfinished_{SAVED}"
-    unfinished.write_text(yaml.safe_dump(flatten(config), sort_keys=False))
-    os.replace(unfinished, folder / SAVED)
+    write_text(folder / SAVED, yaml.safe_dump(flatten(config), sort_keys=False))
 
 
 def saved_settings(parser: ArgumentParser, kind: type, args: Namespace) -> dict[str, Any] | None:

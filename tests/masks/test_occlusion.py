@@ -17,6 +17,7 @@ from faceswap_diffusion.masks.occlusion import (
     cover_mask,
     face_planes,
     load_occlusion_network,
+    mend_thin,
     near_face,
     network_input,
     window_matrix,
@@ -130,6 +131,19 @@ def test_cover_mask_keeps_a_thin_line_whole_and_forgets_doubts():
     assert covered[128, 99:102].min() > 0.7
     assert 0 < covered[128, 97] < 0.6
     assert max(covered[128, :96].max(), covered[128, 105:].max()) < 0.01
+
+
+def test_a_face_is_continued_over_thin_things_and_not_over_broad_ones():
+    pixels = np.full((256, 256, 3), (200, 150, 120), np.uint8)
+    covered = np.zeros((256, 256), np.float32)
+    covered[:, 60:66], covered[100:160, 120:180] = 1, 1
+    pixels[covered > 0] = 10
+    mended, thin, broad = mend_thin(pixels, covered)
+    assert np.abs(mended[5:-5, 60:66].astype(int) - (200, 150, 120)).max() <= 2
+    assert thin[128, 62] == 1
+    assert broad[128, 62] == thin[128, 150] == 0
+    assert broad[128, 150] == 1
+    assert (mended[110:150, 130:170] == 10).all()
 
 
 def test_find_refuses_what_is_no_square_rgb_crop():

@@ -1,4 +1,4 @@
-"""Swaps of faces with something in front of them: it stays."""
+"""Swaps of faces with something in front of them: the target's stays, the source's does not travel."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from faceswap_diffusion.faces.alignment import crop
 from faceswap_diffusion.masks.bisenet import BiSeNet
 from faceswap_diffusion.masks.occlusion import CHECKPOINT, load_occlusion_network
 from faceswap_diffusion.masks.parsing import LABELS
+from faceswap_diffusion.masks.regions import around_eyes
 from faceswap_diffusion.photos.loading import load_photo
 from faceswap_diffusion.pipelines.loading import load_occlusion
 from faceswap_diffusion.swapping.aligned_face import AlignedFace
 from faceswap_diffusion.swapping.result import SwapResult
+from faceswap_diffusion.swapping.source_identity import average_identities, take_texture
 from faceswap_diffusion.swapping.swapper import FaceSwapper
 from tests.tiny import tiny_pipeline
 
@@ -90,6 +93,52 @@ def test_a_checkpoint_with_its_own_parser_keeps_its_own_masks(swapper: FaceSwapp
     assert FaceSwapper(swapper.pipeline, swapper.analyzer, parser=parser).occlusion is None
     network = load_occlusion_network()
     assert FaceSwapper(swapper.pipeline, swapper.analyzer, parser=parser, occlusion=network).occlusion is network
+
+
+def framed(swapper: FaceSwapper, rgb: np.ndarray) -> tuple[np.ndarray, AlignedFace]:
+    """A photo with dark frames around the eyes, and its face with these frames as what covers it."""
+    bare, drawn = aligned(swapper, rgb), rgb.copy()
+    (face,) = swapper.analyzer.analyze(rgb)
+    frames = np.zeros(rgb.shape[:2], np.uint8)
+    radius = round(0.24 * np.linalg.norm(face.landmarks68[45] - face.landmarks68[36]))
+    for eye in (face.landmarks68[36:42], face.landmarks68[42:48]):
+        cv2.circle(frames, np.round(eye.mean(0)).astype(int).tolist(), radius, 1, max(2, radius // 8))
+    drawn[frames > 0] = (20, 20, 25)
+    size = len(bare.pixels)
+    covered = np.clip(crop(frames.astype(np.float32), bare.matrix, size) * 2, 0, 1)
+    pixels = crop(drawn, bare.matrix, size)
+    return drawn, replace(bare, pixels=pixels, covered=cv2.dilate(covered, np.ones((3, 3))))
+
+
+def test_frames_of_a_source_do_not_travel(swapper: FaceSwapper):
+    rgb = load_photo(WOMAN).rgb
+    drawn, face = framed(swapper, rgb)
+    wanted = take_texture(rgb, replace(face, pixels=aligned(swapper, rgb).pixels, covered=None))
+    naive = take_texture(drawn, replace(face, covered=None))
+    mended = take_texture(drawn, face)
+    dark = np.abs(naive.pixels - wanted.pixels).mean(axis=2) > 40
+    dark &= np.minimum(naive.confidence, wanted.confidence) > 0
+    assert dark.sum() > 200
+    errors = [np.abs(texture.pixels - wanted.pixels).mean(axis=2)[dark].mean() for texture in (naive, mended)]
+    assert errors[1] < 0.4 * errors[0]
+    assert mended.shown > 0.9 * naive.shown
+
+
+def test_a_target_keeps_its_eyes_where_the_source_wears_sunglasses(swapper: FaceSwapper):
+    rgb = load_photo(WOMAN).rgb
+    bare = aligned(swapper, rgb)
+    dark = replace(bare, covered=around_eyes(bare.landmarks, len(bare.pixels)))
+    seen, hidden = (swapper.encode_face(rgb, face) for face in (bare, dark))
+    assert not seen.eyes_hidden
+    assert hidden.eyes_hidden
+    assert not average_identities([seen, hidden]).eyes_hidden
+    target = aligned(swapper, load_photo(SELFIE).rgb)
+    eyes = cv2.erode(around_eyes(target.landmarks, len(target.pixels)), np.ones((7, 7))) > 0
+    kept, replaced = (swapper.draw_reference(target, identity) for identity in (hidden, seen))
+    assert kept is not None
+    assert replaced is not None
+    assert np.abs(kept.pixels - target.pixels)[eyes].mean() < 3
+    assert np.abs(replaced.pixels - target.pixels)[eyes].mean() > 8
 
 
 def test_networks_are_had_by_name_or_folder():

@@ -40,6 +40,7 @@ def test_all_of_it_comes_back_as_it_was(drawing: FaceSwapper, saved: Path):
     for name in ("identity_embeds", "source_clip_embeds", "fingerprint"):
         assert torch.equal(getattr(loaded, name), getattr(identity, name))
     assert loaded.geometry is identity.geometry is None
+    assert loaded.eyes_hidden is identity.eyes_hidden is False
     for group in ("texture", "head"):
         for name, value in vars(getattr(identity, group)).items():
             np.testing.assert_array_equal(getattr(getattr(loaded, group), name), value)

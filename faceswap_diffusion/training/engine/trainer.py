@@ -215,7 +215,7 @@ class Trainer(Generic[Config]):
                     values |= self.clip_gradients()
                 self.optimizer.step()
                 self.optimizer.zero_grad()
-        values["learning_rate"] = self.lr_scheduler.get_last_lr()[0]
+        values["learning_rate"] = float(self.lr_scheduler.get_last_lr()[0])
         self.lr_scheduler.step()
         if self.ema is not None:
             self.ema.step(self.averaged)
