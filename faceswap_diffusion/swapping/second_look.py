@@ -11,18 +11,22 @@ from faceswap_diffusion.masks.regions import region_mask_from_landmarks
 from faceswap_diffusion.swapping.aligned_face import AlignedFace
 
 PARTS = {
-    "eyes": ("eyes", "glasses"),
-    "brows": ("brows", "glasses", "hair"),
+    "eyes": ("eyes",),
+    "brows": ("brows",),
     "nose": ("nose",),
     "mouth": ("lips", "mouth"),
 }
 """Parts of a face as landmarks outline them, and the parser's labels that are right there."""
 
 LEAST_AGREEMENT = 0.25
-"""Mean over `PARTS` of the share of a part that the parser confirms, below which a detection is no face.
+"""Mean over `PARTS` of the share of a part that the parser confirms, from which on a detection is a face."""
 
-Faces have 0.57 to 0.88, 0.47 with a hand before the mouth; ears and skin on which the mesh was fitted, sure to 0.97
-and 1.00 that it was a face, 0.15 and less.
+LEAST_PARTS, PRESENT = 3, 0.3
+"""How many of `PARTS` it takes otherwise, and how large they have to be, as a share of their outlines.
+
+Faces have an agreement of 0.57 to 0.88, 0.47 with a hand before the mouth. One that is hidden by another face, whose
+mesh then lies in wrong places, has 0.11 and all four parts. Ears and bits of faces on which the mesh was fitted, sure
+to 0.97 and 1.00 that it was one, have up to 0.18 and two parts.
 """
 
 
@@ -56,22 +60,36 @@ class PhotoFaces:
 
 def agreement(face: AlignedFace) -> float:
     """How far the parser sees eyes, brows, nose and mouth where the landmarks are, in [0, 1]."""
-    shares = []
-    for part, names in PARTS.items():
-        outlined = region_mask_from_landmarks(face.landmarks, len(face.labels), part) > 0
-        right = np.isin(face.labels, [index for index, name in enumerate(face.label_names) if name in names])
-        shares.append(right[outlined].mean() if outlined.any() else 0.0)
-    return float(np.mean(shares))
+    return float(np.mean([_labelled(face, names)[_outlined(face, part)].mean() for part, names in PARTS.items()]))
+
+
+def parts_seen(face: AlignedFace) -> int:
+    """How many of the parts the parser sees anywhere within the landmarks' outline."""
+    inside = _outlined(face, "face")
+    sizes = [(_labelled(face, names) & inside).sum() / _outlined(face, part).sum() for part, names in PARTS.items()]
+    return sum(size >= PRESENT for size in sizes)
 
 
 def doubt(face: AlignedFace) -> str | None:
     """Why a detection is no face; `None` if it is one, or the parser is not ours and has other labels."""
     if face.label_names != LABELS:
         return None
-    agreed = agreement(face)
-    if agreed >= LEAST_AGREEMENT:
+    agreed, seen = agreement(face), parts_seen(face)
+    if agreed >= LEAST_AGREEMENT or seen >= LEAST_PARTS:
         return None
-    return f"no eyes, nose and mouth in their places (agreement {agreed:.2f}, below {LEAST_AGREEMENT})"
+    return (
+        f"no eyes, nose and mouth in their places (agreement {agreed:.2f} of 1, {seen} of 4 parts)"
+    )
+
+
+def _outlined(face: AlignedFace, part: str) -> np.ndarray:
+    """Where landmarks say that a part is, (S, S) bool; never nowhere."""
+    mask = region_mask_from_landmarks(face.landmarks, len(face.labels), part) > 0
+    return mask if mask.any() else np.ones_like(mask)
+
+
+def _labelled(face: AlignedFace, names: tuple[str, ...]) -> np.ndarray:
+    return np.isin(face.labels, [index for index, name in enumerate(face.label_names) if name in names])
 
 
 def select_aligned(found: PhotoFaces, which: str | int | np.integer, where: str) -> AlignedFace:
