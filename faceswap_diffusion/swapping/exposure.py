@@ -24,7 +24,7 @@ def exposure_gain(pixels: np.ndarray, landmarks: np.ndarray) -> float:
     """
     face = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[region_mask_from_landmarks(landmarks, len(pixels)) > 0]
     median, bright = np.maximum(np.percentile(face, (50, 98)), 1)
-    if round(median) >= DARK:
+    if median >= DARK:
         return 1.0
     goal = min(USUAL, DARK + HASTE * (DARK - median))
     return float(max(1, min(goal / median, BRIGHTEST / bright)))

@@ -113,10 +113,9 @@ def test_a_run_is_validated_once_at_its_end(prepared_faces, tmp_path, capsys):
         (("--resolution", 128), "holds crops of 64 pixels, 128 are wanted"),
     ],
 )
-def test_what_cannot_work_is_told_in_a_line(autoencoder, prepared_faces, tmp_path, capsys, more, told):
-    folder = autoencoder if "other settings" in told else tmp_path
+def test_what_cannot_work_is_told_in_a_line(prepared_faces, tmp_path, capsys, more, told):
     with pytest.raises(SystemExit) as stopped:
-        run(training, arguments(prepared_faces, folder, *more))
+        run(training, arguments(prepared_faces, tmp_path, *more))
     assert stopped.value.code == 2
     assert told in capsys.readouterr().err
 
