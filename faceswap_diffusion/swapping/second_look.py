@@ -77,9 +77,7 @@ def doubt(face: AlignedFace) -> str | None:
     agreed, seen = agreement(face), parts_seen(face)
     if agreed >= LEAST_AGREEMENT or seen >= LEAST_PARTS:
         return None
-    return (
-        f"no eyes, nose and mouth in their places (agreement {agreed:.2f} of 1, {seen} of 4 parts)"
-    )
+    return f"no eyes, nose and mouth in their places (agreement {agreed:.2f} of 1, {seen} of 4 parts)"
 
 
 def _outlined(face: AlignedFace, part: str) -> np.ndarray:
