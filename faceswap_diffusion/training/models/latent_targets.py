@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import nn
 
-from faceswap_diffusion.pipelines.latents import posterior, spatial_factor
+from faceswap_diffusion.pipelines.latents import Autoencoder, posterior, spatial_factor
 
 
 class LatentTargets(nn.Module):
@@ -18,7 +18,7 @@ class LatentTargets(nn.Module):
     easier to learn, and together with the old latents it tells the same.
 
     Args:
-        old (`AutoencoderKL`): Takes crops of half the side.
+        old (`Autoencoder`): Takes crops of half the side.
         num_details (`int`): Number of components.
         images (`torch.Tensor`): (B, 3, S, S), RGB in [-1, 1], that components, means and spreads are taken from.
 
@@ -30,7 +30,7 @@ class LatentTargets(nn.Module):
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, old: AutoencoderKL, num_details: int, images: torch.Tensor):
+    def __init__(self, old: Autoencoder, num_details: int, images: torch.Tensor):
         super().__init__()
         self.old = old.requires_grad_(False)
         self.scale = old.config["scaling_factor"]
