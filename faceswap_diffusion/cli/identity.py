@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     analyzer = find_faces(args)
     for photo in photos:
         select_face(analyzer.analyze(photo.rgb), args.source_face, where=photo.name)
-    identity = load_swapper(args, analyzer, "off").encode_source(photos, args.source_face, args.region)
+    identity = load_swapper(args, analyzer, "auto").encode_source(photos, args.source_face, args.region)
     identity.save(args.output)
     shown = None if identity.texture is None else round(identity.texture.shown, 3)
     if args.json:

@@ -7,7 +7,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from faceswap_diffusion.cli import main as cli
 from faceswap_diffusion.faces.alignment import crop
 from faceswap_diffusion.masks.bisenet import BiSeNet
 from faceswap_diffusion.masks.occlusion import CHECKPOINT, load_occlusion_network
@@ -17,7 +19,7 @@ from faceswap_diffusion.photos.loading import load_photo
 from faceswap_diffusion.pipelines.loading import load_occlusion
 from faceswap_diffusion.swapping.aligned_face import AlignedFace
 from faceswap_diffusion.swapping.result import SwapResult
-from faceswap_diffusion.swapping.source_identity import average_identities, take_texture
+from faceswap_diffusion.swapping.source_identity import SourceIdentity, average_identities, take_texture
 from faceswap_diffusion.swapping.swapper import FaceSwapper
 from tests.tiny import tiny_pipeline
 
@@ -122,6 +124,21 @@ def test_frames_of_a_source_do_not_travel(swapper: FaceSwapper):
     errors = [np.abs(texture.pixels - wanted.pixels).mean(axis=2)[dark].mean() for texture in (naive, mended)]
     assert errors[1] < 0.4 * errors[0]
     assert mended.shown > 0.9 * naive.shown
+
+
+def test_the_command_line_writes_identities_without_what_covers_them(swapper: FaceSwapper, blind, tmp_path: Path):
+    covered, _ = barred(swapper, WOMAN)
+    Image.fromarray(covered).save(tmp_path / "barred.png")
+    swapper.pipeline.save_pretrained(tmp_path / "tiny")
+    line = ["identity", tmp_path / "barred.png", "-o", tmp_path / "me.safetensors", "--checkpoint", tmp_path / "tiny"]
+    assert cli.main([*map(str, line), "--device", "cpu", "--quiet"]) == 0
+    written = SourceIdentity.load(tmp_path / "me.safetensors").texture
+    wanted, unmended = (each.encode_source([covered]).texture for each in (swapper, blind))
+    assert written is not None
+    assert wanted is not None
+    assert unmended is not None
+    np.testing.assert_array_equal(written.pixels, wanted.pixels)
+    assert not np.array_equal(wanted.pixels, unmended.pixels)
 
 
 def test_a_target_keeps_its_eyes_where_the_source_wears_sunglasses(swapper: FaceSwapper):
