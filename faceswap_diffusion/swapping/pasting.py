@@ -50,7 +50,7 @@ def paste_faces(
     """
     photo, changed = rgb, np.zeros(rgb.shape[:2], np.float32)
     parts = zip(faces, masks, free, crops, shown, strict=True)
-    for face, mask, bare, pixels, reference in sorted(parts, key=lambda part: part[0].score):  # back to front
+    for face, mask, bare, pixels, reference in sorted(parts, key=lambda part: part[0].score):  # see `overlap.in_front`
         skin = mask * bare * region_mask(face.labels, "skin", face.label_names)
         if reference is not None:
             pixels = continue_surroundings(pixels.astype(np.float32), face.pixels, mask)

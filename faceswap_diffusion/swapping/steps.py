@@ -176,13 +176,19 @@ class SwapSteps:
         Raises:
             NoFaceFoundError: If a photo has no such face.
         """
+        return replace(self._encode_photos(photos, which, region), fingerprint=self.fingerprint)
+
+    def _encode_photos(
+        self, photos: Sequence[PhotoLike], which: str | int | np.integer, region: str
+    ) -> SourceIdentity:
+        """Does what `encode_source` says, for an identity that this swapper alone will use."""
         loaded = [load_photo(photo, "source") for photo in photos]
         found = [select_aligned(self.survey(photo.rgb), which, photo.name) for photo in loaded]
         looks = [self.encode_face(photo.rgb, face, region) for photo, face in zip(loaded, found, strict=True)]
         names = [photo.name for photo in loaded]
         if self.same_person is not None:
             _warn_of_others(names, looks, self.same_person)
-        identity = replace(average_identities(looks), fingerprint=self.fingerprint, name=", ".join(names))
+        identity = replace(average_identities(looks), name=", ".join(names))
         _warn_of_little_shown(names, identity)
         return identity
 

@@ -235,10 +235,11 @@ class FaceSwapper(SwapSteps):
             found.dropped,
         )
 
+    @torch.no_grad()
     def _identity(
         self, source: list[Photo] | SourceIdentity, which: str | int | np.integer, region: str
     ) -> SourceIdentity:
-        return source if isinstance(source, SourceIdentity) else self.encode_source(source, which, region)
+        return source if isinstance(source, SourceIdentity) else self._encode_photos(source, which, region)
 
     def swap_faces(
         self,
