@@ -25,14 +25,11 @@ from tqdm.auto import tqdm
 
 from faceswap_diffusion.pipelines.latents import load_autoencoder, posterior
 from faceswap_diffusion.training.config import (
-    FIXED,
     CropConfig,
     OptimizationConfig,
     OutputConfig,
     TrainingConfig,
     WindowConfig,
-    section,
-    setting,
 )
 from faceswap_diffusion.training.data.dataset import PreparedFaces
 from faceswap_diffusion.training.data.held_out import hold_out
@@ -40,6 +37,7 @@ from faceswap_diffusion.training.data.windows import Windows
 from faceswap_diffusion.training.engine.script import run_script
 from faceswap_diffusion.training.engine.trainable import build_optimizer, trained_parameters
 from faceswap_diffusion.training.engine.trainer import Task, Trainer
+from faceswap_diffusion.training.fields import FIXED, section, setting
 from faceswap_diffusion.training.models.autoencoder_growth import grow_autoencoder
 from faceswap_diffusion.training.models.latent_targets import LatentTargets, fit_new_channels
 from faceswap_diffusion.training.objectives.reconstruction import load_crops

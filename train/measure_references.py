@@ -25,10 +25,11 @@ from faceswap_diffusion.console import say
 from faceswap_diffusion.masks.regions import repaint_mask
 from faceswap_diffusion.pipelines.inputs import fill_hidden
 from faceswap_diffusion.training.command_line import parse_config
-from faceswap_diffusion.training.config import ReferenceConfig, section, setting
+from faceswap_diffusion.training.config import ReferenceConfig
 from faceswap_diffusion.training.data.dataset import FaceRecord, PreparedFaces
 from faceswap_diffusion.training.data.references import TrainingReferences
 from faceswap_diffusion.training.engine.randomness import generator_for
+from faceswap_diffusion.training.fields import section, setting
 
 SCRIPT = "measure_references.py"
 HEADINGS = ("references", "faces", "mean", "10 %", "50 %", "90 %")

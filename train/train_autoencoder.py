@@ -35,14 +35,11 @@ from faceswap_diffusion.pipelines.latents import (
     scale_and_shift,
 )
 from faceswap_diffusion.training.config import (
-    FIXED,
     CropConfig,
     OptimizationConfig,
     OutputConfig,
     TrainingConfig,
     WindowConfig,
-    section,
-    setting,
 )
 from faceswap_diffusion.training.data.dataset import PreparedFaces
 from faceswap_diffusion.training.data.held_out import hold_out
@@ -51,6 +48,7 @@ from faceswap_diffusion.training.engine.randomness import draw_uniform, generato
 from faceswap_diffusion.training.engine.script import run_script
 from faceswap_diffusion.training.engine.trainable import build_optimizer, trained_parameters
 from faceswap_diffusion.training.engine.trainer import Task, Trainer
+from faceswap_diffusion.training.fields import FIXED, section, setting
 from faceswap_diffusion.training.objectives.discriminator import (
     PatchDiscriminator,
     discriminator_loss,

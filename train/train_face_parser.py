@@ -23,17 +23,11 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from faceswap_diffusion.masks.parsing import LABELS, FaceParser
-from faceswap_diffusion.training.config import (
-    FIXED,
-    OptimizationConfig,
-    OutputConfig,
-    TrainingConfig,
-    section,
-    setting,
-)
+from faceswap_diffusion.training.config import OptimizationConfig, OutputConfig, TrainingConfig
 from faceswap_diffusion.training.engine.randomness import generator_for
 from faceswap_diffusion.training.engine.script import run_script
 from faceswap_diffusion.training.engine.trainer import Task, Trainer, as_it_is
+from faceswap_diffusion.training.fields import FIXED, section, setting
 
 SCRIPT = "train_face_parser.py"
 

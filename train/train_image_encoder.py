@@ -26,15 +26,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from faceswap_diffusion.masks.regions import repaint_mask
-from faceswap_diffusion.training.config import (
-    FIXED,
-    CropConfig,
-    OptimizationConfig,
-    OutputConfig,
-    TrainingConfig,
-    section,
-    setting,
-)
+from faceswap_diffusion.training.config import CropConfig, OptimizationConfig, OutputConfig, TrainingConfig
 from faceswap_diffusion.training.data.batches import flip
 from faceswap_diffusion.training.data.dataset import PreparedFaces
 from faceswap_diffusion.training.data.encoder_labels import NUM_LABELS, labels_and_mirrored
@@ -43,6 +35,7 @@ from faceswap_diffusion.training.engine.randomness import draw_uniform, generato
 from faceswap_diffusion.training.engine.script import run_script
 from faceswap_diffusion.training.engine.trainable import build_optimizer
 from faceswap_diffusion.training.engine.trainer import Task, Trainer
+from faceswap_diffusion.training.fields import FIXED, section, setting
 
 SCRIPT = "train_image_encoder.py"
 MASKED_SHARE = 1 / 3

@@ -28,14 +28,7 @@ from tqdm.auto import tqdm
 from faceswap_diffusion.masks.occlusion import OcclusionNetwork, near_face, network_input
 from faceswap_diffusion.masks.parsing import LABELS, load_face_parser
 from faceswap_diffusion.masks.regions import beard_mask, region_mask_from_landmarks
-from faceswap_diffusion.training.config import (
-    FIXED,
-    OptimizationConfig,
-    OutputConfig,
-    TrainingConfig,
-    section,
-    setting,
-)
+from faceswap_diffusion.training.config import OptimizationConfig, OutputConfig, TrainingConfig
 from faceswap_diffusion.training.data.dataset import PreparedFaces, read_description, resize_landmarks
 from faceswap_diffusion.training.data.occluder_drawing import Scene
 from faceswap_diffusion.training.data.occluder_kinds import KINDS, UNSEEN_KINDS
@@ -43,6 +36,7 @@ from faceswap_diffusion.training.data.occlusion_samples import THINNEST, KnownFa
 from faceswap_diffusion.training.engine.randomness import generator_for
 from faceswap_diffusion.training.engine.script import run_script
 from faceswap_diffusion.training.engine.trainer import Task, Trainer, as_it_is
+from faceswap_diffusion.training.fields import FIXED, section, setting
 
 SCRIPT = "train_occlusion.py"
 STORED_SIZE = 160

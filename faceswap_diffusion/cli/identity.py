@@ -3,7 +3,6 @@
 import argparse
 import json
 import textwrap
-from pathlib import Path
 
 from faceswap_diffusion.cli.loading import (
     add_checkpoint_options,
@@ -21,14 +20,13 @@ DESCRIPTION = textwrap.fill(
     f"It tells who somebody is: keep it as you keep the photos. {RESPONSIBLE_USE}",
     79,
 )
-SUFFIX = ".safetensors"
 
 
 def add_arguments(identity: argparse.ArgumentParser) -> None:
     """Adds the command's arguments to its parser."""
     add = identity.add_argument
     add("photos", nargs="+", metavar="PHOTO", help="one photo or several of the same person")
-    add_output(identity, f"file to write ({SUFFIX})")
+    add_output(identity, "file to write (.safetensors)")
     add("--region", default="face", help="what will be repainted, see swap (default: face)")
     add("--source-face", type=face_choice, default="largest", metavar="FACE",
         help="in the photos: largest, or an index, 0 being leftmost (default: largest)")  # fmt: skip
@@ -41,11 +39,9 @@ def run(args: argparse.Namespace) -> int:
     """Encodes a source and writes its identity."""
     from faceswap_diffusion.faces.selection import select_face
     from faceswap_diffusion.photos.loading import load_photo
-    from faceswap_diffusion.provenance.save import check_place
+    from faceswap_diffusion.swapping.identity_files import check_identity_output
 
-    if not is_identity(args.output):
-        raise ValueError(f"cannot save {args.output}: an identity is a safetensors file; end the name in {SUFFIX}")
-    check_place(Path(args.output), args.overwrite)
+    check_identity_output(args.output, args.overwrite)
     photos = [load_photo(path) for path in args.photos]
     tell_loading(args)
     analyzer = find_faces(args)
@@ -61,8 +57,3 @@ def run(args: argparse.Namespace) -> int:
         told = "" if shown is None else f", which show {shown:.0%} of the face"
         tell(args, f"{args.output}: the identity of {len(photos)} photo{'' if len(photos) == 1 else 's'}{told}")
     return 0
-
-
-def is_identity(path: str) -> bool:
-    """Whether a path is that of an identity, by its suffix."""
-    return path.endswith(SUFFIX)

@@ -8,7 +8,6 @@ import time
 from typing import TYPE_CHECKING
 
 from faceswap_diffusion.cli.faces import describe_face
-from faceswap_diffusion.cli.identity import is_identity
 from faceswap_diffusion.cli.loading import (
     FoundFaces,
     add_checkpoint_options,
@@ -102,10 +101,11 @@ def run(args: argparse.Namespace) -> int:
     """Swaps and writes the picture."""
     from faceswap_diffusion.photos.loading import load_photo
     from faceswap_diffusion.provenance.save import check_output
+    from faceswap_diffusion.swapping.identity_files import is_identity_file
 
     started = time.perf_counter()
     check_output(args.output, overwrite=args.overwrite)
-    sources = [path if is_identity(path) else load_photo(path) for path in args.sources]
+    sources = [path if is_identity_file(path) else load_photo(path) for path in args.sources]
     target = load_photo(args.target)
     check_output(args.output, overwrite=args.overwrite, size=target.size, has_alpha=target.is_transparent)
     tell_loading(args)

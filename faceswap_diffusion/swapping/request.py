@@ -11,7 +11,8 @@ from PIL import Image
 from faceswap_diffusion.faces.selection import NoFaceFoundError
 from faceswap_diffusion.masks.inpaint import MaskLike, prepare_mask
 from faceswap_diffusion.photos.loading import Photo, PhotoLike, load_photo
-from faceswap_diffusion.swapping.source_identity import SourceIdentity, is_identity_file
+from faceswap_diffusion.swapping.identity_files import is_identity_file
+from faceswap_diffusion.swapping.source_identity import SourceIdentity
 
 SourceLike = PhotoLike | SourceIdentity | Sequence[PhotoLike]
 TargetFace = str | int | np.integer | PhotoLike

@@ -5,7 +5,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -19,14 +18,14 @@ from faceswap_diffusion.faces.alignment import crop, resized_matrix
 from faceswap_diffusion.faces.texture import FaceTexture, extract_texture, fill_by_mirror, merge_textures
 from faceswap_diffusion.masks.occlusion import mend_thin
 from faceswap_diffusion.masks.regions import around_eyes, repaint_mask
-from faceswap_diffusion.provenance.save import check_place, replace_file
+from faceswap_diffusion.provenance.save import replace_file
 from faceswap_diffusion.swapping.aligned_face import AlignedFace, native_size, within_photo
 from faceswap_diffusion.swapping.exposure import brighten
+from faceswap_diffusion.swapping.identity_files import check_identity_output
 
 FINEST_TEXTURE = 1024  # side in texels
 EYES_HIDDEN = 0.1  # share of eyes and brows from which on a target keeps its own where the source's are not seen
 
-SUFFIX = ".safetensors"
 FORMAT = "faceswap-diffusion source identity 1"
 SAME_NETWORKS = 0.1  # distance of fingerprints, up to which precision explains it
 ANEW = "write it anew with `faceswap-diffusion identity`"
@@ -119,24 +118,6 @@ def fingerprint_picture(size: int) -> np.ndarray:
     y, x = np.mgrid[:size, :size] / size
     waves = [np.sin(2 * np.pi * (a * x + b * y)) for a, b in ((1, 2), (3, -1), (2, 5))]
     return np.round(127.5 + 127.5 * np.stack(waves, axis=-1)).astype(np.uint8)
-
-
-def is_identity_file(source: object) -> bool:
-    """Whether a source is the path of a saved identity, by its suffix."""
-    return isinstance(source, str | PathLike) and Path(source).suffix == SUFFIX
-
-
-def check_identity_output(path: str | PathLike, overwrite: bool = True) -> Path:
-    """Finds out before the work whether an identity can be saved there; returns the path.
-
-    Raises:
-        ValueError: If the suffix is not .safetensors, or as `provenance.save.check_place` says.
-    """
-    path = Path(path)
-    if path.suffix != SUFFIX:
-        raise ValueError(f"cannot save {path}: an identity is a safetensors file; end the name in {SUFFIX}")
-    check_place(path, overwrite)
-    return path
 
 
 def _taken_apart(identity: SourceIdentity) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -42,16 +42,11 @@ from faceswap_diffusion.swapping.request import (
 )
 from faceswap_diffusion.swapping.result import Stopwatch, SwappedFaces, SwapResult
 from faceswap_diffusion.swapping.second_look import PhotoFaces, select_aligned
-from faceswap_diffusion.swapping.source_identity import (
-    SourceIdentity,
-)
+from faceswap_diffusion.swapping.source_identity import SourceIdentity
 from faceswap_diffusion.swapping.steps import SwapSteps
 from faceswap_diffusion.weights.folders import EMBEDDED_CHECKPOINT, checkpoint_folder
 
 logger = logging.get_logger(__name__)
-
-FACES_PER_BATCH = 4  # bounds the memory that a group photo takes
-LEAST_SHOWN = 1 / 3  # share of a face below which a warning says that the source shows little of it
 
 StepCallback = Callable[..., dict[str, Any] | None]
 

@@ -10,8 +10,8 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import yaml
 from jsonargparse import ActionYesNo, ArgumentError, ArgumentParser, Namespace
 
-from faceswap_diffusion.training.config import FIXED
 from faceswap_diffusion.training.engine.states import saved_steps
+from faceswap_diffusion.training.fields import FIXED
 from faceswap_diffusion.writing import write_text
 
 SAVED = "config.yaml"

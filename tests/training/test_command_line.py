@@ -17,17 +17,14 @@ from faceswap_diffusion.training.command_line import (
     settings,
 )
 from faceswap_diffusion.training.config import (
-    FIXED,
-    MAY_CHANGE,
     CacheLatentsConfig,
     DistillConfig,
     OptimizationConfig,
     OutputConfig,
     TrainFaceswapConfig,
     TrainingConfig,
-    section,
-    setting,
 )
+from faceswap_diffusion.training.fields import FIXED, MAY_CHANGE, section, setting
 
 COMPOSED = [TrainFaceswapConfig, DistillConfig, CacheLatentsConfig]
 
