@@ -1,5 +1,6 @@
 """What holds for every test: no network, and one thread, which on a busy machine is the fastest for tiny networks."""
 
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -17,6 +18,14 @@ cv2.setNumThreads(1)
 @pytest.fixture(scope="session")
 def example_images() -> Path:
     return Path(__file__).parent.parent / "examples" / "images"
+
+
+@pytest.fixture
+def forked_processes(monkeypatch):
+    """Processes that the code spawns are forked instead, from a server that has imported the libraries once."""
+    from tests.processes import server_context
+
+    monkeypatch.setattr(multiprocessing, "get_context", server_context)
 
 
 @pytest.fixture(scope="session")

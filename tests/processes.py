@@ -1,6 +1,7 @@
 """Functions in processes of their own, forked from a server that has imported the slow libraries once."""
 
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import signal
 import socket
@@ -8,6 +9,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 LIBRARIES = (
     "accelerate", "cv2", "datasets", "diffusers.models.autoencoders.autoencoder_kl",
@@ -15,6 +19,21 @@ LIBRARIES = (
     "jsonargparse", "matplotlib.pyplot", "peft", "torch.distributed.fsdp", "torch.utils.data",
     "transformers.models.clip.modeling_clip",
 )  # fmt: skip
+
+
+def server_context(method: str | None = None) -> Any:
+    """The context whose processes are forked from the server; stands in for `multiprocessing.get_context`."""
+    context = _get_context("forkserver")
+    context.set_forkserver_preload([*LIBRARIES])
+    return context
+
+
+def forked() -> list[psutil.Process]:
+    """Processes that the server has forked and that run: programs, and what they have started themselves."""
+    return psutil.Process(multiprocessing.forkserver._forkserver._forkserver_pid).children()
+
+
+_get_context = multiprocessing.get_context
 
 
 class Program:
@@ -27,11 +46,9 @@ class Program:
     """
 
     def __init__(self, main: Callable[..., object], arguments: tuple, variables: dict[str, str]):
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([*LIBRARIES])
         self.folder = tempfile.TemporaryDirectory()
         self.outputs = [Path(self.folder.name, name) for name in ("output", "errors")]
-        self.process = context.Process(target=_run, args=(self.outputs, variables, main, arguments))
+        self.process = server_context().Process(target=_run, args=(self.outputs, variables, main, arguments))
         self.process.start()
         assert self.process.pid is not None
         self.pid = self.process.pid
@@ -61,6 +78,8 @@ def _run(outputs: list[Path], variables: dict[str, str], main: Callable[..., obj
     for number, path in enumerate(outputs, 1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     os.environ |= {"CUDA_VISIBLE_DEVICES": "", **variables}
+    multiprocessing.get_context = server_context
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background ignores
     main(*arguments)
 
 

@@ -133,7 +133,9 @@ def test_random_weights_stand_where_and_as_they_are_wanted_and_give_a_picture():
 
 
 @pytest.mark.slow
-def test_the_command_prints_a_row_for_each_case_and_what_it_depends_on(checkpoint: Path, monkeypatch, capsys):
+def test_the_command_prints_a_row_for_each_case_and_what_it_depends_on(
+    checkpoint: Path, forked_processes, monkeypatch, capsys
+):
     cases = ["float32", "xformers", "compile"]
     arguments = ["--model", str(checkpoint), "--device", "cpu", "--runs", "1", "--num_inference_steps", "1"]
     arguments += ["--cases", *cases]

@@ -65,8 +65,7 @@ def test_the_full_size_model_is_built_of_random_weights_and_trains(benchmark, tm
 
 
 @pytest.mark.slow
-def test_every_row_is_measured_in_a_process_of_its_own(benchmark, tmp_path, monkeypatch, capsys):
-    """Of one kind of step: each process imports everything anew."""
+def test_every_row_is_measured_in_a_process_of_its_own(benchmark, tmp_path, forked_processes, monkeypatch, capsys):
     tiny_pipeline().save_pretrained(tmp_path / "tiny")
     arguments = [
         "--pretrained_model_name_or_path", tmp_path / "tiny", "--train_batch_size", 4, "--num_steps", 2,

@@ -22,6 +22,8 @@ from faceswap_diffusion.masks.regions import REGIONS
 from faceswap_diffusion.photos.loading import load_photo
 from faceswap_diffusion.provenance.save import read_provenance
 from faceswap_diffusion.weights import registry
+from tests import processes
+from tests.processes import Program
 from tests.tiny import odd_exif, save_with_few_steps, tiny_pipeline
 from tests.weights.imitation import HubImitation, list_files
 
@@ -49,10 +51,15 @@ def swap(checkpoint: str):
     return run
 
 
-def run_command(*arguments: object, online: bool = False, **options) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "0" if online else "1"}
-    command = [sys.executable, "-m", "faceswap_diffusion", *map(str, arguments)]
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, **options)
+def run_command(*arguments: object) -> Program:
+    """Runs a command in a process of its own, to its end."""
+    program = processes.start(run_to_exit, [*map(str, arguments)])
+    program.communicate()
+    return program
+
+
+def run_to_exit(arguments: list[str]) -> None:
+    sys.exit(cli.main(arguments))
 
 
 def test_swap_writes_a_marked_picture_and_shows_its_progress(checkpoint: str, tmp_path: Path):
@@ -60,7 +67,10 @@ def test_swap_writes_a_marked_picture_and_shows_its_progress(checkpoint: str, tm
     shown, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))  # without a width there is no bar
     output = tmp_path / "swapped.png"
-    finished = run_command("swap", SOURCE, TARGET, "-o", output, "--checkpoint", checkpoint, stderr=terminal)
+    command = [sys.executable, "-m", "faceswap_diffusion", "swap", SOURCE, TARGET, "-o", str(output)]
+    finished = subprocess.run(
+        [*command, "--checkpoint", checkpoint], stdout=subprocess.PIPE, stderr=terminal, text=True
+    )
     os.close(terminal)
     progress = os.read(shown, 10_000).decode()
     os.close(shown)
@@ -84,12 +94,11 @@ LOADING = "faceswap-diffusion: loading PyTorch and "
 def test_what_is_loaded_and_an_error_are_all_on_standard_error(checkpoint: str, tmp_path: Path):
     wall = tmp_path / "wall.png"
     Image.new("RGB", (64, 64)).save(wall)
-    finished = run_command(
-        "swap", wall, TARGET, "-o", tmp_path / "out.png", "--checkpoint", checkpoint, stderr=subprocess.PIPE
-    )
+    finished = run_command("swap", wall, TARGET, "-o", tmp_path / "out.png", "--checkpoint", checkpoint)
     assert finished.returncode == 2
-    assert finished.stdout == ""
-    assert finished.stderr.splitlines() == [
+    output, errors = finished.communicate()
+    assert output == ""
+    assert errors.splitlines() == [
         f"{LOADING}{checkpoint} ...",
         f"faceswap-diffusion: error: no face found in {wall}: use a photo in which a face is visible",
     ]
@@ -135,11 +144,9 @@ def test_a_strength_without_a_drawn_face_is_an_error_of_one_line(swap, tmp_path:
 
 def test_a_warning_is_a_line_on_standard_error(checkpoint: str, tmp_path: Path):
     other = IMAGES / "p005_portrait.jpg"
-    finished = run_command(
-        "swap", SOURCE, other, TARGET, "-o", tmp_path / "out.png", "--checkpoint", checkpoint, stderr=subprocess.PIPE
-    )
+    finished = run_command("swap", SOURCE, other, TARGET, "-o", tmp_path / "out.png", "--checkpoint", checkpoint)
     assert finished.returncode == 0
-    loading, told = finished.stderr.splitlines()
+    loading, told = finished.communicate()[1].splitlines()
     assert loading.startswith(LOADING)
     assert told.startswith(f"faceswap-diffusion: warning: {other} does not look like the person in {SOURCE} (cosine ")
 
@@ -498,22 +505,20 @@ def test_help_tells_regions_examples_and_responsible_use(capsys):
     assert capsys.readouterr().out == f"faceswap-diffusion {__version__}\n"
 
 
-@pytest.mark.slow
-def test_a_hub_id_is_fetched_once_without_pickles_and_code(checkpoint: str, tmp_path: Path, monkeypatch):
+def test_a_hub_id_is_fetched_once_without_pickles_and_code(checkpoint: str, tmp_path: Path, monkeypatch, capsys):
     hub = HubImitation()
     hub.repositories["alice/swap"] = {**list_files(Path(checkpoint)), "unet/diffusion_pytorch_model.bin": b"pickled"}
-    monkeypatch.setenv("HF_ENDPOINT", hub.url)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    hub.stand_in(monkeypatch, tmp_path / "hub")
     arguments = ["swap", SOURCE, TARGET, "--checkpoint", "alice/swap", "--json", "-o"]
     try:
-        fetched = run_command(*arguments, tmp_path / "first.png", online=True)
+        assert cli.main([*arguments, str(tmp_path / "first.png")]) == 0
         requests = " ".join(hub.requests)
     finally:
         hub.close()
-    offline = run_command(*arguments, tmp_path / "again.png", online=True)  # nobody answers any more
-    for finished in (fetched, offline):
-        assert finished.returncode == 0
-        assert json.loads(finished.stdout)["provenance"]["checkpoint"] == "alice/swap"
+    fetched = json.loads(capsys.readouterr().out)
+    assert cli.main([*arguments, str(tmp_path / "again.png")]) == 0  # nobody answers any more
+    for report in (fetched, json.loads(capsys.readouterr().out)):
+        assert report["provenance"]["checkpoint"] == "alice/swap"
     assert "unet/diffusion_pytorch_model.safetensors" in requests
     assert ".bin" not in requests
     assert ".py" not in requests

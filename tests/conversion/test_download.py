@@ -1,9 +1,6 @@
 """REFace's checkpoint from an imitation of the Hub: fetched, resumed, cached, and refused for a reason."""
 
-import json
-import os
-import subprocess
-import sys
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +8,8 @@ import pytest
 import torch
 from huggingface_hub import constants
 
+from faceswap_diffusion.cli import main as cli
+from faceswap_diffusion.conversion import reface
 from faceswap_diffusion.conversion.download import download_reface
 from faceswap_diffusion.conversion.reface import convert_reface
 from faceswap_diffusion.photos.loading import load_photo
@@ -25,16 +24,14 @@ CONTENT = np.random.default_rng(0).bytes(30_000_000)
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch):
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     hub = HubImitation()
     hub.repositories["owner/reface"] = {"last.ckpt": CONTENT}
     hub.repositories["owner/reface@first-try"] = {"last.ckpt": b"something else"}
     hub.repositories["owner/other"] = {"README.md": b"no checkpoint"}
     hub.repositories["owner/closed"] = {"last.ckpt": b"secret"}
     hub.gated.add("owner/closed")
-    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    hub.stand_in(monkeypatch, tmp_path / "cache")
     yield hub
     hub.close()
 
@@ -85,20 +82,9 @@ def test_what_cannot_be_had_is_told_in_one_line(hub: HubImitation, tmp_path: Pat
     assert "\n" not in str(error.value)
 
 
-# The command line on a checkpoint of reduced size: each line of standard input is a list of arguments.
-PROGRAM = """
-import functools, json, sys
-from faceswap_diffusion.cli import main as cli
-from faceswap_diffusion.conversion import reface
-from tests.parity.reduced import REDUCED
-
-reface.convert_reface = functools.partial(reface.convert_reface, architecture=REDUCED)
-print(json.dumps([cli.main(json.loads(line)) for line in sys.stdin]))
-"""
-
-
-@pytest.mark.slow
-def test_the_command_line_with_hub_ids(hub: HubImitation, checkpoint: Path, weights, tmp_path: Path):
+def test_the_command_line_with_hub_ids(
+    hub: HubImitation, checkpoint: Path, weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
     """Fetches and converts REFace's file, is refused another, and swaps by the Hub id of a converted folder."""
     hub.repositories["owner/reface"] = {"last.ckpt": checkpoint.read_bytes()}
     parser = synthetic_file(tmp_path / "79999_iter.pth")
@@ -113,16 +99,9 @@ def test_the_command_line_with_hub_ids(hub: HubImitation, checkpoint: Path, weig
         [*swap, "owner/folder", "-o", str(tmp_path / "by_id.png")],
         [*swap, str(tmp_path / "folder"), "-o", str(tmp_path / "by_folder.png")],
     ]
-    environment = {
-        **os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_ENDPOINT": hub.url,
-        "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0", "HF_TOKEN": "", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    }  # fmt: skip
-    lines = "\n".join(map(json.dumps, commands))
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], input=lines, cwd=ROOT, env=environment, capture_output=True, text=True
-    )
-    assert json.loads(done.stdout.splitlines()[-1]) == [2, 0, 0, 0], done.stderr
-    assert done.stderr.count("faceswap-diffusion: error: ") == 1
+    monkeypatch.setattr(reface, "convert_reface", functools.partial(convert_reface, architecture=REDUCED))
+    assert [cli.main(command) for command in commands] == [2, 0, 0, 0]
+    assert capsys.readouterr().err.count("faceswap-diffusion: error: ") == 1
     fetched = saved_weights(tmp_path / "out")
     assert torch.equal(fetched["conditioner/unconditional.embeds"], weights["learnable_vector"])
     assert any(request.endswith("/face_parser/diffusion_pytorch_model.safetensors") for request in hub.requests)

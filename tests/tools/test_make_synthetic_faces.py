@@ -3,7 +3,6 @@
 import csv
 import importlib.util
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -161,41 +160,33 @@ def test_a_folder_with_other_columns_is_refused(tmp_path: Path):
         synthetic.Records(tmp_path)
 
 
-# What a script would be whose network draws the example pictures; processes read it again, so it is a file.
-PORTRAITS_SCRIPT = """
-import sys
-sys.path[:0] = {paths!r}
-import make_synthetic_faces as synthetic
-from test_make_synthetic_faces import PortraitGenerator
-synthetic.FaceGenerator = lambda _: PortraitGenerator()
-synthetic.NETWORK_SHA256 = {{}}
-if __name__ == "__main__":
-    synthetic.main()
-"""
+class PortraitsOfSeeds(synthetic.PeopleOfSeeds):
+    """In any process, draws the example pictures."""
+
+    generator = PortraitGenerator()
 
 
-@pytest.mark.slow
-def test_several_processes_write_what_one_writes(tmp_path: Path, monkeypatch):
-    script, alone, together = (tmp_path / name for name in ("script.py", "alone", "together"))
-    script.write_text(PORTRAITS_SCRIPT.format(paths=[str(SCRIPT.parent), str(Path(__file__).parent)]))
+def run_in_two_processes(folder: Path, count: int, monkeypatch) -> None:
+    monkeypatch.setattr(synthetic, "PeopleOfSeeds", PortraitsOfSeeds)
+    monkeypatch.setattr(synthetic, "NETWORK_SHA256", {})
+    synthetic.main([*arguments(folder, count), "--num_workers", "2"])
+
+
+def test_several_processes_write_what_one_writes(tmp_path: Path, forked_processes, monkeypatch):
+    alone, together = tmp_path / "alone", tmp_path / "together"
     run(alone, 9, monkeypatch)
-    command = [sys.executable, str(script), *arguments(together, 9), "--num_workers", "2"]
-    subprocess.run(command, check=True, capture_output=True)
+    run_in_two_processes(together, 9, monkeypatch)
+    assert PortraitsOfSeeds.generator.drawn == []  # in this process
     files = {path.name: path.read_bytes() for path in alone.iterdir()}
     assert len(files) == 12
     assert {path.name: path.read_bytes() for path in together.iterdir()} == files
 
 
-@pytest.mark.slow
-def test_an_error_in_one_of_several_processes_is_one_line(tmp_path: Path):
-    script, folder = tmp_path / "script.py", tmp_path / "faces"
-    script.write_text(PORTRAITS_SCRIPT.format(paths=[str(SCRIPT.parent), str(Path(__file__).parent)]))
-    folder.mkdir()
-    (folder / "0.jpg").mkdir()  # where a picture has to go
-    command = [sys.executable, str(script), *arguments(folder, 3), "--num_workers", "2"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("make_synthetic_faces.py: cannot save ")
+def test_an_error_in_one_of_several_processes_is_one_line(tmp_path: Path, forked_processes, monkeypatch, capsys):
+    (tmp_path / "0.jpg").mkdir()  # where a picture has to go
+    with pytest.raises(SystemExit, match="2"):
+        run_in_two_processes(tmp_path, 3, monkeypatch)
+    assert capsys.readouterr().err.splitlines()[-1].startswith("make_synthetic_faces.py: cannot save ")
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from safetensors.torch import load_file
 
 from faceswap_diffusion.training.data.latents import SPATIAL, STORED, CachedSamples
-from tests.processes import finish, wait_until
+from tests.processes import finish, forked, wait_until
 from tests.tiny import tiny_conditioner, tiny_pipeline, tiny_vae
 from tests.train.scripts import load_script, run, start
 
@@ -178,7 +178,7 @@ def test_what_was_begun_otherwise_is_refused(cache, latents, capsys):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--seed", 2], "was made with seed 1, the run has 2: give the run the same, or encode samples anew"),
+        (["--seed", 2], "was made with seed 1, the run has 2: give the run the same, or encode samples again"),
         (["--reference_bare", 1], "was made with reference_bare 0.15, the run has 1"),
         (["--mask_sets", "head"], "was made with mask_sets"),
         (["--hidden_fill", "grey"], "was made with hidden_fill reference, the run has grey"),
@@ -224,10 +224,11 @@ def test_killed_while_several_processes_encode_it_ends_as_if_undisturbed(cache, 
         num_shards = len(list(output.glob("*.safetensors")))
         program = start("cache_latents", cache(output, "--num_workers", num_workers))
         wait_until(lambda before=num_shards: len(list(output.glob("*.safetensors"))) > before, program)
-        children = psutil.Process(program.pid).children(recursive=True)
+        running = forked()
+        assert len(running) == 1 + (num_workers if num_workers > 1 else 0)
         program.kill()
         program.communicate()
-        _, alive = psutil.wait_procs(children, timeout=60)
+        _, alive = psutil.wait_procs(running, timeout=60)
         assert alive == []
         for name, content in written(output).items():
             assert content == wanted.get(name) or "unfinished" in name

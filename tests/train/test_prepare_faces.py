@@ -1,11 +1,7 @@
 """The script that prepares photos: as somebody types it, and killed while it works."""
 
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -14,13 +10,9 @@ import yaml
 from PIL import Image
 
 from faceswap_diffusion.training.data.dataset import PreparedFaces
-from tests.processes import finish, wait_until
+from tests.processes import finish, forked, wait_until
 from tests.tiny import odd_exif
 from tests.train.scripts import load_script, start
-
-ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "train" / "prepare_faces.py"
-
 
 script = load_script("prepare_faces")
 
@@ -103,17 +95,11 @@ def test_a_photo_with_odd_exif_is_prepared_like_any_other(example_images, tmp_pa
 
 def test_ctrl_c_is_one_line_and_130(example_images, tmp_path):
     options = ["--resolution", "64", "--shard_size", "1", "--num_workers", "1", "--output_dir", tmp_path / "faces"]
-    command = [sys.executable, str(SCRIPT), *map(str, [example_images, *options])]
-    running = subprocess.Popen(
-        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's background ignores it
-    )  # fmt: skip
-    while running.poll() is None and not list(tmp_path.glob("faces/*.arrow")):
-        time.sleep(0.01)
-    running.send_signal(signal.SIGINT)
-    out, told = running.communicate(timeout=120)
-    assert running.returncode == 130
+    program = start("prepare_faces", [*map(str, [example_images, *options])])
+    wait_until(lambda: list(tmp_path.glob("faces/*.arrow")), program)
+    program.send_signal(signal.SIGINT)
+    out, told = program.communicate(timeout=120)
+    assert program.returncode == 130
     assert out == ""
     assert "Traceback" not in told
     assert told.splitlines()[-1] == "prepare_faces.py: interrupted; the same command goes on from here"
@@ -157,10 +143,11 @@ def test_killed_again_and_again_it_ends_as_if_undisturbed(example_images, tmp_pa
         num_shards = len(list(output.glob("*.arrow")))
         program = start("prepare_faces", [*common, "--num_workers", str(num_workers), "--output_dir", str(output)])
         wait_until(lambda before=num_shards: len(list(output.glob("*.arrow"))) > before, program)
-        children = psutil.Process(program.pid).children(recursive=True)
+        running = forked()
+        assert len(running) == 1 + (num_workers if num_workers > 1 else 0)
         program.kill()
         program.communicate()
-        _, alive = psutil.wait_procs(children, timeout=30)
+        _, alive = psutil.wait_procs(running, timeout=30)
         assert alive == []
         assert not (output / "rejected.csv").exists()
         for name, content in written(output).items():

@@ -307,15 +307,15 @@ def test_a_loss_that_is_no_number_stops_the_run_and_saves_the_state_before(argum
     assert saved_steps(tmp_path / "run" / "states")
 
 
-def test_the_finished_checkpoint_is_pushed_with_its_card(undisturbed, arguments, prepared_faces, monkeypatch):
+def test_the_finished_checkpoint_is_pushed_with_its_card(
+    undisturbed, arguments, prepared_faces, tmp_path, monkeypatch
+):
     """The run is finished already: the same command with --push_to_hub only uploads."""
     hub = HubImitation()
-    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    hub.stand_in(monkeypatch, tmp_path)
+    monkeypatch.setenv("HF_TOKEN", "hf_test")
     command = arguments(undisturbed, "--validation_data_dir", prepared_faces, "--num_validation", 2)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_TOKEN": "hf_test"}
-    pushed = [*command, "--push_to_hub", "--hub_model_id", "somebody/mine"]
-    subprocess.run([sys.executable, str(TRAIN / "train_faceswap.py"), *pushed], env=environment, check=True)
+    run(training, [*command, "--push_to_hub", "--hub_model_id", "somebody/mine"])
     hub.close()
     files = hub.repositories["somebody/mine"]
     assert {"model_index.json", "pipeline.py", "unet/config.json", "curves.png", "validation.png"} <= set(files)

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow  # each of two processes imports everything anew
 ONLINE = """
 import sys
 from diffusers import DiffusionPipeline
-from faceswap_diffusion import FaceSwapInpaintPipeline
+from faceswap_diffusion import FaceSwapInpaintPipeline, FaceSwapper
 from safetensors.torch import save_file
 from tests.tiny import tiny_inputs
 
@@ -36,7 +36,14 @@ assert isinstance(custom, FaceSwapInpaintPipeline)
 url = online.push_to_hub("owner/copy", commit_message="A copy")
 assert "/owner/copy/commit/" in url
 copy = FaceSwapInpaintPipeline.from_pretrained("owner/copy")
+
+place = {"subfolder": "inner", "revision": "next", "token": "hf_imitation", "cache_dir": sys.argv[1] + ".cache"}
+swapper = FaceSwapper.from_pretrained("owner/halves", device="cpu", variant="fp16", **place)
+again = FaceSwapper.from_pretrained("owner/halves", device="cpu", local_files_only=True, **place)
+pipeline = FaceSwapInpaintPipeline.from_pretrained("owner/halves", variant="fp16", **place)
+
 results = {"online": online, "cached": cached, "custom": custom, "copy": copy}
+results |= {"variant": swapper.pipeline, "variant local": again.pipeline, "variant pipeline": pipeline}
 save_file({name: swap(pipe) for name, pipe in results.items()}, sys.argv[1])
 """
 
@@ -66,27 +73,6 @@ save_file(results, sys.argv[1])
 """
 
 
-VARIANTS = """
-import sys
-import torch
-from faceswap_diffusion import FaceSwapInpaintPipeline, FaceSwapper
-from safetensors.torch import save_file
-from tests.tiny import tiny_inputs
-
-def swap(pipe):
-    pipe.set_progress_bar_config(disable=True)
-    return pipe(**tiny_inputs()).images
-
-place = {"subfolder": "inner", "revision": "next", "token": "hf_imitation", "cache_dir": sys.argv[1] + ".cache"}
-swapper = FaceSwapper.from_pretrained("owner/halves", device="cpu", variant="fp16", **place)
-results = {"swapper": swap(swapper.pipeline)}
-again = FaceSwapper.from_pretrained("owner/halves", device="cpu", local_files_only=True, **place)
-results["local"] = swap(again.pipeline)
-results["pipeline"] = swap(FaceSwapInpaintPipeline.from_pretrained("owner/halves", variant="fp16", **place))
-save_file(results, sys.argv[1])
-"""
-
-
 def run(script: str, result: Path, **environment: str) -> dict[str, torch.Tensor]:
     """Runs a script in a process of its own, since the Hub's address is read once, at import."""
     offline = dict.fromkeys(("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN"), "")
@@ -104,11 +90,22 @@ def expected():
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory):
+def halves(tmp_path_factory):
+    """A checkpoint in a subfolder, in float16 and, from another seed, in float32."""
+    folder = tmp_path_factory.mktemp("halves")
+    tiny_pipeline(seed=1).to(torch.float16).save_pretrained(folder / "inner", variant="fp16")
+    tiny_pipeline(seed=2).save_pretrained(folder / "inner")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory, halves):
     folder = tmp_path_factory.mktemp("faces")
     tiny_pipeline().save_pretrained(folder)
     hub = HubImitation()
     hub.repositories["owner/faces"] = list_files(folder)
+    hub.repositories["owner/halves"] = {"README.md": b"main"}
+    hub.repositories["owner/halves@next"] = {**list_files(halves), "outer/unet/w.safetensors": b"0"}
     yield hub
     hub.close()
 
@@ -149,18 +146,13 @@ def test_without_the_hub_the_cache_serves(online, home, expected):
     assert torch.equal(without["refused"], expected)
 
 
-def test_of_a_repository_only_the_wanted_variant_of_the_wanted_place_is_fetched(hub, home, tmp_path):
-    half = tiny_pipeline(seed=1).to(torch.float16)
-    half.save_pretrained(tmp_path / "inner", variant="fp16")
-    tiny_pipeline(seed=2).save_pretrained(tmp_path / "inner")
-    hub.repositories["owner/halves"] = {"README.md": b"main"}
-    hub.repositories["owner/halves@next"] = {**list_files(tmp_path), "outer/unet/w.safetensors": b"0"}
-    results = run(VARIANTS, home / "halves.safetensors", HF_ENDPOINT=hub.url, HF_HOME=str(home / "unused"))
-    here = FaceSwapInpaintPipeline.from_pretrained(tmp_path / "inner", variant="fp16")
+def test_of_a_repository_only_the_wanted_variant_of_the_wanted_place_is_fetched(online, halves, hub, home):
+    here = FaceSwapInpaintPipeline.from_pretrained(halves / "inner", variant="fp16")
     expected = here(**tiny_inputs()).images
-    assert {name: torch.equal(result, expected) for name, result in results.items()} == dict.fromkeys(results, True)
+    for way in ("variant", "variant local", "variant pipeline"):
+        assert torch.equal(online[way], expected), way
     weights = [name for name in hub.requests if re.match("GET .*halves.*safetensors$", name)]
     fetched = {name.rpartition("/resolve/")[2].partition("/")[2] for name in weights}
     files = {"image_encoder": "model", **dict.fromkeys(("vae", "unet", "conditioner"), "diffusion_pytorch_model")}
     assert fetched == {f"inner/{part}/{file}.fp16.safetensors" for part, file in files.items()}
-    assert not list((home / "unused").rglob("*.safetensors"))
+    assert not list((home / "hub").rglob("*.fp16.safetensors"))

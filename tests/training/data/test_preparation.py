@@ -200,8 +200,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_files(tmp_path, prepared, ex
     assert (tmp_path / "faces" / "shard-00002.arrow").stat().st_mtime_ns == kept.st_mtime_ns
 
 
-@pytest.mark.slow
-def test_two_processes_write_what_one_does(tmp_path, prepared, example_images):
+def test_two_processes_write_what_one_does(tmp_path, prepared, example_images, forked_processes):
     prepare(example_images, tmp_path / "faces", num_workers=2, shard_size=2)
     assert written(tmp_path / "faces") == written(prepared)
 
