@@ -50,7 +50,7 @@ source_id, target_id, *result_ids = (
 for result_path, result_id in zip(result_paths, result_ids, strict=True):
     inside = check_place(target_path, result_path)
     before, after = float(source_id @ target_id), float(source_id @ result_id)
-    told = f"the likeness to the source went from {before:.2f} to {after:.2f}"
-    assert before < LEAST_LIKENESS < after, f"{told}, and has to pass {LEAST_LIKENESS}"
+    change = f"the likeness to the source went from {before:.2f} to {after:.2f}"
+    assert before < LEAST_LIKENESS < after, f"{change}, and has to pass {LEAST_LIKENESS}"
     check_provenance(result_path)
-    print(f"{result_path}: {inside:.0%} of the face was repainted; {told}")
+    print(f"{result_path}: {inside:.0%} of the face was repainted; {change}")

@@ -63,7 +63,7 @@ def run_measured(command: list[str]) -> tuple[float, float, str]:
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         started = time.perf_counter()
         process = subprocess.Popen(command, stdout=output, stderr=errors)
-        # Unlike Popen.wait, wait4 tells what this one process used; getrusage knows only the greatest of all children.
+        # Unlike Popen.wait, wait4 reports what this process used; getrusage knows only the greatest of all children.
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - started
         process.returncode = os.waitstatus_to_exitcode(status)

@@ -284,7 +284,7 @@ def measure_all(settings: Settings, cases: Sequence[str]) -> Iterator[Row]:
                 try:
                     outcome = pool.submit(attempt, settings, case).result()
                 except BrokenProcessPool:
-                    outcome = "its process was ended from outside, probably for want of memory"
+                    outcome = "its process was killed, probably because memory ran out"
         yield Row(case, case_dtype(case, settings), outcome)
 
 

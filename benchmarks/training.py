@@ -127,7 +127,7 @@ def crop_size(args: Namespace, model: str) -> int:
 
 @contextmanager
 def prepared_faces(args: Namespace, resolution: int) -> Iterator[list[str]]:
-    """The folders of `--train_data_dir`, or one of faces that nobody has, for as long as it is needed."""
+    """The folders of `--train_data_dir`, or a temporary one of made-up faces."""
     if args.train_data_dir:
         yield args.train_data_dir
         return

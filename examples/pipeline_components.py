@@ -52,8 +52,8 @@ assert reference is not None  # the checkpoint in the package uses references
 )
 
 # 5. Paste the crop into the photo, and save it with metadata that mark it as made with AI.
-painted = np.round(swapped[0] * 255).astype(np.uint8)
-result, _ = paste_back(photo.rgb, painted, feather(mask, 4.0), target.matrix)
+pixels = np.round(swapped[0] * 255).astype(np.uint8)
+result, _ = paste_back(photo.rgb, pixels, feather(mask, 4.0), target.matrix)
 save_image(Image.fromarray(result), OUTPUTS / "pipeline_components.png", provenance={"example": Path(__file__).name})
 
 print(OUTPUTS / "pipeline_components.png")

@@ -15,13 +15,13 @@ def ready_streams() -> None:
 
 
 def say_interrupted(text: str) -> None:
-    """Says on standard error that somebody stopped the work; a progress bar may have left its line unfinished."""
+    """Reports an interruption on standard error; a progress bar may have left its line unfinished."""
     at_terminal = sys.stderr is not None and sys.stderr.isatty()
     say(f"\n{text}" if at_terminal else text, error=True)
 
 
 def say(text: str, *, error: bool = False) -> None:
-    """Prints lines. If nobody reads them any more, or the disk is full, they are silently lost.
+    """Prints lines. If the reader has gone or the disk is full, they are silently lost.
 
     Args:
         text (`str`): The lines.

@@ -46,7 +46,7 @@ def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torc
 
     Args:
         dtype (`str` or `torch.dtype`, *optional*): One of `DTYPES`; `default_dtype(device)` if left out.
-        device (`torch.device`): Where it is to be used.
+        device (`torch.device`): Where it will be used.
 
     Raises:
         ValueError: If the name is unknown.

@@ -16,7 +16,7 @@ UNFINISHED = ".unfinished-"
 
 
 def is_read_only(path: Path) -> bool:
-    """Whether a file is there that nobody may write; the superuser may, and should not."""
+    """Whether a file exists that is write-protected. The superuser could write it, and should not."""
     return path.is_file() and (not path.stat().st_mode & 0o222 or not os.access(path, os.W_OK))
 
 
@@ -82,7 +82,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def remove(path: Path) -> None:
-    """Removes a file or folder, which loses its name first: cut short, nobody takes the rest for what it was."""
+    """Removes a file or folder. It is renamed first, so that an interrupted removal leaves nothing under its name."""
     left_over = _beside(path)
     os.replace(path, left_over)
     _delete(left_over)
@@ -124,7 +124,7 @@ def _beside(place: Path) -> Path:
 def _sync(path: Path) -> None:
     """Waits until a file or folder is on the disk."""
     if path.is_dir() and os.name != "posix":
-        return  # Windows does so by itself
+        return  # Windows does so without being asked
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)

@@ -3,7 +3,7 @@
     npm pack @vladmandic/face-api@1.7.15 && tar xzf vladmandic-face-api-1.7.15.tgz
     python tools/convert_age_net.py package/model/age_gender_model-weights_manifest.json age_net_uint8.safetensors
 
-The weights stay uint8, as TensorFlow.js quantised them; what only tells men from women is left out.
+The weights stay uint8, as TensorFlow.js quantised them; the gender output is left out.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def torch_name(name: str) -> tuple[str, tuple[int, ...]]:
 
 
 def convert(entries: list[dict], data: bytes) -> dict[str, np.ndarray]:
-    """Takes the tensors out of `data`, where they lie one after the other as `entries` tell."""
+    """Takes the tensors out of `data`, where they are stored one after the other as `entries` say."""
     converted, offset = {}, 0
     for entry in entries:
         quantization = entry.get("quantization")
@@ -48,9 +48,7 @@ def convert(entries: list[dict], data: bytes) -> dict[str, np.ndarray]:
         if quantization:
             converted[f"{name}.affine"] = np.array([quantization["scale"], quantization["min"]], np.float32)
     if offset != len(data):
-        raise ValueError(
-            f"the manifest tells of {offset} bytes, the file has {len(data)}: they do not belong together"
-        )
+        raise ValueError(f"the manifest lists {offset} bytes, the file has {len(data)}: they do not belong together")
     return converted
 
 

@@ -2,8 +2,8 @@
 
     python tools/fit_age_probe.py --seeds 300000 400 --output_dir faceswap_diffusion/checkpoints/age_probe
 
-The network errs about single faces, by their light and sharpness above all. What of its answers can be told from the
-embedding of who somebody is, the probe learns by ridge regression; their mean is better than either.
+The network's errors depend on light and sharpness above all. The probe learns by ridge regression what of its answers
+the identity embedding predicts; the mean of both is better than either.
 """
 
 from pathlib import Path
@@ -57,11 +57,11 @@ def fit(embeddings: np.ndarray, ages: np.ndarray, ridge: float) -> tuple[np.ndar
 def held_out_correlation(embeddings: np.ndarray, ages: np.ndarray, ridge: float) -> float:
     """Correlation of the network's ages with those of probes that were fitted without the person."""
     fold = np.arange(len(ages)) % NUM_FOLDS
-    told = np.empty(len(ages))
+    predicted = np.empty(len(ages))
     for number in range(NUM_FOLDS):
         weight, bias = fit(embeddings[fold != number], ages[fold != number], ridge)
-        told[fold == number] = embeddings[fold == number] @ weight + bias
-    return float(np.corrcoef(told, ages)[0, 1])
+        predicted[fold == number] = embeddings[fold == number] @ weight + bias
+    return float(np.corrcoef(predicted, ages)[0, 1])
 
 
 def main() -> None:

@@ -5,8 +5,8 @@
 
 The network is MobileStyleGAN from the package random-face (Apache-2.0), distilled from StyleGAN2-FFHQ
 (non-commercial). Seed n is the latent numpy.random.RandomState(n).normal(size=(1, 512)), without truncation.
---looks 2 draws two pictures of each person: the second one's style is moved 10 to 25 % of the way towards somebody
-else's.
+--looks 2 draws two pictures of each person: the second one's style is moved 10 to 25 % of the way towards another
+person's.
 
 manifest.csv describes the faces that were kept, rejected.csv the others, both in the order of the seeds. Stop the
 script at any time, by any means: run the same command again and it goes on with the seeds that are in neither. The
@@ -152,7 +152,7 @@ class FaceGenerator:
         return self._map(np.random.RandomState(seed).normal(size=(1, 512)))
 
     def look(self, seed: int, look: int) -> tuple[np.ndarray, float]:
-        """Style of the person's `look`-th picture, and how far it was moved towards somebody else's."""
+        """Style of the person's `look`-th picture, and how far it was moved towards another person's."""
         if look == 0:
             return self.style(seed), 0.0
         rng = np.random.default_rng((seed, look))

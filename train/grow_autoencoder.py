@@ -3,7 +3,7 @@
     accelerate launch train/grow_autoencoder.py --train_data_dir data/faces_256 --output_dir runs/vae_256_encoder \\
         --pretrained_model_name_or_path runs/vae/vae --resolution 256 --latent_channels 8
 
-This teaches the encoder alone, which knows what it is to say (see `LatentTargets`) and needs no decoder for it. Then
+This teaches the encoder alone, which has target latents (see `LatentTargets`) and needs no decoder. Then
 
     accelerate launch train/train_autoencoder.py --train_data_dir data/faces_256 --output_dir runs/vae_256 \\
         --pretrained_model_name_or_path runs/vae_256_encoder/vae --decoder_only --latent_noise 0.1 \\
@@ -97,7 +97,7 @@ class GrowthObjective(nn.Module):
 
 @torch.no_grad()
 def unexplained(vae: AutoencoderKL, targets: LatentTargets, images: torch.Tensor) -> list[float]:
-    """Squared error of each channel over the variance of what it is to be."""
+    """Squared error of each channel over the variance of its target."""
     pairs = [(posterior(vae, image).mean, targets(image)) for image in images.to(vae.device).split(1)]
     got, wanted = (torch.cat(part) for part in zip(*pairs, strict=True))
     return ((got - wanted).square().mean((0, 2, 3)) / wanted.var((0, 2, 3))).tolist()

@@ -34,12 +34,12 @@ def measuring_parser() -> ArgumentParser:
     parser.add_argument("--data_dir", type=str, required=True, help="folder of prepare_faces.py")
     parser.add_argument("--resolution", type=PositiveInt, default=128, help="side of the crops in pixels")
     parser.add_argument("--num_faces", type=PositiveInt, default=64, help="how many, evenly from all of them")
-    parser.add_argument("--num_timings", type=PositiveInt, default=20, help="of which the median is told")
+    parser.add_argument("--num_timings", type=PositiveInt, default=20, help="of which the median is printed")
     return parser
 
 
 def choose_crops(data_dir: str, resolution: int, num_faces: int) -> torch.Tensor:
-    """Crops (N, 3, S, S), RGB in [-1, 1], that lie evenly among the faces."""
+    """Crops (N, 3, S, S), RGB in [-1, 1], evenly spaced among the faces."""
     faces = PreparedFaces([data_dir], resolution)
     stride = max(1, len(faces) // num_faces)
     return load_crops(faces, range(0, len(faces), stride)[:num_faces])

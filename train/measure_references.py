@@ -99,7 +99,7 @@ def true_pairs(identities: Sequence[str]) -> list[tuple[int, int]]:
     """Each face of which there is another photo, and the next photo of the same person.
 
     Raises:
-        ValueError: If nobody has two.
+        ValueError: If no person has two.
     """
     rows_of: dict[str, list[int]] = defaultdict(list)
     for row, identity in enumerate(identities):

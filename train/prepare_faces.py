@@ -6,7 +6,7 @@ PHOTOS are folders, or tar files of webdataset; --dataset_name takes a data set 
 CelebAMask-HQ and FFHQ are known by their folders, and a folder per person by two photos of each. Crops that are
 FFHQ-aligned already are prepared with --aligned.
 
-`rejected.csv` tells what was left out and why. Stop the script at any time, by any means: run the same command again
+`rejected.csv` lists what was left out and why. Stop the script at any time, by any means: run the same command again
 and it goes on with the first shard that is missing, to the same files.
 """
 
@@ -51,8 +51,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     people = parser.add_argument_group("people", "who is who: two pictures of one person may become source and target")
     people.add_argument(
         "--identity", type=IdentityRule, default="auto",
-        help="auto: a manifest.csv beside the photos tells, or CelebA's list, or folders that are found to hold a "
-        "person each; folder: the folder of each photo does; none: nobody knows",
+        help="auto: from a manifest.csv beside the photos, CelebA's list, or folders that are found to hold one "
+        "person each; folder: from the folder of each photo; none: unknown",
     )  # fmt: skip
     people.add_argument("--identity_csv", type=Path, help="table with the columns file (relative to it) and identity")
     people.add_argument(
@@ -95,7 +95,7 @@ def recognise_people(photos: PhotoSource) -> None:
         photos.identities = [folder_of(name) for name in photos.names]
         assumed, other = "are taken for people", "--identity none"
     else:
-        assumed, other = "are not taken for people, so nobody knows who is who", "--identity folder"
+        assumed, other = "are not taken for people, so identities are unknown", "--identity folder"
     say(
         f"prepare_faces.py: the {found.num_folders} folders of the photos {assumed}: in {found.num_alike} of "
         f"{found.num_seen} that were looked into, two photos show one person, and {found.num_mixed} of "

@@ -3,15 +3,15 @@
     python train/prepare_faces.py photos --output_dir data/faces
     accelerate launch train/train_faceswap.py --train_data_dir data/faces --output_dir runs/mine
 
-goes on from the model in the package. The recipe is REFace's (arXiv 2409.07269): a face is hidden and painted again
+goes on from the model in the package. The recipe is REFace's (arXiv 2409.07269): a face is hidden and generated again
 from its own identity, with warped masks, augmented sources and a learned unconditional context. Some samples of each
 batch go through several denoising steps, as in a swap. A part of them has its own source and is to come out as it was.
-The others get the source of another person in the batch; nobody knows their true pixels, so they are taught by the
+The others get the source of another person in the batch; there is no ground truth for them, so they are trained by the
 identity loss through the recogniser, by the target's coarse colours, by LPIPS, and by a discriminator that knows what
 faces look like.
 
 Stop it at any time: run the same command again and it goes on from the last saved state, to the same end.
-`train/README.md` tells more; `train/recipes/` holds settings for `--config`.
+`train/README.md` has more; `train/recipes/` holds settings for `--config`.
 """
 
 from functools import partial
@@ -125,7 +125,7 @@ def build_samples(
 
 
 def check_rollouts(loss: LossConfig, pipeline: FaceSwapInpaintPipeline) -> None:
-    """Refuses rollouts from a reference that nobody draws, or from two starts at once."""
+    """Refuses rollouts that start from a reference that is not drawn, or from two starts at once."""
     if loss.rollout_strength == 1:
         return
     if pipeline.config["hidden_fill"] != "reference":

@@ -1,4 +1,4 @@
-"""Trains the small image encoder: a CLIP vision tower that tells pose, expression and light, and nothing of identity.
+"""Trains the small image encoder: a CLIP vision tower that predicts pose, expression and light, not identity.
 
     accelerate launch train/train_image_encoder.py --train_data_dir data/faces --output_dir runs/image_encoder
 

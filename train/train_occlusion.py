@@ -110,7 +110,7 @@ def load_faces(folder: Path, size: int) -> tuple[list[str], np.ndarray, np.ndarr
 
 
 def clear_face(pixels: np.ndarray, labels: np.ndarray, landmarks: np.ndarray) -> KnownFace:
-    """A face that nothing covers: of what the parser takes for something else, but for beards, nothing is said."""
+    """A face that nothing covers: what the parser takes for something else, except beards, is left open."""
     not_face = np.isin(labels, [LABELS.index(name) for name in NOT_FACE])
     not_face &= ~(beard_mask(landmarks, len(pixels)) > 0)
     not_face = cv2.dilate(not_face.astype(np.uint8), np.ones((5, 5)))
@@ -191,7 +191,7 @@ def make_batch(
 
 
 def load_known_faces(config: OcclusionDataConfig) -> tuple[list[KnownFace], list[KnownFace], list[KnownFace]]:
-    """Clear faces to learn from, clear faces that are held out, and the others as far as a teacher knows them."""
+    """Clear faces to learn from, clear faces that are held out, and others as far as a teacher labels them."""
     names, pixels, labels, landmarks = load_faces(config.train_data_dir, STORED_SIZE)
     listed = set(config.clear_faces.read_text().splitlines())
     rows = [row for row, name in enumerate(names) if name in listed]
@@ -212,7 +212,7 @@ class OccludedBatches(Dataset):
 
     Args:
         clear (`list[KnownFace]`): Faces that nothing covers.
-        taught (`list[KnownFace]`): Others, as far as a teacher knows them.
+        taught (`list[KnownFace]`): Others, as far as a teacher labels them.
         config (`OcclusionDataConfig`): Share of the others, and the window's side.
         seed (`int`): The run's.
     """

@@ -17,7 +17,7 @@ from faceswap_diffusion.console import say
 SUMMARY = "write down who a source is, to swap without the photos"
 DESCRIPTION = textwrap.fill(
     "Encode photos of one person into a file that `swap` takes in their place, with the same checkpoint. "
-    f"It tells who somebody is: keep it as you keep the photos. {RESPONSIBLE_USE}",
+    f"It identifies a person: keep it as safe as the photos. {RESPONSIBLE_USE}",
     79,
 )
 
@@ -54,6 +54,6 @@ def run(args: argparse.Namespace) -> int:
         report = {"output": args.output, "photos": args.photos, "region": args.region, "source_shown": shown}
         say(json.dumps(report, indent=2))
     else:
-        told = "" if shown is None else f", which show {shown:.0%} of the face"
-        tell(args, f"{args.output}: the identity of {len(photos)} photo{'' if len(photos) == 1 else 's'}{told}")
+        share = "" if shown is None else f", which show {shown:.0%} of the face"
+        tell(args, f"{args.output}: the identity of {len(photos)} photo{'' if len(photos) == 1 else 's'}{share}")
     return 0

@@ -1,4 +1,4 @@
-"""What a swap loads, in an order that tells early what is wrong: faces first, then PyTorch and the networks."""
+"""What a swap loads, ordered so that errors come early: faces first, then PyTorch and the networks."""
 
 import argparse
 import logging
@@ -94,7 +94,7 @@ def load_swapper(args: argparse.Namespace, analyzer: "FaceAnalyzer", occlusion: 
 
 
 def import_diffusers(args: argparse.Namespace) -> None:
-    """Imports the libraries without what they print, unless the command is to be verbose."""
+    """Imports the libraries and silences them, unless `--verbose` is given."""
     # A thread that waits for work would otherwise spin, and take a core from whatever else runs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from diffusers.utils import logging as diffusers_logging

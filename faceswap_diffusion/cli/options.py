@@ -1,4 +1,4 @@
-"""Options that commands share, and how they tell of errors and results."""
+"""Options that commands share, and how they report errors and results."""
 
 import argparse
 import logging
@@ -24,14 +24,14 @@ class OneLineParser(argparse.ArgumentParser):
 def common_options() -> OneLineParser:
     """What every command takes, as a parent for its parser."""
     common = OneLineParser(add_help=False)
-    told = common.add_argument_group("what is printed")
-    told.add_argument("--json", action="store_true", help="print a report in JSON on standard output")
-    loudness = told.add_mutually_exclusive_group()
+    printed = common.add_argument_group("what is printed")
+    printed.add_argument("--json", action="store_true", help="print a report in JSON on standard output")
+    loudness = printed.add_mutually_exclusive_group()
     loudness.add_argument("--quiet", action="store_true", help="print errors, the report of --json, and nothing else")
     loudness.add_argument(
         "--verbose",
         action="store_true",
-        help="print what the libraries warn of as well, and of a failure where it was",
+        help="also print warnings of the libraries, and the traceback of a failure",
     )
     return common
 
@@ -48,12 +48,12 @@ def face_choice(text: str) -> str | int:
 
 
 def set_loudness(args: argparse.Namespace) -> None:
-    """Lets our own modules warn on standard error, unless the command is to be quiet."""
+    """Lets our own modules warn on standard error, unless `--quiet` is given."""
     level = logging.ERROR if args.quiet else logging.WARNING
     logging.basicConfig(level=level, format=f"{PROG}: warning: %(message)s")
 
 
 def tell(args: argparse.Namespace, text: str, *, error: bool = False) -> None:
-    """Prints lines unless the command is to be quiet."""
+    """Prints lines unless `--quiet` is given."""
     if not args.quiet:
         say(text, error=error)

@@ -52,7 +52,7 @@ PREFIXES = {
 RAW_LANDMARKS = {"landmark_mean": 0.0, "landmark_std": 1.0}
 """Our statistics for standardising landmarks. REFace uses raw pixels and has no such weights."""
 
-SCHEDULE = "the noise schedule, which the scheduler computes anew"
+SCHEDULE = "the noise schedule, which the scheduler computes itself"
 LEFT_OUT = {
     **dict.fromkeys(
         (

@@ -85,9 +85,9 @@ def check_weights(
         if key in weights and weights[key].shape != shape
     ]
     faults = {"missing": missing, "unknown": unknown, "of the wrong shape": misshapen}
-    told = [_named(what, keys) for what, keys in faults.items() if keys]
-    if told:
-        raise ValueError(f"{checkpoint.path} is not {kind}: {'; '.join(told)}")
+    found = [_named(what, keys) for what, keys in faults.items() if keys]
+    if found:
+        raise ValueError(f"{checkpoint.path} is not {kind}: {'; '.join(found)}")
 
 
 def _named(what: str, keys: list[str]) -> str:

@@ -53,7 +53,7 @@ def measure_one(networks: Networks, swap: Swap, target: np.ndarray, known: Recor
     record |= {"seconds": swap.seconds, "peak_memory_mb": peak_memory_megabytes()}
     if mask is None:
         return record
-    painted = mask.on_photo(target.shape).astype(np.float32) if swap.mask is None else swap.mask
+    changed = mask.on_photo(target.shape).astype(np.float32) if swap.mask is None else swap.mask
     face = mask.on_photo(target.shape, BACKGROUND_MARGIN)
     record |= {
         "background_psnr": metrics.background_psnr(swap.rgb, target, face),
@@ -62,13 +62,13 @@ def measure_one(networks: Networks, swap: Swap, target: np.ndarray, known: Recor
     }
     if swap.mask is not None:
         record["unpainted_identical"] = np.array_equal(swap.rgb[swap.mask == 0], target[swap.mask == 0])
-    return record | sharpness_and_border(swap.rgb, target, painted, ffhq_matrix(known["landmarks68"], size), size)
+    return record | sharpness_and_border(swap.rgb, target, changed, ffhq_matrix(known["landmarks68"], size), size)
 
 
 def sharpness_and_border(
     rgb: np.ndarray, target: np.ndarray, mask: np.ndarray, matrix: np.ndarray, size: int
 ) -> dict[str, Any]:
-    """Sharpness inside the painted mask and the colour step at its border, relative to the target.
+    """Sharpness inside the mask of the swap and the colour step at its border, relative to the target.
 
     Args:
         rgb (`np.ndarray`): (H, W, 3) uint8 RGB, the swap.
@@ -134,7 +134,7 @@ def add_face_distances(
     """Adds PSNR and LPIPS between the faces of swap and target, for pairs of one person: the target is ground truth.
 
     Both are computed in the target's aligned crop of 256 px, inside the mask of the target's face. This region does
-    not depend on what a method painted, so methods are comparable. LPIPS (VGG16) needs whole squares; outside the mask
+    not depend on what a method changed, so methods are comparable. LPIPS (VGG16) needs whole squares; outside the mask
     both pictures have the target's pixels.
     """
     faces = []
@@ -142,9 +142,9 @@ def add_face_distances(
         mask = recorded_mask(known)
         if mask is None:
             continue
-        painted, wanted = (crop(picture, mask.matrix, CROP_SIZE) for picture in (swap.rgb, target))
-        record["face_psnr"] = metrics.psnr(painted, wanted, mask.mask)
-        faces.append((record, np.where(mask.mask[..., None], painted, wanted), wanted))
+        swapped, wanted = (crop(picture, mask.matrix, CROP_SIZE) for picture in (swap.rgb, target))
+        record["face_psnr"] = metrics.psnr(swapped, wanted, mask.mask)
+        faces.append((record, np.where(mask.mask[..., None], swapped, wanted), wanted))
     if lpips is not None and faces:
         distances = lpips([seen for _, seen, _ in faces], [wanted for _, _, wanted in faces])
         for (record, _, _), distance in zip(faces, distances, strict=True):

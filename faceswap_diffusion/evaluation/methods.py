@@ -30,7 +30,7 @@ class Swap:
 
     Args:
         rgb (`np.ndarray`): (H, W, 3) uint8, of the target's size.
-        mask (`np.ndarray`, *optional*): (H, W) float32 in [0, 1], where the method painted; `None` if unknown.
+        mask (`np.ndarray`, *optional*): (H, W) float32 in [0, 1], where the method changed pixels; `None` if unknown.
         seconds (`float`): Time from the two paths to the picture; NaN if nothing was computed.
         conditions (`dict[str, np.ndarray]`): Inputs of the conditioner, by name.
     """
@@ -49,13 +49,13 @@ class Method(Protocol):
         facts (`dict[str, Any]`): What its swaps depend on: weights, steps, guidance, device, dtype, and
             `conditioned_by`, the recogniser that it is conditioned on.
         uses_seed (`bool`): Whether the swap depends on the seed.
-        painted (`bool`): Whether a model painted in its pictures.
+        generated (`bool`): Whether a model generated parts of its pictures.
     """
 
     name: str
     facts: dict[str, Any]
     uses_seed: bool
-    painted: bool
+    generated: bool
 
     def swap(self, index: int, pair: Pair, seed: int, settings: dict[str, Any]) -> Swap:
         """Swaps the pair with that index; raises `NoFaceFoundError` if a picture has no face."""
@@ -72,7 +72,7 @@ class Checkpoint:
     """
 
     uses_seed = True
-    painted = True
+    generated = True
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class WithoutCondition:
     """
 
     uses_seed = True
-    painted = True
+    generated = True
 
     def __init__(self, method: Checkpoint, condition: str, rows: list[np.ndarray]):
         self.method, self.condition = method, condition
@@ -150,7 +150,7 @@ class FinishedSwaps:
     """
 
     uses_seed = False
-    painted = True
+    generated = True
 
     def __init__(self, name: str, files: list[Path]):
         self.name, self.files = name, files
@@ -166,7 +166,7 @@ class UnchangedTarget:
 
     name = "the target itself"
     uses_seed = False
-    painted = False
+    generated = False
 
     def __init__(self):
         self.facts: dict[str, Any] = {}
@@ -186,7 +186,7 @@ class WarpedSource:
     """
 
     uses_seed = False
-    painted = False
+    generated = False
 
     def __init__(self, name: str, warp: Callable[..., np.ndarray], analyzer: MeshFaceAnalyzer):
         self.name, self.warp, self.analyzer = name, warp, analyzer
@@ -255,7 +255,7 @@ class ReferenceAlone:
 
     name = "reference alone"
     uses_seed = False
-    painted = False
+    generated = False
 
     def __init__(self, method: Checkpoint, fill: CropFill = filled_with_reference):
         self.swapper = FillingSwapper(method.swapper, fill)

@@ -80,7 +80,7 @@ def set_section(
     """The section of the page for one set."""
     name = pair_set.name
     figures = report["sets"][name]
-    shown = [method for method in evaluation.methods if method.painted] or list(evaluation.methods)
+    shown = [method for method in evaluation.methods if method.generated] or list(evaluation.methods)
     return {
         "name": name,
         "pairs": figures["pairs"],

@@ -171,7 +171,7 @@ class Evaluation:
                     records[row][name] = features
             for index, rgb, record in zip(batch, pixels, records, strict=True):
                 if paths[index] in with_face:
-                    self._save_preview(photos.records, index, rgb, painted=False)
+                    self._save_preview(photos.records, index, rgb, generated=False)
                 photos.records.write(index, record)
 
     def _measure_method(
@@ -191,7 +191,7 @@ class Evaluation:
                 if pair_set.one_person:
                     add_face_distances(self.networks.lpips, measured, swaps, targets, described)
                 for index, record in zip(made, measured, strict=True):
-                    self._save_preview(records, index, made[index].rgb, method.painted)
+                    self._save_preview(records, index, made[index].rgb, method.generated)
                     records.write(index, record)
                 for index in batch:
                     if index not in made:
@@ -204,10 +204,10 @@ class Evaluation:
         except NoFaceFoundError:
             return None
 
-    def _save_preview(self, records: Records, index: int, rgb: np.ndarray, painted: bool) -> None:
+    def _save_preview(self, records: Records, index: int, rgb: np.ndarray, generated: bool) -> None:
         path = self.picture(records, index)
         path.parent.mkdir(parents=True, exist_ok=True)
-        provenance = {"shows": "a small copy of a swap"} if painted else None
+        provenance = {"shows": "a small copy of a swap"} if generated else None
         save_image(Image.fromarray(preview(rgb)), path, provenance=provenance, quality=90)
 
     def _ablated_methods(self, pair_set: PairSet) -> list[Method]:

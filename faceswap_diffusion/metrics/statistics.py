@@ -38,14 +38,14 @@ def figure_of(values: np.ndarray, statistic: Callable[..., np.ndarray] = np.mean
         values (`np.ndarray`): (S, N), seeds and pairs; NaN where the metric is undefined.
         statistic (`Callable`): `np.mean` or `np.median`.
     """
-    told = ~np.isnan(values)
-    pairs = told.any(axis=0)
+    known = ~np.isnan(values)
+    pairs = known.any(axis=0)
     if not pairs.any():
         return Figure(float("nan"))
     of_pairs = np.nanmean(values[:, pairs], axis=0)
     of_seeds = [statistic(row[~np.isnan(row)]) for row in values if not np.isnan(row).all()]
     low, high = bootstrap_interval(of_pairs, statistic)
-    return Figure(float(statistic(of_pairs)), low, high, int(told.sum()), spread(of_seeds))
+    return Figure(float(statistic(of_pairs)), low, high, int(known.sum()), spread(of_seeds))
 
 
 def spread(of_seeds: list[float] | list[np.ndarray]) -> float:

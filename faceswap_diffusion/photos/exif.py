@@ -43,10 +43,10 @@ def read_exif(picture: Image.Image) -> KeptExif:
     Args:
         picture (`PIL.Image.Image`): The picture, loaded.
     """
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as raised:
         warnings.simplefilter("always")
         kept = _read_all(picture)
-    return kept._replace(whole=kept.whole and not told)
+    return kept._replace(whole=kept.whole and not raised)
 
 
 def _read_all(picture: Image.Image) -> KeptExif:

@@ -579,7 +579,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
             `torch.Tensor` of shape `(B, N, 2)`.
 
         Raises:
-            ValueError: If there are not as many as the conditioner takes, or they lie far outside the crop.
+            ValueError: If there are not as many as the conditioner takes, or they are far outside the crop.
         """
         num_landmarks = self.conditioner.config["num_landmarks"]
         if landmarks is None:
@@ -761,7 +761,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         Args:
             noise (`torch.Tensor` of shape `(B, C, h, w)`): Of mean 0 and deviation 1.
             masked_image_latents (`torch.Tensor` of shape `(B, C, h, w)`): Of the target with the reference in it.
-            timesteps (`torch.Tensor`): That are to be taken, the noisiest first.
+            timesteps (`torch.Tensor`): To visit, the noisiest first.
             strength (`float`): In (0, 1].
 
         Returns:

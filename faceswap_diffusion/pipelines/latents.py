@@ -60,7 +60,7 @@ def _unknown(name: str) -> str:
 
 
 def spatial_factor(vae: Any) -> int:
-    """How many pixels lie side by side under one place of the latents; each level but the first halves the side.
+    """How many pixels one latent position covers in each direction; each level but the first halves the side.
 
     Raises:
         ValueError: If the autoencoder is of no known kind.

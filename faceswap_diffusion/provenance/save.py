@@ -1,4 +1,4 @@
-"""The only place that saves pictures. Pictures that a model painted in are marked in their metadata."""
+"""The only place that saves pictures. Pictures with generated content are marked in their metadata."""
 
 import io
 import json
@@ -154,7 +154,7 @@ def save_image(
         path (`str | os.PathLike | BinaryIO`): The file. The suffix of a path (a key of `FORMATS`) selects the
             format.
         provenance (`dict[str, Any]`, *optional*): JSON-serialisable facts to store (model, seed, ...); `None` for
-            a picture that no model painted in, which gets no AI metadata.
+            a picture without generated content, which gets no AI metadata.
         digital_source_type (`str`): `COMPOSITE` or `GENERATED`.
         quality (`int`): Quality of JPEG, WebP and AVIF, 1 to 100.
         file_format (`str`, *optional*): Format for an open file: "PNG", "JPEG", "WEBP", "TIFF", "AVIF" or "BMP". If
@@ -275,12 +275,12 @@ def _options(image: Image.Image, file_format: str, name: str, packet: bytes | No
     return options
 
 
-def _exif(image: Image.Image, painted: bool) -> Image.Exif:
-    """The writable EXIF of a picture, with our name as software if a model painted in it."""
+def _exif(image: Image.Image, generated: bool) -> Image.Exif:
+    """The writable EXIF of a picture, with our name as software if it has generated content."""
     exif, block = Image.Exif(), read_exif(image).block
     if block is not None:
         exif.load(block)
-    if painted:
+    if generated:
         exif[ExifTags.Base.Software] = SOFTWARE
     return exif
 

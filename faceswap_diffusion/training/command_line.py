@@ -232,7 +232,7 @@ def _default(section: Field, field: Field) -> Any:
 
 
 def _argument(field: Field, annotated: Any, default: Any) -> dict[str, Any]:
-    """What `add_argument` is told of a setting."""
+    """The arguments of `add_argument` for a setting."""
     argument = {"default": list(default) if isinstance(default, tuple) else default, "help": field.metadata["help"]}
     if annotated is bool:
         return {**argument, "action": ActionYesNo}

@@ -259,7 +259,7 @@ class LossConfig:
     num_gradient_steps: int | None = setting(
         1, kind=PositiveInt, help="how many of them gradients pass through, from the end; null: all"
     )
-    rollout_checkpointing: bool = setting(False, help="compute each of them anew on the way back, to save memory")
+    rollout_checkpointing: bool = setting(False, help="recompute each of them in the backward pass, to save memory")
     self_reconstruction_weight: float = setting(1.0, kind=NonNegativeFloat)
     identity_weight: float = setting(1.5, kind=NonNegativeFloat)
     coarse_weight: float = setting(2.0, kind=NonNegativeFloat, help="of the target's coarse colours")

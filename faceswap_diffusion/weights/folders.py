@@ -40,7 +40,7 @@ def checkpoint_folder(
             has them.
 
     Raises:
-        ValueError: If there is no such folder and no such repository can be had.
+        ValueError: If there is no such folder and no such repository can be downloaded.
     """
     folder = Path(checkpoint or EMBEDDED_CHECKPOINT)
     if folder.is_file():

@@ -144,7 +144,7 @@ class PickleReader:
 
     def __init__(self):
         self.stack: Stack = []
-        self.below: list[Stack] = []  # what lies under each mark
+        self.below: list[Stack] = []  # what is under each mark
         self.memo: dict[int, Any] = {}
         self.storages: dict[str, StorageRecord] = {}
 

@@ -1,6 +1,6 @@
 """Third-party weights: name, origin, licence and SHA-256 of each file.
 
-Small files under permissive licences lie in `faceswap_diffusion/assets/`. Everything else is fetched by the user (see
+Small files under permissive licences are in `faceswap_diffusion/assets/`. Everything else is fetched by the user (see
 `fetch.py`) into `models_folder()` and only checked here. Nothing in this module touches the network.
 """
 
@@ -60,7 +60,7 @@ class ModelFile:
         origin (`str`): Who made it, and the official address.
         carrier (`str`): The registry package that was found to carry exactly this file.
         commercial_use (`bool`): Whether the licence of the weights allows commercial use.
-        shipped (`bool`): Whether the file lies in `faceswap_diffusion/assets/`.
+        shipped (`bool`): Whether the file is in `faceswap_diffusion/assets/`.
         source (`PackageFile` or `HubFile`, *optional*): Where `faceswap-diffusion fetch` takes it from.
     """
 

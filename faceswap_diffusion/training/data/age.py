@@ -14,13 +14,13 @@ from faceswap_diffusion.weights.registry import model_path
 AGE_PROBE = Path(__file__).parents[2] / "checkpoints" / "age_probe" / "model.safetensors"
 CROP_SIZE = 112
 # The network was trained on detectors' boxes, which reach below the chin: ArcFace's square has to move down by this
-# many of its pixels, measured by who is told from whom in pictures that were looked at one by one.
+# many of its pixels, measured on pictures that were inspected one by one.
 CROP_DROP = 12.0
 MEAN_RGB = (122.782, 117.001, 104.298)
 
 
 class SeparableConv(nn.Module):
-    """A convolution of each channel by itself, then one across the channels."""
+    """A depthwise convolution, then a pointwise one."""
 
     def __init__(self, in_channels: int, channels: int):
         super().__init__()
@@ -142,10 +142,10 @@ def age_crop(image: np.ndarray, keypoints: np.ndarray) -> torch.Tensor:
 
 
 class AgeEstimator:
-    """How old a face looks: the mean of two estimates that err about different faces.
+    """How old a face looks: the mean of two estimates whose errors differ.
 
     `AgeNet` looks at the face and at its mirror image, and the younger answer counts. The age probe, a linear layer,
-    tells the age from SFace's embedding of who it is; `tools/fit_age_probe.py` fitted it to answers of `AgeNet`.
+    predicts the age from SFace's identity embedding; `tools/fit_age_probe.py` fitted it to answers of `AgeNet`.
 
     Raises:
         ModelFileError: When the network's file of weights is missing or altered.

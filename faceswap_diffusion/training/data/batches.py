@@ -77,7 +77,7 @@ class SampleRoles:
         )
 
     def check(self, batch_size: int, global_batch_size: int) -> None:
-        """Refuses batches in which the roles do not come out even, or nobody else's source can be had.
+        """Refuses batches that cannot hold the roles evenly, or have no other person to take a source from.
 
         Raises:
             ValueError: Naming a batch size that works.
@@ -106,7 +106,7 @@ def derange(identities: Sequence[str], generator: torch.Generator) -> list[int |
 
     Returns:
         `list[int | None]`: For each member the position of its partner; `None` for those of a person who holds more
-        than half of the batch and for whom nobody is left.
+        than half of the batch, for whom no partner is left.
     """
     count = len(identities)
     shuffled = torch.randperm(count, generator=generator).tolist()
@@ -172,7 +172,7 @@ class SwapBatch(TensorBatch):
 
 
 class SwapSamples(Dataset):
-    """Samples of a run: number k is the same whoever asks for it, and when.
+    """Samples of a run. Sample k depends on its number alone.
 
     Args:
         faces (`PreparedFaces`): At the checkpoint's crop size.

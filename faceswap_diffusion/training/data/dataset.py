@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import Dataset
 
 DESCRIPTION = "preparation.json"
-"""The file of a prepared folder that tells what is in its shards."""
+"""The file of a prepared folder that describes its shards."""
 
 MEASUREMENTS = {
     "landmarks": (478, 2),
@@ -44,7 +44,7 @@ class FaceRecord:
 
     Args:
         name (`str`): The photo's name, with `#k` behind it where several faces of a photo were taken.
-        identity (`str`): The person; the name where nobody knows.
+        identity (`str`): The person; the photo's name if unknown.
         pixels (`torch.Tensor`): (3, S, S) uint8 RGB, FFHQ-aligned.
         labels (`np.ndarray`): (S, S) uint8, indices into the data set's `label_names`.
         landmarks (`np.ndarray`): (478, 2) float32, x, y of the face mesh in pixels of the crop.
@@ -67,7 +67,7 @@ class FaceRecord:
 
 @dataclass(frozen=True)
 class FacesSummary:
-    """What faces somebody trains on, without the faces.
+    """A summary of the faces that a model is trained on.
 
     Args:
         folders (`tuple[str, ...]`): Names of their folders.
@@ -115,7 +115,7 @@ class PreparedFaces(Dataset):
             if description["resolution"] < resolution:
                 raise ValueError(
                     f"{folder} holds crops of {description['resolution']} pixels, {resolution} are wanted: prepare "
-                    f"the photos anew with --resolution {resolution}"
+                    f"the photos again with --resolution {resolution}"
                 )
             shards += [_open_shard(path) for path in sorted(Path(folder).glob("shard-*.arrow"))]
             sides += [description["resolution"]] * description["num_faces"]
@@ -230,7 +230,7 @@ def _open_shard(path: Path) -> datasets.Dataset:
     shard = datasets.Dataset.from_file(str(path))
     lacking = [name for name in MEASUREMENTS if name not in shard.column_names]
     if lacking:
-        raise ValueError(f"prepare the photos anew: {path}, of an older version, lacks {', '.join(lacking)}")
+        raise ValueError(f"prepare the photos again: {path}, of an older version, lacks {', '.join(lacking)}")
     return shard
 
 

@@ -1,4 +1,4 @@
-"""What the small image encoder tells of a face: pose, expression and light, and nothing of identity."""
+"""What the small image encoder predicts for a face: pose, expression and light, and nothing about identity."""
 
 import cv2
 import numpy as np

@@ -2,7 +2,7 @@
 
 
 def hold_out(count: int, num_validation: int) -> tuple[list[int], list[int]]:
-    """Divides rows into those to train on and those held out, which lie evenly among them.
+    """Divides rows into those to train on and those held out, which are evenly spaced among them.
 
     Args:
         count (`int`): Number of rows.

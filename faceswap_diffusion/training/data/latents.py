@@ -15,7 +15,7 @@ from faceswap_diffusion.training.data.dataset import FacesSummary
 from faceswap_diffusion.training.engine.randomness import draw_uniform, generator_for
 
 DESCRIPTION = "latents.json"
-"""The file of a folder of latents that tells what is in its shards."""
+"""The file of a folder of latents that describes its shards."""
 
 SPATIAL = ("latents", "masked", "mask")
 """What of a sample is cut to the window."""
@@ -76,7 +76,7 @@ class CachedSamples(Dataset):
 
     Args:
         folder (`Path`): Which it wrote.
-        window (`int`, *optional*): Side in latents of what is seen of each, round its mask; all of it if left out.
+        window (`int`, *optional*): Side of the window around each mask, in latents; the whole crop if left out.
 
     Attributes:
         description (`dict[str, Any]`): What the folder says of itself.
@@ -163,7 +163,7 @@ def check_settings(cached: CachedSamples, wanted: dict[str, Any]) -> None:
         if found != value:
             raise ValueError(
                 f"{cached.folder} was made with {name} {found}, the run has {value}: give the run the same, or encode "
-                "samples anew with train/cache_latents.py"
+                "samples again with train/cache_latents.py"
             )
 
 
@@ -178,7 +178,7 @@ def shard_path(folder: Path, number: int) -> Path:
 
 
 def draw_window(mask: torch.Tensor, window: int, seed: int, index: int) -> tuple[int, int]:
-    """Where the window round a sample's mask begins: about the middle of what is repainted, a little beside it.
+    """Where the window around a sample's mask begins: near the middle of what is repainted, with some jitter.
 
     Args:
         mask (`torch.Tensor`): (h, w), 1 = repaint.

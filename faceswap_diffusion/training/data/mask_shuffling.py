@@ -78,7 +78,7 @@ def check_mask_sets(names: Iterable[str], label_names: Sequence[str]) -> None:
 
     Args:
         names (`Iterable[str]`): Keys of `MASK_SETS`.
-        label_names (`Sequence[str]`): What the parser tells apart.
+        label_names (`Sequence[str]`): Classes of the parser.
 
     Raises:
         ValueError: If it has none of the labels of a set.
@@ -88,7 +88,7 @@ def check_mask_sets(names: Iterable[str], label_names: Sequence[str]) -> None:
         if labels.isdisjoint(label_names):
             raise ValueError(
                 f"got mask set {name!r}, but the masks have no {' or '.join(sorted(labels))}; leave it out, "
-                "or prepare the faces with a parser that tells them apart"
+                "or prepare the faces with a parser that distinguishes them"
             )
 
 
@@ -99,7 +99,7 @@ def draw_mask_set(weights: Mapping[str, float], generator: torch.Generator, repa
         weights (`Mapping[str, float]`): As `parse_mask_sets` returns them.
         generator (`torch.Generator`): The sample's.
         repaints_face (`bool`): Draw only among sets that hide the whole face: a source of another person would
-            otherwise change nothing that tells persons apart.
+            otherwise change nothing that identifies a person.
 
     Raises:
         ValueError: If no set is left to draw from.

@@ -22,7 +22,7 @@ class Scene:
     Args:
         pixels (`np.ndarray`): (S, S, 3) uint8 RGB, an aligned crop.
         landmarks (`np.ndarray`): (478, 2), its mesh.
-        other (`np.ndarray`): (S, S, 3) uint8 RGB, an aligned crop of somebody else: a source of skin and textures.
+        other (`np.ndarray`): (S, S, 3) uint8 RGB, an aligned crop of another person: a source of skin and textures.
     """
 
     pixels: np.ndarray

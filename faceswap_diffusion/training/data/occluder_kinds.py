@@ -121,7 +121,7 @@ def draw_sunglasses(scene: Scene, rng: np.random.Generator) -> Occluder:
 
 
 def _skin(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """Skin (S, S, 3) of the person or of somebody else, enlarged."""
+    """Skin (S, S, 3) of this or another person, enlarged."""
     size = scene.size
     side = max(6, round(size * 0.12))
     own = rng.random() < 0.65

@@ -12,7 +12,7 @@ from faceswap_diffusion.training.data.occluder_drawing import Scene, any_colour
 from faceswap_diffusion.training.data.occluder_kinds import HAIR_COLOURS, draw_any
 
 THINNEST = 1.3
-"""One over the share of a pixel from which on it counts as covered wholly: thin frames are to be found as well."""
+"""One over the share of a pixel from which on it counts as covered wholly: thin frames count as well."""
 
 VIEWS = 2
 """Samples that are made of one drawing, which costs more than all the rest."""
@@ -20,13 +20,13 @@ VIEWS = 2
 
 @dataclass(frozen=True, eq=False)
 class KnownFace:
-    """A face of which it is known, at least in part, what is in front of it.
+    """A face for which at least part of what covers it is known.
 
     Args:
         pixels (`np.ndarray`): (S, S, 3) uint8 RGB, FFHQ-aligned.
         landmarks (`np.ndarray`): (478, 2), x, y in pixels.
         covered (`np.ndarray`): (S, S) float32 in [0, 1].
-        known (`np.ndarray`): (S, S) float32 in [0, 1], where `covered` is to be believed.
+        known (`np.ndarray`): (S, S) float32 in [0, 1], where `covered` is reliable.
     """
 
     pixels: np.ndarray
@@ -36,7 +36,7 @@ class KnownFace:
 
 
 def cover(face: KnownFace, other: np.ndarray, count: int, rng: np.random.Generator) -> KnownFace:
-    """Draws `count` things in front of a face; `other` is somebody else's crop, see [`Scene`]."""
+    """Draws `count` things in front of a face; `other` is the crop of another person, see [`Scene`]."""
     pixels, covered = change_light(face.pixels, face.landmarks, rng), face.covered
     for _ in range(count):
         occluder = draw_any(Scene(pixels, face.landmarks, other), rng)

@@ -1,4 +1,4 @@
-"""Whether the folders that photos lie in are people: two photos of each of some folders are looked at."""
+"""Whether the folders of photos stand for people: two photos of some folders are compared."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -24,7 +24,7 @@ class FolderEvidence:
     """What two photos of each of some folders show.
 
     Args:
-        num_folders (`int`): Folders that photos lie in.
+        num_folders (`int`): Folders with photos.
         num_seen (`int`): Folders of which two photos could be compared.
         num_alike (`int`): Those whose two photos show one person.
         num_neighbours (`int`): Pairs of folders that could be compared with one another.
@@ -55,7 +55,7 @@ def look_into_folders(photos: PhotoSource) -> FolderEvidence | None:
         photos (`PhotoSource`): Whose names are paths.
 
     Returns:
-        [`FolderEvidence`], *optional*: `None` where the photos do not lie in folders of several each.
+        [`FolderEvidence`], *optional*: `None` if there are no folders with several photos.
     """
     folders: dict[str | None, list[int]] = {}
     for index, name in enumerate(photos.names):

@@ -41,7 +41,7 @@ class PhotoSource:
 
     Args:
         names (`list[str]`): What each photo is called; unique.
-        identities (`Sequence[str | None]`): Who is in it, `None` where nobody knows.
+        identities (`Sequence[str | None]`): Who is in it, `None` if unknown.
 
     Raises:
         ValueError: If there is no photo, or two have the same name.
@@ -117,7 +117,7 @@ class PhotoFiles(PhotoSource):
 class CelebAMaskHQ(PhotoFiles):
     """CelebAMask-HQ as its authors pack it: pictures with a mask for each part of a face, drawn by hand.
 
-    Who is who is known where `identity_CelebA.txt` (of CelebA) lies beside `CelebA-HQ-to-CelebA-mapping.txt`.
+    Who is who is known where `identity_CelebA.txt` (of CelebA) is beside `CelebA-HQ-to-CelebA-mapping.txt`.
 
     Args:
         folder (`Path`): With `CelebA-HQ-img/N.jpg` and `CelebAMask-HQ-mask-anno/K/NNNNN_part.png`.
@@ -151,10 +151,10 @@ class CelebAMaskHQ(PhotoFiles):
 
 
 class TarPhotos(PhotoSource):
-    """Pictures inside tar files, the shards of webdataset, read where they lie.
+    """Pictures inside tar files, the shards of webdataset, read in place.
 
-    Only pictures are read, and JSON or text that tells who is in them; other members, pickles among them, are never
-    looked into.
+    Only pictures are read, and JSON or text that names the people in them. Other members, such as pickles, are never
+    opened.
 
     Args:
         paths (`Sequence[Path]`): The tar files, not compressed.
@@ -232,9 +232,9 @@ def open_folders(
     Args:
         folders (`Sequence[Path]`): One, or several plain ones.
         layout (`str`): "folder" (photos anyhow), "celebamask-hq", "ffhq"; "auto" looks which it is.
-        identity (`str`): "folder": the folder that a photo lies in tells who it is. "auto": a `manifest.csv` beside
-            the photos does (columns `file` and `identity`, or `seed` as of make_synthetic_faces.py), or CelebA's list.
-            "none": nobody knows.
+        identity (`str`): "folder": named by the folder of the photo. "auto": named by a `manifest.csv` beside
+            the photos (columns `file` and `identity`, or `seed` as of make_synthetic_faces.py), or CelebA's list.
+            "none": unknown.
         identity_csv (`Path`, *optional*): A table of the columns `file` (relative to the table) and `identity` does.
 
     Raises:

@@ -79,7 +79,7 @@ class FaceSquare:
 
     Args:
         name (`str`): The crop's name.
-        identity (`str`): The person; the name where nobody knows.
+        identity (`str`): The person; the photo's name if unknown.
         matrix (`Callable[[int], np.ndarray]`): Gives (2, 3), photo pixels to pixels of a crop of that side.
         keypoints (`np.ndarray`, *optional*): (5, 2), eyes, nose and mouth in photo pixels, where they are known.
     """
@@ -266,7 +266,7 @@ def _finish(output_dir: Path, num_shards: int) -> tuple[int, list[Rejection]]:
     with whole_file(output_dir / REJECTED) as path, path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([Rejection._fields, *rejections])
     if not num_faces:
-        raise ValueError(f"no face is left: {count_reasons(rejections)}; {output_dir / REJECTED} tells of each")
+        raise ValueError(f"no face is left: {count_reasons(rejections)}; {output_dir / REJECTED} has a line for each")
     begun = json.loads((output_dir / DESCRIPTION).read_text(encoding="utf-8"))
     write_description(output_dir / DESCRIPTION, {**begun, "num_faces": num_faces, "num_rejected": len(rejections)})
     return num_faces, rejections

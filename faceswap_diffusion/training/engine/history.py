@@ -174,7 +174,7 @@ def draw_curves(rows: Sequence[Row]) -> Image.Image:
 
 
 def check_tracker(name: str) -> None:
-    """Finds out before a run whether a tracker can be had: accelerate goes on without one that is not installed.
+    """Checks before a run that a tracker is installed: accelerate would go on without it.
 
     Args:
         name (`str`): `"tensorboard"`, `"wandb"`, `"trackio"` or `"none"`.

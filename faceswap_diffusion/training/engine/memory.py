@@ -43,12 +43,12 @@ def count_parameters(pipeline: FaceSwapInpaintPipeline) -> ParameterCounts:
     """Counts the parameters of a pipeline.
 
     Args:
-        pipeline (`FaceSwapInpaintPipeline`): After `select_trainable`; it may lie on the meta device.
+        pipeline (`FaceSwapInpaintPipeline`): After `select_trainable`; may be on the meta device.
     """
     recognizer = pipeline.conditioner.identity_encoder
-    painter = [pipeline.unet, pipeline.conditioner]
-    trained = sum(parameter.numel() for module in painter for parameter in trained_parameters(module))
-    whole = sum(map(_size, painter)) - _size(recognizer)
+    generator = [pipeline.unet, pipeline.conditioner]
+    trained = sum(parameter.numel() for module in generator for parameter in trained_parameters(module))
+    whole = sum(map(_size, generator)) - _size(recognizer)
     units = [module for module in pipeline.unet.modules() if isinstance(module, BasicTransformerBlock | ResnetBlock2D)]
     return ParameterCounts(
         trained=trained,
@@ -105,7 +105,7 @@ def count_memory(
 class ActivationCounts:
     """Bytes that autograd keeps of one sample, in float32, each without and with gradient checkpointing.
 
-    With it, what goes into each part that is computed anew is kept, and the largest of these parts while it is.
+    With it, the inputs of each recomputed part are kept, and for a time the activations of the largest part.
 
     Args:
         unet, unet_checkpointed (`int`): Of one pass through the UNet.

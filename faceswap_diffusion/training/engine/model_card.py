@@ -71,7 +71,7 @@ def base_model(settings: Mapping[str, Any]) -> str | None:
 
 
 def card_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """All settings that were made; of files and folders their names alone, as where they lie is nobody's business."""
+    """All settings that were given. Files and folders appear by name only: their location is private."""
     return {name: _plain(value) for name, value in settings.items() if name not in LEFT_OUT and value is not None}
 
 

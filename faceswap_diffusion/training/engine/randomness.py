@@ -1,4 +1,4 @@
-"""Randomness of a run: every draw comes from the run's seed and from what it is for, never from what came before.
+"""Randomness of a run: every draw depends on the run's seed and its purpose, never on earlier draws.
 
 So a sample is the same in whichever process, batch or restarted run it is drawn, and no random state has to be saved.
 """

@@ -34,7 +34,7 @@ def begin_folder(path: Path, wanted: dict[str, Any], what: str, remedy: str = "a
 
     Args:
         path (`Path`): The folder's description.
-        wanted (`dict[str, Any]`): What it is to say.
+        wanted (`dict[str, Any]`): The content that is wanted.
         what (`str`): What an error calls that which has to be the same.
         remedy (`str`): What to give in place of it.
 

@@ -330,7 +330,7 @@ def _read(folder: Path, settings: dict[str, Any], tensors: dict[str, Tensors]) -
             tensors[kind] = load_file(path)
     except (OSError, json.JSONDecodeError, SafetensorError) as error:
         before = (
-            f"remove {state} to go on from step {steps[-2]}" if len(steps) > 1 else f"remove {state} to start anew"
+            f"remove {state} to go on from step {steps[-2]}" if len(steps) > 1 else f"remove {state} to start over"
         )
         raise ValueError(f"{path} is damaged ({error}): {before}") from error
     contents = {

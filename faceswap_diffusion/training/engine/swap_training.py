@@ -63,7 +63,7 @@ def draw_samples(
     Args:
         config (`SampleConfig`): How they are made.
         reference_config (`ReferenceConfig`): How references are made wrong, for a checkpoint that shows references.
-        pipeline (`FaceSwapInpaintPipeline`): That is to see them.
+        pipeline (`FaceSwapInpaintPipeline`): The pipeline that is trained on them.
         faces (`PreparedFaces`): At its crop size.
         roles (`SampleRoles`): Of the samples.
         batch_size (`int`): The global one.

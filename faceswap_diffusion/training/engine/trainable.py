@@ -16,7 +16,7 @@ LORA_LAYERS = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
 def select_trainable(pipeline: FaceSwapInpaintPipeline, mode: str, lora_rank: int = 16) -> None:
-    """Freezes everything in a pipeline but what is to be trained, and puts the networks in their modes.
+    """Freezes everything in a pipeline that is not trained, and sets the networks to training or evaluation mode.
 
     Autoencoder, image encoder and recogniser are always frozen. REFace's released code leaves its mapper and three
     projections of the conditioner untrained; here the conditioner is trained as a whole.

@@ -108,7 +108,7 @@ class Trainer(Generic[Config]):
         self.history = History(config.output.output_dir)
 
     def train(self) -> int:
-        """Takes all steps that are left, or as many as there are before somebody asks to stop.
+        """Takes all steps that are left, or those up to a request to stop.
 
         Returns:
             `int`: The number of steps that the run has taken by now.
@@ -116,7 +116,7 @@ class Trainer(Generic[Config]):
         Raises:
             DivergedError: If the loss is no longer a number; the state before it is saved.
             StateNotSavedError: If a state cannot be written; the one before is kept.
-            ValueError: If the run has more steps already than it is to take.
+            ValueError: If the run has already taken more steps than `max_train_steps`.
         """
         output, last_step = self.config.output, self.config.optimization.max_train_steps
         step = self.load_state()
@@ -296,7 +296,7 @@ def as_it_is(batch: Any) -> Any:
 def begin_worker(worker_index: int) -> None:
     """Workers of the data loader share the cores with the networks, and leave signals to them.
 
-    Ctrl-C and launchers ask whole groups of processes to stop. A worker that did so by itself would take the last step
+    Ctrl-C and launchers ask whole groups of processes to stop. A worker that obeyed would take the last step
     away from the run, which ends its workers when it has saved.
     """
     cv2.setNumThreads(1)

@@ -1,1 +1,1 @@
-"""Networks that training makes anew or changes: UNet, autoencoder, the module that is trained."""
+"""Networks that training builds or changes: UNet, autoencoder, the module that is trained."""

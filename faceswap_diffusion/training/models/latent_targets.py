@@ -1,4 +1,4 @@
-"""What the latents of a grown autoencoder are to be: the old latents first, then what the old ones leave out."""
+"""Target latents of a grown autoencoder: the old latents first, then what the old ones miss."""
 
 from typing import Any
 
@@ -13,9 +13,9 @@ from faceswap_diffusion.pipelines.latents import Autoencoder, posterior, spatial
 class LatentTargets(nn.Module):
     """Latents of a crop: those of the old autoencoder on the halved crop, and projections of patches of the crop.
 
-    A patch is what lies under one place of the latents. It is projected onto the principal components of what is
-    missing in the old autoencoder's reconstruction. The projection is one of the patch, not of what is missing: it is
-    easier to learn, and together with the old latents it tells the same.
+    A patch is the region of the crop that one latent position covers. It is projected onto the principal components of
+    what is missing in the old autoencoder's reconstruction. Not what is missing is projected but the patch: that is
+    easier to learn, and together with the old latents it holds the same information.
 
     Args:
         old (`Autoencoder`): Takes crops of half the side.
@@ -60,7 +60,7 @@ class LatentTargets(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Latents (B, C, h, w) as the encoder is to give them; new channels have unit spread once they are scaled."""
+        """Latents (B, C, h, w) that the encoder should produce; new channels have unit spread once they are scaled."""
         latents = posterior(self.old, F.avg_pool2d(images, 2)).mean
         details = (self.patches(images) @ self.components - self.mean) / self.std / self.scale
         places = details.unflatten(0, (len(images), *latents.shape[-2:]))
@@ -73,7 +73,7 @@ def fit_new_channels(vae: AutoencoderKL, targets: LatentTargets, images: torch.T
 
     Args:
         vae (`AutoencoderKL`): Of `grow_autoencoder`; its new channels pass `quant_conv` as they are.
-        targets (`LatentTargets`): What the latents are to be.
+        targets (`LatentTargets`): Target latents.
         images (`torch.Tensor`): (B, 3, S, S), RGB in [-1, 1].
         ridge (`float`): Added to the diagonal of the normal equations, as a share of its mean.
     """

@@ -153,7 +153,7 @@ def widen_unet(unet: UNet2DConditionModel, latent_channels: int, channel_order: 
 
     Args:
         unet (`UNet2DConditionModel`): Changed in place.
-        latent_channels (`int`): How many there are to be.
+        latent_channels (`int`): Number of latent channels.
         channel_order (`str`): Of its inputs, see `assemble_unet_input`.
 
     Raises:

@@ -24,7 +24,7 @@ class SwapModule(nn.Module):
     Args:
         pipeline (`FaceSwapInpaintPipeline`): A whole checkpoint; it is trained in place.
         identity_network (`str`): Which recogniser the embeddings of the samples are from; where the checkpoint has
-            another, sources are embedded anew.
+            another, sources are embedded again.
     """
 
     def __init__(self, pipeline: FaceSwapInpaintPipeline, identity_network: str):

@@ -1,4 +1,4 @@
-"""A judge of patches, against which a painter learns to paint what looks real."""
+"""A patch discriminator, and its adversarial losses."""
 
 from itertools import pairwise
 
@@ -10,7 +10,7 @@ from faceswap_diffusion.training.objectives.losses import weighted_mean
 
 
 class PatchDiscriminator(nn.Module):
-    """Says of each overlapping patch whether it looks real (PatchGAN, arXiv 1611.07004, section 3.2).
+    """Scores for each overlapping patch how real it looks (PatchGAN, arXiv 1611.07004, section 3.2).
 
     Args:
         in_channels (`int`): Of what is judged: 3 for pictures, the autoencoder's for latents.
@@ -49,7 +49,7 @@ def discriminator_loss(real: torch.Tensor, fake: torch.Tensor, weights: torch.Te
 
 
 def generator_loss(fake: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
-    """What the painter is to lower: minus the verdict, a mean of each sample like `discriminator_loss`."""
+    """Loss of the generator: minus the verdict, averaged for each sample like `discriminator_loss`."""
     return -_mean_of_patches(fake, weights)
 
 

@@ -100,16 +100,16 @@ def set_student_defaults(pipeline: FaceSwapInpaintPipeline, num_ddim_timesteps: 
 
 
 class ConsistencyObjective(SwapModule):
-    """The loss of a batch: how far apart the student ends from two neighbouring states of the teacher's way.
+    """The loss of a batch: the distance between the student's results from neighbouring states of the teacher.
 
     States are clean latents with noise, as `LCMScheduler` makes them between its steps. What is clean depends on the
     sample. Denoising samples have their own source, so that the target itself is what a swap would give. For
-    cross-identity samples, with the source of another person, nobody knows it: a noised target would show the student
-    a face that it is not to paint, and a swap never meets such states. There the teacher makes the swap first, in a
-    few steps from noise, and that is noised.
+    cross-identity samples, with the source of another person, the clean state is unknown: a noised target would show
+    the student a face that it must not generate, and a swap has no such states. There the teacher swaps first, in a
+    few steps from noise, and its swap is noised.
 
     At the last timestep the state is pure noise, since there a swap begins (arXiv 2305.08891, section 3.3, has why it
-    matters): noised latents would still tell the student something, and one step has nothing else to go by.
+    matters): noised latents would still carry information, and a single step has no other.
 
     The neighbour's end is computed by the student itself, without gradients: a running average of it is no better
     (arXiv 2310.14189, section 3.2).

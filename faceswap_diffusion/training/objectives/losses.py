@@ -19,7 +19,7 @@ def _signal_and_noise(alphas_cumprod: torch.Tensor, prediction_type: str) -> tup
 def prediction_target(
     latents: torch.Tensor, noise: torch.Tensor, alphas_cumprod: torch.Tensor, prediction_type: str
 ) -> torch.Tensor:
-    """What the model is to predict of latents noised as x_t = sqrt(a) x_0 + sqrt(1 - a) eps.
+    """The training target for latents noised as x_t = sqrt(a) x_0 + sqrt(1 - a) eps.
 
     Args:
         latents (`torch.Tensor`): (B, C, h, w), x_0.
@@ -116,7 +116,7 @@ def identity_loss(embeds: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
 def coarse_loss(images: torch.Tensor, wanted: torch.Tensor, mask: torch.Tensor, factor: int = 8) -> torch.Tensor:
     """L1 between pictures seen at 1/`factor` of their size, inside the mask, a value a sample.
 
-    Holds colour, light and pose of a swap whose exact pixels nobody knows.
+    Preserves colour, light and pose of a swap without ground truth.
 
     Args:
         images (`torch.Tensor`): (B, 3, H, W).

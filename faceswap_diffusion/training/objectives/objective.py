@@ -57,7 +57,7 @@ class SwapObjective(SwapModule):
         config (`LossConfig`): See there.
         roles (`SampleRoles`): Of the samples that are to come: what is denoised only once is never judged.
         identity_network (`str`): Which recogniser the embeddings of the samples are from; where the checkpoint has
-            another, sources are embedded anew.
+            another, sources are embedded again.
         seed (`int`): The run's.
     """
 
@@ -71,7 +71,7 @@ class SwapObjective(SwapModule):
     ):
         super().__init__(pipeline, identity_network)
         judged = (roles.num_cross_identity + roles.num_self_reconstruction) and config.adversarial_weight
-        # Of latents: in pictures it sees the traces of the autoencoder, for which nobody here can do anything.
+        # Of latents: in pictures it sees artefacts of the autoencoder, which the UNet cannot change.
         latent_channels = channel_count(pipeline.vae)
         self.discriminator = PatchDiscriminator(latent_channels, channels=64) if judged else None
         self.config, self.seed = config, seed
@@ -220,7 +220,7 @@ class SwapObjective(SwapModule):
     def self_reconstruction_loss(
         self, x0s: list[torch.Tensor], latents: torch.Tensor, mask: torch.Tensor, own: slice
     ) -> torch.Tensor:
-        """Squared error of the predictions of samples that are to come out as they were."""
+        """Squared error of the predictions for samples that are reconstructed."""
         errors = [masked_mse(x0[own], latents[own], mask[own], self.config.outside_weight) for x0 in x0s]
         return torch.stack(errors).mean()
 
@@ -231,7 +231,7 @@ class SwapObjective(SwapModule):
         identity_embeds: torch.Tensor,
         generators: list[torch.Generator],
     ) -> dict[str, torch.Tensor]:
-        """Losses of swaps whose true pixels nobody knows: identity and LPIPS in every step, the others in the last."""
+        """Losses of swaps without ground truth: identity and LPIPS in every step, the others in the last."""
         cross = slice(batch.num_cross_identity)
         mask, target = batch.mask[cross], batch.pixels[cross]
         swaps = [self.decode(x0[cross], target, mask) for x0 in x0s]
@@ -252,7 +252,7 @@ class SwapObjective(SwapModule):
         """Squared error of what the image encoder sees in swaps and in their targets.
 
         For encoders that see pose, expression and light but not who it is, as that of `train/train_image_encoder.py`:
-        these are to stay the target's. CLIP itself knows people.
+        these should stay the target's. CLIP itself knows people.
         """
         return (self.clip_embeds(swaps) - self.clip_embeds(target)).square().mean()
 
@@ -264,7 +264,7 @@ class SwapObjective(SwapModule):
             wanted (`torch.Tensor`): (B, 68, 2), in pixels.
         """
         side = swaps.shape[-1]
-        with torch.autocast(swaps.device.type, enabled=False):  # half precision cannot tell neighbouring pixels
+        with torch.autocast(swaps.device.type, enabled=False):  # half precision cannot represent neighbouring pixels
             mesh = self.mesh[0](resize(swaps.float() / 2 + 0.5, NET_SIZE, NET_SIZE))
         points = (mesh[:, DLIB68_FROM_MESH, :2] + 0.5) * side / NET_SIZE - 0.5
         return (points - wanted).norm(dim=-1).mean() * 100 / side

@@ -58,12 +58,12 @@ def ddim_predictions(
         predict (`Callable`): Takes (B, C, h, w) and timesteps (B,), returns the model's output.
         noisy (`torch.Tensor`): (B, C, h, w), the state at the first of `timesteps`: pure noise, or latents noised to
             that very timestep.
-        timesteps (`torch.Tensor`): (n,) int64, falling; the model is told those whose `alphas_cumprod` are used.
+        timesteps (`torch.Tensor`): (n,) int64, falling. The model gets the timesteps whose `alphas_cumprod` are used.
         alphas_cumprod (`torch.Tensor`): Of all training timesteps.
         prediction_type (`str`): See `prediction_target`.
         num_gradient_steps (`int`, *optional*): The last steps, which carry gradients; those before run without and
             their predictions are not returned: with 1 there is one look at a state made without. All if left out.
-        gradient_checkpointing (`bool`): Computes each step anew for its gradient instead of keeping its activations.
+        gradient_checkpointing (`bool`): Recomputes each step in the backward pass instead of keeping its activations.
 
     Returns:
         `list[torch.Tensor]`: (B, C, h, w) for each step with gradients, in the order of `timesteps`.

@@ -136,7 +136,7 @@ def test_a_folder_of_an_older_version_is_told(tmp_path, one_person):
     older = folder / "shard-00001.arrow"
     with pa.OSFile(str(older), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
         writer.write_table(table)
-    with pytest.raises(ValueError, match=f"^prepare the photos anew: {older}, of an older version, lacks depth$"):
+    with pytest.raises(ValueError, match=f"^prepare the photos again: {older}, of an older version, lacks depth$"):
         PreparedFaces([folder], 64)
 
 

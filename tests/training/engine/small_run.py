@@ -48,17 +48,17 @@ def fresh_accelerator() -> Accelerator:
 
 
 class SmallModel(nn.Module):
-    """A painter in channels_last, a discriminator with spectral norms, and a frozen part."""
+    """A generator in channels_last, a discriminator with spectral norms, and a frozen part."""
 
     def __init__(self):
         super().__init__()
         self.frozen = nn.Conv2d(3, 3, 1).requires_grad_(False)
-        self.painter = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Conv2d(8, 3, 3, padding=1))
-        self.painter.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.generator = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Conv2d(8, 3, 3, padding=1))
+        self.generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.discriminator = PatchDiscriminator(channels=4, num_halvings=1)
 
     def forward(self, images: torch.Tensor, judged: bool) -> torch.Tensor:
-        generated = self.painter(self.frozen(images))
+        generated = self.generator(self.frozen(images))
         loss = (generated - images).square().mean()
         return loss - self.discriminator(generated).mean() if judged else loss
 
@@ -70,11 +70,11 @@ def build_parts(accelerator: Accelerator, sharded: bool = False, **settings: Any
         model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload] - FSDP takes no other
         fully_shard(model)
     groups = [
-        {"params": list(model.painter.parameters()), "lr": 1e-2, "betas": (0.9, 0.99)},
+        {"params": list(model.generator.parameters()), "lr": 1e-2, "betas": (0.9, 0.99)},
         {"params": list(model.discriminator.parameters()), "lr": 1e-3, "betas": (0.5, 0.99), "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=not sharded)
-    generated = list(model.painter.parameters())
+    generated = list(model.generator.parameters())
     if sharded:
         optimizer = accelerator.prepare(optimizer)
     else:
@@ -93,7 +93,7 @@ def take_step(accelerator: Accelerator, parts: TrainingParts, step: int) -> None
     parts.lr_scheduler.step()
     parts.optimizer.zero_grad()
     assert parts.ema is not None
-    parts.ema.step(accelerator.unwrap_model(parts.model).painter.parameters())
+    parts.ema.step(accelerator.unwrap_model(parts.model).generator.parameters())
 
 
 def main(arguments: list[str]) -> None:

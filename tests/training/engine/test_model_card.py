@@ -31,7 +31,7 @@ def finished_run(accelerator: Accelerator, output_dir: Path, faces: Path, **more
     prepared = PreparedFaces([faces], CROP_SIZE)
     task = Task(
         objective=model,
-        optimizer=torch.optim.AdamW(model.painter.parameters(), lr=1e-3),
+        optimizer=torch.optim.AdamW(model.generator.parameters(), lr=1e-3),
         samples=prepared,
         validate=lambda trainer, step: None,
         faces=prepared.summary,

@@ -57,17 +57,17 @@ def test_a_state_holds_what_is_trained_and_what_changes_with_it(accelerator, tmp
     state = tmp_path / "step_000003"
     assert {path.name for path in state.iterdir()} == set(FILES)
     model = load_file(state / "model.safetensors")
-    assert torch.equal(model["painter.0.weight"], parts.model.painter[0].weight)
-    assert torch.equal(model["painter.1.running_mean"], parts.model.painter[1].running_mean)
+    assert torch.equal(model["generator.0.weight"], parts.model.generator[0].weight)
+    assert torch.equal(model["generator.1.running_mean"], parts.model.generator[1].running_mean)
     assert "discriminator.layers.0.parametrizations.weight.0._u" in model
     assert not any(name.startswith("frozen") for name in model)
     optimizer = load_file(state / "optimizer.safetensors")
-    assert optimizer["painter.0.weight.step"] == 3
+    assert optimizer["generator.0.weight.step"] == 3
     assert optimizer["discriminator.layers.0.bias.step"] == 1
     numbers = json.loads((state / "state.json").read_text())
     assert (numbers["step"], numbers["ema"]["optimization_step"], numbers["lr_scheduler"]["last_epoch"]) == (3, 3, 3)
     assert [group["betas"] for group in numbers["optimizer"]["param_groups"]] == [[0.9, 0.99], [0.5, 0.99]]
-    assert len(load_file(state / "ema.safetensors")) == len(list(parts.model.painter.parameters()))
+    assert len(load_file(state / "ema.safetensors")) == len(list(parts.model.generator.parameters()))
 
 
 def test_loading_brings_back_every_part(accelerator, tmp_path):
@@ -84,15 +84,15 @@ def test_loading_brings_back_every_part(accelerator, tmp_path):
     assert loaded.lr_scheduler.get_last_lr() == saved.lr_scheduler.get_last_lr()
     assert loaded.optimizer.param_groups[0]["lr"] == saved.optimizer.param_groups[0]["lr"]
     assert loaded.optimizer.param_groups[1]["betas"] == (0.5, 0.99)
-    weight = loaded.model.painter[0].weight
+    weight = loaded.model.generator[0].weight
     assert loaded.optimizer.state[weight]["exp_avg"].stride() == weight.stride()  # channels_last
 
 
 def test_without_a_state_a_run_begins(accelerator, tmp_path):
     parts = build_parts(accelerator)
-    before = parts.model.painter[0].weight.clone()
+    before = parts.model.generator[0].weight.clone()
     assert load_state(accelerator, tmp_path / "none", parts) == 0
-    assert torch.equal(parts.model.painter[0].weight, before)
+    assert torch.equal(parts.model.generator[0].weight, before)
 
 
 def test_only_the_process_that_writes_keeps_whole_tensors():
@@ -139,13 +139,13 @@ def test_a_state_of_the_step_that_is_there_stays(accelerator, tmp_path):
 def test_other_settings_are_named_with_what_they_were_and_are(accelerator, tmp_path):
     train(accelerator, tmp_path, 1, global_batch_size=4, sets=("face", "head"))
     parts = build_parts(accelerator, global_batch_size=8, sets=("face", "head"), compiled=True)
-    before = parts.model.painter[0].weight.clone()
+    before = parts.model.generator[0].weight.clone()
     with pytest.raises(ValueError, match="other settings") as error:
         load_state(accelerator, tmp_path, parts)
     assert "step_000001" in str(error.value)
     assert "global_batch_size was 4 and is 8, compiled was null and is true;" in str(error.value)
     assert "another --output_dir" in str(error.value)
-    assert torch.equal(parts.model.painter[0].weight, before)
+    assert torch.equal(parts.model.generator[0].weight, before)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -163,8 +163,8 @@ def test_a_damaged_state_is_named_and_not_passed_over(accelerator, tmp_path, nam
 def test_a_state_of_another_model_is_refused(accelerator, tmp_path):
     train(accelerator, tmp_path, 1)
     parts = build_parts(accelerator)
-    parts.model.painter.append(torch.nn.BatchNorm2d(3))
-    with pytest.raises(ValueError, match=r"5 tensors of its model .* painter\.3\.bias"):
+    parts.model.generator.append(torch.nn.BatchNorm2d(3))
+    with pytest.raises(ValueError, match=r"5 tensors of its model .* generator\.3\.bias"):
         load_state(accelerator, tmp_path, parts)
 
 
@@ -210,9 +210,9 @@ def test_two_processes_go_on_at_the_same_bits_and_one_reads_their_state(accelera
     )
     parts = build_parts(accelerator)
     assert load_state(accelerator, tmp_path / "stopped", parts) == 5
-    weight = load_file(state / "model.safetensors")["painter.0.weight"]
-    assert torch.equal(parts.model.painter[0].weight, weight)
-    assert not torch.equal(alone.model.painter[0].weight, weight)
+    weight = load_file(state / "model.safetensors")["generator.0.weight"]
+    assert torch.equal(parts.model.generator[0].weight, weight)
+    assert not torch.equal(alone.model.generator[0].weight, weight)
 
 
 @pytest.mark.slow
