@@ -320,7 +320,7 @@ def table_lines(rows: Iterator[Row] | Sequence[Row]) -> Iterator[str]:
         yield row_text(row, first)
 
 
-def describe(settings: Settings) -> str:
+def describe_run(settings: Settings) -> str:
     """What the figures depend on."""
     device = torch.device(settings.device)
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
@@ -343,7 +343,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = build_parser().parse_args(arguments)
     try:
         settings = read_settings(args)
-        sys.stdout.write(f"    {shlex.join([*COMMAND.split(), *arguments])}\n\n{describe(settings)}\n\n")
+        sys.stdout.write(f"    {shlex.join([*COMMAND.split(), *arguments])}\n\n{describe_run(settings)}\n\n")
         for line in table_lines(measure_all(settings, args.cases)):
             sys.stdout.write(line + "\n")
             sys.stdout.flush()

@@ -2,8 +2,8 @@
 
     python benchmarks/start.py SOURCE TARGET
 
-Every run is a process of its own, timed from its start to its end; figures are medians. The goals are meant for two
-idle cores: the machine's load is printed.
+Every run is a process of its own, timed from its start to its end; figures are medians. The goals are for two idle
+cores: the machine's load is printed.
 """
 
 import argparse
@@ -15,12 +15,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
 
-COMMANDS = ("swap", "faces", "convert", "evaluate", "fetch", "doctor")
+COMMANDS = ("swap", "identity", "faces", "convert", "evaluate", "fetch", "doctor")
 LIBRARIES = """
 import torch
 from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin
@@ -32,6 +33,14 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.clip.modeling_clip import CLIPVisionModelWithProjection
 """
 """What a swap needs of PyTorch, diffusers and transformers."""
+
+
+class Taken(NamedTuple):
+    """Seconds of a process from start to end, and seconds of processors, which hardly depend on the load."""
+
+    seconds: float
+    processor_seconds: float
+
 
 IMPORT_TIME = re.compile(r"import time: +(\d+) \| +\d+ \| +([\w.]+)")
 
@@ -46,28 +55,33 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def seconds_of(command: list[str], exit_code: int = 0) -> float:
-    """Seconds of a process.
+def run(command: list[str], exit_code: int = 0) -> Taken:
+    """Runs Python in a process of its own, and measures it.
 
     Raises:
         ValueError: If it ends with another exit code.
     """
-    started = time.perf_counter()
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
-    seconds = time.perf_counter() - started
-    if done.returncode != exit_code:
-        raise ValueError((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])
-    return seconds
+    with tempfile.TemporaryFile("w+") as errors:
+        started = time.perf_counter()
+        process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, stderr=errors)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        errors.seek(0)
+        if process.returncode != exit_code:
+            raise ValueError((errors.read().strip().splitlines() or [f"exit code {process.returncode}"])[-1])
+    return Taken(seconds, usage.ru_utime + usage.ru_stime)
 
 
-def median(runs: int, measure: Callable[[], float]) -> float:
-    return statistics.median(measure() for _ in range(runs))
+def median(runs: Sequence[Taken]) -> Taken:
+    return Taken(*(statistics.median(values) for values in zip(*runs, strict=True)))
 
 
-def slowest_help(runs: int) -> float:
-    """Seconds of the command whose help takes longest."""
+def slowest_help(runs: int) -> Taken:
+    """What the command takes whose help is slowest."""
     commands = [["--help"], *([command, "--help"] for command in COMMANDS)]
-    return max(median(runs, lambda line=line: seconds_of(["-m", "faceswap_diffusion", *line])) for line in commands)
+    medians = [median([run(["-m", "faceswap_diffusion", *line]) for _ in range(runs)]) for line in commands]
+    return max(medians)
 
 
 def slowest_imports(command: list[str], count: int = 10) -> list[tuple[str, float]]:
@@ -84,8 +98,11 @@ def sum_up(listing: str) -> list[tuple[str, float]]:
     return [(package, own / 1e6) for package, own in microseconds.most_common()]
 
 
-def row(what: str, seconds: float, goal: float) -> str:
-    return f"{what:<42} {seconds:6.2f} s, goal {goal:5.2f} s: {'met' if seconds <= goal else 'MISSED'}"
+def row(what: str, taken: Taken, goal: float | None = None) -> str:
+    line = f"{what:<36} {taken.seconds:6.2f} s, {taken.processor_seconds:6.2f} s of processors"
+    if goal is None:
+        return line
+    return f"{line}, goal {goal:5.2f} s: {'met' if taken.seconds <= goal else 'MISSED'}"
 
 
 def measure_start(source: str, target: str, runs: int) -> None:
@@ -97,10 +114,14 @@ def measure_start(source: str, target: str, runs: int) -> None:
         swap = ["-m", "faceswap_diffusion", "swap", source, target, "-o", output, "--overwrite"]
         no_face = ["-m", "faceswap_diffusion", "swap", source, str(wall), "-o", output, "--overwrite"]
         print(row("--help, the slowest", slowest_help(runs), 0.4))
-        print(row("a photo without a face is refused", median(runs, lambda: seconds_of(no_face, exit_code=2)), 1.5))
-        libraries = median(runs, lambda: seconds_of(["-c", LIBRARIES]))
-        print(f"{'importing the libraries':<42} {libraries:6.2f} s")
-        print(row("photo to file", median(runs, lambda: seconds_of(swap)), 1.1 * libraries))
+        print(row("a photo without a face is refused", median([run(no_face, exit_code=2) for _ in range(runs)]), 1.5))
+        # In turn, so that what else the machine does slows both alike.
+        libraries, swaps = zip(*((run(["-c", LIBRARIES]), run(swap)) for _ in range(runs)), strict=True)
+        floor, whole = median(libraries), median(swaps)
+        print(row("importing the libraries", floor))
+        print(row("photo to file", whole, 1.1 * floor.seconds))
+        share = whole.processor_seconds / floor.processor_seconds
+        print(f"photo to file takes {whole.seconds / floor.seconds:.2f} x the imports, of processors {share:.2f} x")
         print("\nthe slowest imports of a swap")
         for package, seconds in slowest_imports(swap):
             print(f"  {package:<40} {seconds:6.2f} s")

@@ -79,8 +79,8 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Person:
-    """What became of one seed: the pictures that were kept, and (look, reason) of those that were not."""
+class DrawnPerson:
+    """The result of one seed: the pictures that were kept, and (look, reason) of those that were not."""
 
     seed: int
     kept: list[Measurement]
@@ -267,7 +267,7 @@ class Records:
         """Seeds that are in one of the tables."""
         return {int(row["seed"]) for path in (self.manifest, self.rejected) for row in self._rows(path)}
 
-    def add(self, person: Person) -> None:
+    def add(self, person: DrawnPerson) -> None:
         kept = [
             [round(value, 4) if isinstance(value, float) else value for value in asdict(measurement).values()]
             for measurement in person.kept
@@ -303,15 +303,15 @@ class PeopleOfSeeds:
         cv2.setNumThreads(1)
         return FaceInspector()
 
-    def draw(self, seed: int) -> Person:
+    def draw(self, seed: int) -> DrawnPerson:
         args = self.args
         kept, rejected = draw_person(self.generator, self.inspector, seed, args.looks)
         for measurement, picture in kept:
             save_picture(picture, args.output_dir / measurement.file, args.resolution, args.quality, seed)
-        return Person(seed, [measurement for measurement, _ in kept], rejected)
+        return DrawnPerson(seed, [measurement for measurement, _ in kept], rejected)
 
 
-def draw_people(people: PeopleOfSeeds, num_workers: int) -> Iterator[Person]:
+def draw_people(people: PeopleOfSeeds, num_workers: int) -> Iterator[DrawnPerson]:
     """Draws everybody in the order of their seeds, in one process or several."""
     num_workers = min(num_workers, len(people.seeds))
     if num_workers <= 1:
@@ -332,7 +332,7 @@ def _begin_worker(people: PeopleOfSeeds) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the process that writes the tables
 
 
-def _draw_in_worker(seed: int) -> Person:
+def _draw_in_worker(seed: int) -> DrawnPerson:
     return _people.draw(seed)
 
 

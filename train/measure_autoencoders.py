@@ -57,7 +57,7 @@ def milliseconds(work: Callable[[], object], num_timings: int) -> float:
 
 
 @torch.inference_mode()
-def describe(folder: Path, crops: torch.Tensor, lpips: LPIPS, num_timings: int) -> list[str]:
+def table_line(folder: Path, crops: torch.Tensor, lpips: LPIPS, num_timings: int) -> list[str]:
     """The line of an autoencoder, cell by cell."""
     vae: Any = load_autoencoder(folder, torch_dtype=torch.float32)
     latents = posterior(vae, crops[:1]).mode()
@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         crops, lpips = choose_crops(args.data_dir, args.resolution, args.num_faces), LPIPS()
         lines = [list(HEADINGS), ["---"] * len(HEADINGS)]
-        lines += [describe(folder, crops, lpips, args.num_timings) for folder in args.autoencoders]
+        lines += [table_line(folder, crops, lpips, args.num_timings) for folder in args.autoencoders]
     except (OSError, ValueError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     print("".join(f"| {' | '.join(line)} |\n" for line in lines), end="")

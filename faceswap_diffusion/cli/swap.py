@@ -133,7 +133,8 @@ def run(args: argparse.Namespace) -> int:
     )
     saving = time.perf_counter()
     result.save(args.output)
-    seconds = {"start": finding - started + swapping - loading, **result.seconds, "detect": loading - finding}
+    detecting = loading - finding + result.seconds["detect"]
+    seconds = {"start": finding - started + swapping - loading, **result.seconds, "detect": detecting}
     report(args, result, {**seconds, "save": time.perf_counter() - saving})
     return 0
 
@@ -167,5 +168,6 @@ def report(args: argparse.Namespace, result: "SwapResult", seconds: dict[str, fl
         }
         say(json.dumps(made, indent=2))
     else:
-        swapped = ", ".join(map(str, result.swapped))
-        tell(args, f"{args.output}: swapped face {swapped} of {len(result.faces)} in {sum(seconds.values()):.1f} s")
+        swapped, loading = ", ".join(map(str, result.swapped)), seconds["start"]
+        took = f"in {sum(seconds.values()) - loading:.1f} s, after {loading:.1f} s of loading"
+        tell(args, f"{args.output}: swapped face {swapped} of {len(result.faces)} {took}")

@@ -163,13 +163,13 @@ def compared_methods(
     """
     import torch
 
-    from faceswap_diffusion.evaluation.methods import Checkpoint, FinishedSwaps
+    from faceswap_diffusion.evaluation.methods import CheckpointMethod, FinishedSwaps
 
     settings: dict[str, Any] = {"num_inference_steps": args.steps, "guidance_scale": args.guidance}
     settings = {name: value for name, value in settings.items() if value is not None}
     device = args.device or (state.device if torch.cuda.is_available() else None)
     names = args.checkpoint or ([] if args.outputs else [None])
-    methods: list[Method] = [Checkpoint(name, device, args.dtype, settings) for name in names]
+    methods: list[Method] = [CheckpointMethod(name, device, args.dtype, settings) for name in names]
     methods += [FinishedSwaps(folder.name, files) for folder, files in outputs.items()]
     known = [method.name for method in methods]
     if len({*known}) < len(known):

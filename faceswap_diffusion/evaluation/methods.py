@@ -62,7 +62,7 @@ class Method(Protocol):
         ...
 
 
-class Checkpoint:
+class CheckpointMethod:
     """A checkpoint with its own settings, or those of the protocol or the user.
 
     Args:
@@ -97,7 +97,7 @@ class Checkpoint:
             "crop_size": pipeline.config["crop_size"],
         }
 
-    def at_steps(self, num_inference_steps: int) -> "Checkpoint":
+    def at_steps(self, num_inference_steps: int) -> "CheckpointMethod":
         """The same checkpoint with another number of denoising steps, which overrides the protocol's."""
         other = copy(self)
         other.name = f"{self.name} at {num_inference_steps} steps"
@@ -120,7 +120,7 @@ class WithoutCondition:
     """A checkpoint with one condition replaced by its mean.
 
     Args:
-        method ([`Checkpoint`]): The checkpoint.
+        method ([`CheckpointMethod`]): The checkpoint.
         condition (`str`): One of `ablation.CONDITIONS`.
         rows (`list[np.ndarray]`): The condition of each pair.
     """
@@ -128,7 +128,7 @@ class WithoutCondition:
     uses_seed = True
     generated = True
 
-    def __init__(self, method: Checkpoint, condition: str, rows: list[np.ndarray]):
+    def __init__(self, method: CheckpointMethod, condition: str, rows: list[np.ndarray]):
         self.method, self.condition = method, condition
         self.name, self.facts = f"{method.name} without {condition}", method.facts
         pipeline = method.swapper.pipeline
@@ -249,7 +249,7 @@ class ReferenceAlone:
     """A checkpoint's reference without diffusion, pasted with the mask and compositing of a swap.
 
     Args:
-        method ([`Checkpoint`]): The checkpoint.
+        method ([`CheckpointMethod`]): The checkpoint.
         fill (`CropFill`): Makes the crop that is pasted.
     """
 
@@ -257,7 +257,7 @@ class ReferenceAlone:
     uses_seed = False
     generated = False
 
-    def __init__(self, method: Checkpoint, fill: CropFill = filled_with_reference):
+    def __init__(self, method: CheckpointMethod, fill: CropFill = filled_with_reference):
         self.swapper = FillingSwapper(method.swapper, fill)
         self.facts: dict[str, Any] = {name: method.facts[name] for name in ("checkpoint", "weights", "crop_size")}
 
@@ -277,7 +277,7 @@ def reference_methods(analyzer: MeshFaceAnalyzer, compared: Sequence[Method] = (
         compared (`Sequence[Method]`): What is measured. "reference alone" uses the first checkpoint among them
             with reference guidance, if there is one.
     """
-    guided = [method for method in compared if isinstance(method, Checkpoint) and shows_reference(method)]
+    guided = [method for method in compared if isinstance(method, CheckpointMethod) and shows_reference(method)]
     return [
         UnchangedTarget(),
         WarpedSource("source pasted", pasted_source, analyzer),
@@ -286,7 +286,7 @@ def reference_methods(analyzer: MeshFaceAnalyzer, compared: Sequence[Method] = (
     ]
 
 
-def shows_reference(method: Checkpoint) -> bool:
+def shows_reference(method: CheckpointMethod) -> bool:
     """Whether a checkpoint uses reference guidance."""
     return method.swapper.pipeline.config.get("hidden_fill") == "reference"
 

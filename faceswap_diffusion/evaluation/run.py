@@ -21,7 +21,7 @@ from faceswap_diffusion.evaluation.measurement import (
     peak_memory_megabytes,
     preview,
 )
-from faceswap_diffusion.evaluation.methods import Checkpoint, Method, Swap, WithoutCondition
+from faceswap_diffusion.evaluation.methods import CheckpointMethod, Method, Swap, WithoutCondition
 from faceswap_diffusion.evaluation.protocol import PairSet
 from faceswap_diffusion.evaluation.records import Records, claim_folder
 from faceswap_diffusion.evaluation.summary import Photos
@@ -84,9 +84,9 @@ class Evaluation:
         """The seeds that a method is run with."""
         return self.seeds if method.uses_seed else self.seeds[:1]
 
-    def stepped(self) -> dict[str, dict[int, Checkpoint]]:
+    def stepped(self) -> dict[str, dict[int, CheckpointMethod]]:
         """Each checkpoint at each number of `steps`, by name."""
-        checkpoints = [method for method in self.methods if isinstance(method, Checkpoint)]
+        checkpoints = [method for method in self.methods if isinstance(method, CheckpointMethod)]
         return {method.name: {count: method.at_steps(count) for count in self.steps} for method in checkpoints}
 
     def records(self, pair_set: PairSet, method: Method, seed: int) -> Records:
@@ -214,7 +214,7 @@ class Evaluation:
         """Each checkpoint without each condition; means are over all pairs of the set."""
         methods: list[Method] = []
         for method in self.methods:
-            if isinstance(method, Checkpoint):
+            if isinstance(method, CheckpointMethod):
                 records = self.records(pair_set, method, self.seeds[0])
                 rows = condition_rows(records, len(pair_set.pairs))
                 methods += [WithoutCondition(method, name, rows[name]) for name in CONDITIONS if rows[name]]

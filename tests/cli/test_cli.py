@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -75,7 +76,9 @@ def test_swap_writes_a_marked_picture_and_shows_its_progress(checkpoint: str, tm
     progress = os.read(shown, 10_000).decode()
     os.close(shown)
     assert finished.returncode == 0
-    assert finished.stdout.startswith(f"{output}: swapped face 0 of 1 in ")
+    told = re.escape(f"{output}: swapped face 0 of 1 in ") + r"(\d+\.\d) s, after (\d+\.\d) s of loading\n"
+    assert (seconds := re.fullmatch(told, finished.stdout))
+    assert 0 < float(seconds[1]) < float(seconds[2])  # of a tiny model
     assert "swapping" in progress
     assert "2/2" in progress
     before, after = load_photo(TARGET).rgb, load_photo(output).rgb

@@ -19,7 +19,7 @@ from faceswap_diffusion.cli import main as cli
 from faceswap_diffusion.evaluation import command
 from faceswap_diffusion.evaluation.ablation import CONDITIONS
 from faceswap_diffusion.evaluation.description import Networks
-from faceswap_diffusion.evaluation.methods import Checkpoint, UnchangedTarget, WarpedSource
+from faceswap_diffusion.evaluation.methods import CheckpointMethod, UnchangedTarget, WarpedSource
 from faceswap_diffusion.evaluation.protocol import PROTOCOLS, listed_pairs
 from faceswap_diffusion.evaluation.references import pasted_source
 from faceswap_diffusion.evaluation.report import build_report
@@ -221,7 +221,7 @@ def evaluate_in_process(folder: str, checkpoint: str, pairs: str, batch_size: in
         {"inception": lambda images: np.stack([image.mean((0, 1)) for image in images])},
     )
     methods = [
-        Checkpoint(checkpoint, "cpu"),
+        CheckpointMethod(checkpoint, "cpu"),
         UnchangedTarget(),
         WarpedSource("source pasted", pasted_source, networks.analyzer),
     ]

@@ -8,7 +8,7 @@ from PIL import Image
 
 from faceswap_diffusion.conditioning.reference import Reference
 from faceswap_diffusion.evaluation.methods import (
-    Checkpoint,
+    CheckpointMethod,
     Method,
     ReferenceAlone,
     UnchangedTarget,
@@ -32,8 +32,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(folder: Path) -> Checkpoint:
-    return Checkpoint(str(folder), "cpu")
+def checkpoint(folder: Path) -> CheckpointMethod:
+    return CheckpointMethod(str(folder), "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def target_of(pair: Pair) -> np.ndarray:
     return np.asarray(Image.open(pair.target))
 
 
-def test_filled_with_the_target_itself_the_target_stays(checkpoint: Checkpoint, pair: Pair):
+def test_filled_with_the_target_itself_the_target_stays(checkpoint: CheckpointMethod, pair: Pair):
     calls = []
     unet = checkpoint.swapper.pipeline.unet
     handle = unet.register_forward_pre_hook(lambda *_: calls.append("diffusion"))
@@ -72,7 +72,7 @@ def test_filled_with_the_target_itself_the_target_stays(checkpoint: Checkpoint, 
     assert swap.seconds > 0
 
 
-def test_it_is_pasted_by_a_swaps_own_mask(checkpoint: Checkpoint, pair: Pair):
+def test_it_is_pasted_by_a_swaps_own_mask(checkpoint: CheckpointMethod, pair: Pair):
     def fill(
         swapper: FaceSwapper,
         face: AlignedFace,
@@ -90,13 +90,13 @@ def test_it_is_pasted_by_a_swaps_own_mask(checkpoint: Checkpoint, pair: Pair):
     assert np.abs(filled.rgb[filled.mask > 0.9].astype(int) - target[filled.mask > 0.9]).mean() > 10
 
 
-def test_it_is_a_row_where_a_checkpoint_is_shown_a_reference(checkpoint: Checkpoint, folder: Path):
+def test_it_is_a_row_where_a_checkpoint_is_shown_a_reference(checkpoint: CheckpointMethod, folder: Path):
     def names(compared: list[Method]) -> list[str]:
         return [method.name for method in reference_methods(MeshFaceAnalyzer(), compared)]
 
     without = ["the target itself", "source pasted", "classical warp"]
     assert names([checkpoint, UnchangedTarget()]) == without
-    guided = Checkpoint(str(folder), "cpu")
+    guided = CheckpointMethod(str(folder), "cpu")
     guided.swapper.pipeline.register_to_config(hidden_fill="reference")
     assert names([checkpoint, guided, guided]) == [*without, "reference alone"]
     assert names([]) == without
@@ -104,7 +104,7 @@ def test_it_is_a_row_where_a_checkpoint_is_shown_a_reference(checkpoint: Checkpo
     assert facts == {name: guided.facts[name] for name in ("checkpoint", "weights", "crop_size")}
 
 
-def test_a_checkpoint_at_other_steps_leaves_the_first_as_it_was(checkpoint: Checkpoint, pair: Pair):
+def test_a_checkpoint_at_other_steps_leaves_the_first_as_it_was(checkpoint: CheckpointMethod, pair: Pair):
     before = checkpoint.swap(0, pair, 0, {"num_inference_steps": 1})
     other = checkpoint.at_steps(3)
     assert (other.name, other.facts["steps"]) == ("tiny at 3 steps", 3)

@@ -119,7 +119,7 @@ class Trainer(Generic[Config]):
             ValueError: If the run has already taken more steps than `max_train_steps`.
         """
         output, last_step = self.config.output, self.config.optimization.max_train_steps
-        step = self.load_state()
+        step = self.resume()
         progress = tqdm(
             total=last_step, initial=step, mininterval=5, disable=not self.accelerator.is_local_main_process
         )
@@ -142,7 +142,7 @@ class Trainer(Generic[Config]):
                     break
         return step
 
-    def load_state(self) -> int:
+    def resume(self) -> int:
         """Goes back to the newest state, if there is one; returns the number of steps taken by then."""
         folder, last_step = self.config.output.output_dir / "states", self.config.optimization.max_train_steps
         step = load_state(self.accelerator, folder, self.parts)
