@@ -31,7 +31,7 @@ def test_a_line_tells_size_and_quality(prepared_faces, tmp_path):
     for latent_channels in (2, 4):
         vae = autoencoder(latent_channels)
         vae.save_pretrained(tmp_path / str(latent_channels))
-        line = measuring.describe(tmp_path / str(latent_channels), crops, lpips, num_timings=1)
+        line = measuring.table_line(tmp_path / str(latent_channels), crops, lpips, num_timings=1)
         lines[latent_channels] = dict(zip(measuring.HEADINGS, line, strict=True))
         with torch.inference_mode():
             decoded = vae.decode(vae.encode(crops).latent_dist.mode()).sample.clamp(-1, 1)
