@@ -1,1 +1,1 @@
-"""Training parts of their own right: data, losses and the sampling that a training step needs."""
+"""Training: settings, data, losses, networks and the trainer."""

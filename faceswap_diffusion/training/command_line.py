@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import yaml
 from jsonargparse import ActionYesNo, ArgumentError, ArgumentParser, Namespace
 
-from faceswap_diffusion.training.engine.states import saved_steps
+from faceswap_diffusion.training.engine.state_folders import saved_steps
 from faceswap_diffusion.training.fields import FIXED
 from faceswap_diffusion.writing import write_text
 

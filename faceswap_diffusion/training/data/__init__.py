@@ -1,1 +1,1 @@
-"""What the swap model is trained on: samples, and the references that they show."""
+"""Training data of the swap model: samples, and the references that they show."""

@@ -1,1 +1,1 @@
-"""How any network is trained: steps, states, resuming, sharding, validation, history."""
+"""The trainer of all networks: steps, states, resuming, sharding, validation, history."""

@@ -6,7 +6,6 @@ that name is complete. Runs in one process, with DDP and with FSDP2 write the sa
 """
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from faceswap_diffusion.training.engine.state_folders import saved_steps, state_folder
 from faceswap_diffusion.writing import remove, remove_left_overs, whole_folder
 
 NUMBERS = "state.json"
@@ -58,12 +58,6 @@ class TrainingParts:
     settings: dict[str, Any]
 
 
-def saved_steps(folder: Path) -> list[int]:
-    """Steps of the finished states in `folder`, in order."""
-    names = [re.fullmatch(r"step_(\d{6,})", path.name) for path in folder.glob("step_*")]
-    return sorted(int(name[1]) for name in names if name)
-
-
 def save_state(
     accelerator: Accelerator, folder: Path, step: int, parts: TrainingParts, total_limit: int | None
 ) -> Path:
@@ -83,7 +77,7 @@ def save_state(
     Raises:
         StateNotSavedError: If it cannot be written. The states before it are kept.
     """
-    finished = _state_folder(folder, step)
+    finished = state_folder(folder, step)
     if _in_main_process(accelerator, lambda: step in saved_steps(folder)):
         return finished
     kept = _optimizer_values(accelerator, parts)
@@ -99,7 +93,7 @@ def save_state(
     _in_main_process(accelerator, lambda: _write(finished, whole, numbers))
     if accelerator.is_main_process and total_limit is not None:
         for former in saved_steps(folder)[:-total_limit]:
-            remove(_state_folder(folder, former))
+            remove(state_folder(folder, former))
     return finished
 
 
@@ -122,7 +116,7 @@ def load_state(accelerator: Accelerator, folder: Path, parts: TrainingParts) -> 
     numbers = _in_main_process(accelerator, lambda: _read(folder, parts.settings, tensors))
     if numbers is None:
         return 0
-    state, contents = _state_folder(folder, numbers["step"]), numbers["contents"]
+    state, contents = state_folder(folder, numbers["step"]), numbers["contents"]
     model = _model_tensors(accelerator, parts)
     _check_names(state, "model", model, contents)
     for name, tensor in _spread(accelerator, contents["model"], tensors.get("model", {})):
@@ -138,10 +132,6 @@ def load_state(accelerator: Accelerator, folder: Path, parts: TrainingParts) -> 
     if accelerator.scaler is not None:
         accelerator.scaler.load_state_dict(numbers["grad_scaler"])
     return numbers["step"]
-
-
-def _state_folder(folder: Path, step: int) -> Path:
-    return folder / f"step_{step:06}"
 
 
 def _in_main_process(accelerator: Accelerator, action: Callable[[], Result]) -> Result:
@@ -307,7 +297,7 @@ def _told_if_not_saved(folder: Path, step: int) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         steps = saved_steps(folder)
-        last = f"the last good state is {_state_folder(folder, steps[-1])}" if steps else "there is none before it"
+        last = f"the last good state is {state_folder(folder, steps[-1])}" if steps else "there is none before it"
         reason = getattr(error, "strerror", None) or str(error)
         raise StateNotSavedError(
             f"cannot save the state of step {step} in {folder} ({reason}): {last}; make room and start the run again"
@@ -320,7 +310,7 @@ def _read(folder: Path, settings: dict[str, Any], tensors: dict[str, Tensors]) -
     steps = saved_steps(folder)
     if not steps:
         return None
-    state = _state_folder(folder, steps[-1])
+    state = state_folder(folder, steps[-1])
     path = state / NUMBERS
     try:
         numbers = json.loads(path.read_text())
