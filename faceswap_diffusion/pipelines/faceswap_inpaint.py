@@ -69,7 +69,7 @@ Setting = TypeVar("Setting")
 def assemble_unet_input(
     latents: torch.Tensor, masked_image_latents: torch.Tensor, mask_latents: torch.Tensor, channel_order: str
 ) -> torch.Tensor:
-    """Puts the inputs of an inpainting UNet together: the one place that knows their order and the mask's polarity.
+    """Concatenates the inputs of an inpainting UNet. Only this function knows their order and the mask's polarity.
 
     Args:
         latents (`torch.Tensor` of shape `(B, C, h, w)`): Noisy latents, already scaled for the timestep.
@@ -109,7 +109,7 @@ class UNetLoraLoaderMixin(StableDiffusionLoraLoaderMixin):
 
     @classmethod
     def load_lora_into_text_encoder(cls, state_dict: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> None:
-        """Warns if there are layers that have no place here."""
+        """Warns about layers of a text encoder, which this pipeline lacks."""
         if any(key.startswith(cls.text_encoder_name) for key in state_dict):
             logger.warning("The LoRA's layers for a text encoder are left out: this pipeline has none.")
 
@@ -118,7 +118,7 @@ class UNetLoraLoaderMixin(StableDiffusionLoraLoaderMixin):
         super().fuse_lora(components=list(components), **kwargs)
 
     def unfuse_lora(self, components: Sequence[str] = ("unet",), **kwargs: Any) -> None:
-        """Takes the LoRA's weights out again; see diffusers' `LoraBaseMixin.unfuse_lora`."""
+        """Subtracts the LoRA's weights again; see diffusers' `LoraBaseMixin.unfuse_lora`."""
         super().unfuse_lora(components=list(components), **kwargs)
 
 
@@ -238,27 +238,27 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the config says beside the components: what the constructor takes besides `components`."""
+        """The settings in the config: the arguments of the constructor besides `components`."""
         return {name: self.config[name] for name in (*FORMER_DEFAULTS, "identity_size")}
 
     def register_to_config(self, **kwargs: Any) -> None:
-        """Changes the config, and what the UNet carries of it to other pipelines; see diffusers' `ConfigMixin`."""
+        """Changes the config, and the copy that the UNet carries to other pipelines; see diffusers' `ConfigMixin`."""
         super().register_to_config(**kwargs)
         is_built = hasattr(self, "image_processor")
         if is_built and not kwargs.keys().isdisjoint(self.settings):
             setattr(self.unet, CARRIED_SETTINGS, self.settings)
 
     def usual_crop_size(self) -> int | None:
-        """Side in pixels of the crops that UNet and autoencoder are made for; `None` if the UNet does not say."""
+        """Side in pixels of the crops that UNet and autoencoder are made for; `None` if unknown."""
         size = self.unet.config["sample_size"]
         return size * self.vae_scale_factor if isinstance(size, int) else None
 
     def missing_settings(self) -> list[str]:
-        """Names of the settings that are not known."""
+        """Names of the settings that are missing."""
         return [name for name in FORMER_DEFAULTS if self.config[name] is None]
 
     def check_complete(self) -> None:
-        """Refuses to work with settings that are missing: with wrong ones a pipeline would paint noise."""
+        """Refuses missing settings: with wrong ones a pipeline would generate noise."""
         if missing := self.missing_settings():
             raise ValueError(
                 f"{', '.join(missing)} not given, and this UNet does not say what it was trained with: pass the "
@@ -335,7 +335,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
 
     @classmethod
     def _mend_networks(cls, networks: dict[str, Any], config: Any) -> None:
-        """Has the UNet say the size that the checkpoint says: in older ones trained at another size they differ."""
+        """Sets the UNet's sample size from `crop_size`: in older checkpoints they may differ."""
         unet, vae = networks.get("unet"), networks.get("vae")
         if unet is not None and vae is not None and isinstance(unet.config["sample_size"], int):
             crop_size = config.get("crop_size", FORMER_DEFAULTS["crop_size"])
@@ -353,7 +353,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
 
     @property
     def num_timesteps(self) -> int:
-        """Steps of the scheduler in the present call."""
+        """Number of denoising steps of the current call."""
         return self._num_timesteps
 
     @property
@@ -362,13 +362,13 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         return self._interrupt
 
     def _setting(self, value: Setting | None, name: str) -> Setting:
-        """What the caller said, or else what the config says."""
+        """The given value, or the config's if there is none."""
         return self.config[name] if value is None else value
 
     def count_steps(
         self, num_inference_steps: int | None, timesteps: list[int] | None, sigmas: list[float] | None
     ) -> int:
-        """How many steps the whole way from noise to picture has; see `__call__` for the arguments.
+        """Number of steps from pure noise; see `__call__` for the arguments.
 
         Raises:
             ValueError: If timesteps and noise levels are given, or the scheduler does not take what is given.
@@ -399,7 +399,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         output_type: str,
         callback_on_step_end_tensor_inputs: Sequence[str],
     ) -> None:
-        """Refuses what cannot work, before anything is computed. See `__call__` for the arguments.
+        """Checks the arguments of `__call__` before anything is computed.
 
         Raises:
             ValueError: Naming what was got and what is wanted.
@@ -423,7 +423,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         self.check_strength(strength, num_inference_steps, self.shows_reference(reference_image, masked_image_latents))
 
     def check_reference(self, reference_image: ImageInput | None, reference_mask_image: ImageInput | None) -> None:
-        """Refuses a reference that the checkpoint does not know, and a mask of none."""
+        """Refuses a reference that the checkpoint does not use, and a mask without a reference."""
         if reference_image is not None and self.config["hidden_fill"] != "reference":
             raise ValueError(
                 "`reference_image` is for checkpoints whose hidden_fill is 'reference', here it is "
@@ -452,12 +452,12 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         return max(self.config["default_strength"], 1 / max(num_inference_steps, 1))
 
     def shows_reference(self, reference_image: ImageInput | None, masked_image_latents: torch.Tensor | None) -> bool:
-        """Whether there is a reference in the masked image, which ready latents are taken to show."""
+        """Whether the masked image shows a reference; given latents are assumed to."""
         given = reference_image is not None or masked_image_latents is not None
         return given and self.config["hidden_fill"] == "reference"
 
     def preprocess(self, image: ImageInput, height: int, width: int, name: str = "image") -> torch.Tensor:
-        """Brings pictures to tensors of one size.
+        """Converts pictures to tensors of one size.
 
         Args:
             image (`ImageInput`): RGB, of any size, as `image_to_tensor` takes it, or a list of such.
@@ -480,7 +480,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         name: str = "mask_image",
         image_name: str = "image",
     ) -> torch.Tensor:
-        """Brings masks to tensors of one size. They stay as soft as they are.
+        """Converts masks to tensors of one size, without binarising them.
 
         Args:
             mask_image (`ImageInput`, *optional*): Grey, of the size of `image`; all white if left out.
@@ -611,7 +611,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         height: int,
         width: int,
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """Makes what hidden pixels of the target show, as the config's `hidden_fill` says. See `__call__`.
+        """Prepares the content of the target's hidden pixels, by the config's `hidden_fill`. See `__call__`.
 
         Where there is no reference for a checkpoint that shows references, the landmarks are drawn.
 
@@ -641,7 +641,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         height: int | None = None,
         width: int | None = None,
     ) -> torch.Tensor:
-        """Makes the UNet's context of source, target and landmarks. See `__call__` for the arguments.
+        """Encodes source, target and landmarks to the UNet's context. See `__call__` for the arguments.
 
         Returns:
             `torch.Tensor` of shape `(B, num_tokens, cross_attention_dim)`.
@@ -679,7 +679,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         timesteps: list[int] | None = None,
         sigmas: list[float] | None = None,
     ) -> tuple[torch.Tensor, int, int]:
-        """Sets the scheduler's timesteps and leaves those that `strength` asks for, the last ones.
+        """Sets the scheduler's timesteps, and keeps the last ones if `strength` is below 1.
 
         Args:
             num_inference_steps (`int`): Of the whole way from noise to picture.
@@ -733,7 +733,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         generator: torch.Generator | list[torch.Generator] | None,
         latents: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Draws the noise to start from, or takes the given one.
+        """Draws the initial noise, or scales the given one.
 
         Returns:
             `torch.Tensor` of shape `(batch_size, C, h, w)`.
@@ -754,7 +754,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
     def prepare_latents(
         self, noise: torch.Tensor, masked_image_latents: torch.Tensor, timesteps: torch.Tensor, strength: float
     ) -> torch.Tensor:
-        """Makes the latents to start from: noise alone, or below strength 1 the noised masked image.
+        """Prepares the initial latents: noise, or below strength 1 the noised masked image.
 
         What the reference does not cover is noise all the same, see `hold_covered`.
 
@@ -779,7 +779,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         masked_image_latents: torch.Tensor,
         timestep: torch.Tensor,
     ) -> torch.Tensor:
-        """Brings all but the holes to the noised masked image of a timestep (arXiv 2306.00950, section 3.2).
+        """Replaces all but the holes by the masked image noised to a timestep (arXiv 2306.00950, section 3.2).
 
         A hole has nothing to start from, so it goes the whole way from noise, while what the reference covers waits.
 
@@ -807,7 +807,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         fill: torch.Tensor | None = None,
         coverage: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Brings the mask to latent size and encodes the target without the face.
+        """Resizes the mask to latent size and encodes the target without the face.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`, *optional*): The target, RGB in [-1, 1]; not needed
@@ -839,7 +839,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
     def prepare_extra_step_kwargs(
         self, generator: torch.Generator | list[torch.Generator] | None, eta: float
     ) -> dict[str, Any]:
-        """Leaves of `generator` and `eta` what the scheduler's step takes."""
+        """Keeps of `generator` and `eta` what the scheduler's step accepts."""
         taken = inspect.signature(self.scheduler.step).parameters
         return {name: value for name, value in {"generator": generator, "eta": eta}.items() if name in taken}
 
@@ -853,7 +853,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         negative_condition_embeds: torch.Tensor | None = None,
         cross_attention_kwargs: dict[str, Any] | None = None,
     ) -> torch.Tensor:
-        """Runs the UNet, on both contexts if guidance is asked for, and combines (arXiv 2207.12598, eq. 6).
+        """Runs the UNet, on both contexts with guidance, and combines the predictions (arXiv 2207.12598, eq. 6).
 
         Returns:
             `torch.Tensor` of the shape of `latents`.

@@ -1,4 +1,4 @@
-"""Pictures as tensors: what the pipeline takes, and the views of it that the encoders see."""
+"""Converts pictures to tensors, and prepares the inputs of the encoders."""
 
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -52,7 +52,7 @@ def fill_hidden(
 
 
 def close_holes(weighted_pixels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Gives pixels that are not known a smooth colour of those that are.
+    """Fills unknown pixels with smooth colours of the known ones.
 
     It is push-pull (Gortler et al., The Lumigraph, 1996, section 3.4): known colours are averaged level by level of a
     pyramid, and what a level does not know comes from the coarser one.
@@ -81,7 +81,7 @@ def preprocess_encoder_image(
     std: Sequence[float],
     mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Makes of an aligned crop the view that an image encoder sees; differentiable, for training as well.
+    """Prepares an aligned crop for the image encoder. Differentiable, so that training uses it as well.
 
     Args:
         pixel_values (`torch.Tensor` of shape `(B, 3, H, W)`): RGB in [-1, 1].
@@ -102,7 +102,7 @@ def preprocess_encoder_image(
 def preprocess_identity_image(
     pixel_values: torch.Tensor, size: int, mean: Sequence[float], mask: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Makes of an aligned crop the view that the identity network is given; differentiable, for training as well.
+    """Prepares an aligned crop for the identity network. Differentiable, so that training uses it as well.
 
     It is the image encoder's view before its division by the standard deviation: hidden pixels have the encoder's
     mean colour.
@@ -160,7 +160,7 @@ def images_to_tensors(image: ImageInput, channels: int, name: str) -> list[torch
 
 
 def repeat_batch(tensor: torch.Tensor, batch_size: int, num_copies: int, name: str) -> torch.Tensor:
-    """Brings a batch of 1 or `batch_size` to `batch_size * num_copies`, the copies of one face side by side.
+    """Repeats a batch of 1 or `batch_size` to `batch_size * num_copies`, copies of one face next to each other.
 
     Raises:
         ValueError: If the batch is neither.

@@ -1,4 +1,4 @@
-"""The one room that knows autoencoders: what their latents look like, and the way there and back.
+"""The only module that knows autoencoders: shape and scaling of their latents, encoding and decoding.
 
 A kind that is missing here is refused by its name. A function takes the autoencoder first, whichever of them it is.
 """
@@ -25,7 +25,7 @@ WIDTHS = {
 
 
 def load_autoencoder(folder: str | Path, **kwargs: Any) -> Autoencoder:
-    """Loads an autoencoder of any known kind, by what its config says.
+    """Loads an autoencoder of any supported class, by its config.
 
     Args:
         folder (`str | Path`): That `save_pretrained` wrote.
@@ -79,19 +79,19 @@ def scale_and_shift(vae: Any) -> tuple[float, float]:
 
 
 def scale(vae: Any, latents: torch.Tensor) -> torch.Tensor:
-    """What a UNet sees of an encoder's latents (B, C, h, w)."""
+    """Scales an encoder's latents (B, C, h, w) for the UNet."""
     factor, shift = scale_and_shift(vae)
     return (latents - shift) * factor
 
 
 def unscale(vae: Any, latents: torch.Tensor) -> torch.Tensor:
-    """What a decoder takes of a UNet's latents (B, C, h, w)."""
+    """Reverses `scale` for the decoder."""
     factor, shift = scale_and_shift(vae)
     return latents / factor + shift
 
 
 def posterior(vae: Any, pixel_values: torch.Tensor) -> DiagonalGaussianDistribution:
-    """Encodes pictures to a distribution of unscaled latents, which has no spread where the encoder knows of none.
+    """Encodes pictures to a distribution of unscaled latents; its spread is 0 for deterministic encoders.
 
     Args:
         vae (`Autoencoder`): Of a known kind.
@@ -132,12 +132,12 @@ def decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:
 
 
 def rebuild(vae: Any, pixel_values: torch.Tensor) -> torch.Tensor:
-    """What becomes of RGB (B, 3, H, W) in [-1, 1] on the way through an autoencoder: the posterior's mode, decoded."""
+    """Reconstructs RGB (B, 3, H, W) in [-1, 1]: decodes the mode of the posterior."""
     return vae.decode(posterior(vae, pixel_values).mode(), return_dict=False)[0]
 
 
 def freeze_encoder(vae: Any) -> None:
-    """Keeps latents as they are in a training: only the decoder stays trainable."""
+    """Freezes the encoder, so that latents stay the same in a training."""
     for name, parameter in vae.named_parameters():
         if name.startswith(("encoder.", "quant_conv.")):
             parameter.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""From a checkpoint, a folder or a Hub id, to what a swap is made with: pipeline, few-step version, face parser."""
+"""Loads what a swap needs from a checkpoint, a folder or a Hub id: pipeline, few-step version, face parser."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ FEW_STEPS_DEFAULTS = {
 def load_pipeline(
     checkpoint: str | Path | None = None, dtype: torch.dtype = torch.float32, variant: str | None = None
 ) -> FaceSwapInpaintPipeline:
-    """Loads a pipeline from a checkpoint in which nothing is pickled.
+    """Loads a pipeline from a checkpoint without pickled files.
 
     Args:
         checkpoint (`str | Path`, *optional*): Folder or Hub id; the embedded checkpoint if left out.
@@ -49,7 +49,7 @@ def load_pipeline(
 
 
 def load_few_steps(pipeline: FaceSwapInpaintPipeline, folder: Path) -> None:
-    """Makes of a checkpoint its few-step version: a LoRA that `train/distill_lcm.py` left, with its scheduler.
+    """Turns a pipeline into its few-step version: a LoRA from `train/distill_lcm.py`, with its scheduler.
 
     Args:
         pipeline ([`FaceSwapInpaintPipeline`]): Of the checkpoint that was distilled; changed in place.
@@ -70,7 +70,7 @@ def load_few_steps(pipeline: FaceSwapInpaintPipeline, folder: Path) -> None:
 
 
 def write_few_steps_config(pipeline: FaceSwapInpaintPipeline, folder: Path) -> None:
-    """Writes beside the LoRA of a few-step version what its swaps are made with: steps, guidance, strength.
+    """Writes the default steps, guidance and strength of a few-step version beside its LoRA.
 
     Args:
         pipeline ([`FaceSwapInpaintPipeline`]): The few-step version.

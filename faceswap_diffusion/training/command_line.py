@@ -1,4 +1,4 @@
-"""Command lines of composed settings: parser, checks of files, going on with a saved file. See `config`."""
+"""Command lines from dataclasses of settings: parser, checks of config files, resuming from the saved config."""
 
 import json
 from argparse import ArgumentParser as PlainParser
@@ -34,7 +34,7 @@ def build_parser(script: str, description: str | None, exit_on_error: bool = Tru
 
 
 def parse_config(kind: type[Config], script: str, description: str | None, arguments: Sequence[str] | None) -> Config:
-    """Reads the settings of a script; what cannot be is one line and exit code 2.
+    """Reads the settings of a script. Errors are one line and exit code 2.
 
     Where the output folder holds a run already, what is not given is as that run has it.
 
@@ -53,7 +53,7 @@ def parse_config(kind: type[Config], script: str, description: str | None, argum
 
 
 def read_config(parser: ArgumentParser, kind: type[Config], arguments: Sequence[str] | None) -> Config:
-    """Reads settings from flags, files and the saved file of a run that goes on.
+    """Reads settings from flags, config files and the saved config of a resumed run.
 
     Args:
         parser (`ArgumentParser`): See `add_settings`.
@@ -134,7 +134,7 @@ def flatten_section(part: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def fixed_settings(config: Any) -> dict[str, Any]:
-    """Those of `flatten` that a run goes on with as it began."""
+    """The settings of `flatten` that cannot change when a run is resumed."""
     fixed = {name for name, field in settings(type(config)) if field.metadata["resume"] == FIXED}
     return {name: value for name, value in flatten(config).items() if name in fixed}
 
@@ -146,7 +146,7 @@ def save_config(config: Any, folder: Path) -> None:
 
 
 def saved_settings(parser: ArgumentParser, kind: type, args: Namespace) -> dict[str, Any] | None:
-    """The settings of the run that the output folder holds; none if there is nothing to go on from.
+    """The saved settings of the run in the output folder; none if there is no state to resume from.
 
     Raises:
         ValueError: If the file does not hold all settings as they have to be.
@@ -164,7 +164,7 @@ def saved_settings(parser: ArgumentParser, kind: type, args: Namespace) -> dict[
 
 
 def problems_of_file(parser: ArgumentParser, kind: type, path: Path, complete: bool = False) -> list[str]:
-    """What is wrong with a file of settings: all of it.
+    """All problems of a config file.
 
     Args:
         parser (`ArgumentParser`): See `add_settings`.
@@ -191,7 +191,7 @@ def problems_of_file(parser: ArgumentParser, kind: type, path: Path, complete: b
 
 
 def check_resumed(config: Any, saved: Mapping[str, Any]) -> None:
-    """Refuses settings that a run cannot go on with.
+    """Refuses changes of settings that are fixed when a run is resumed.
 
     Args:
         config (`Any`): Composed dataclass of settings.
@@ -249,7 +249,7 @@ def _argument(field: Field, annotated: Any, default: Any) -> dict[str, Any]:
 
 
 def _value(value: Any) -> Any:
-    """A plain value: jsonargparse has kinds of numbers of its own."""
+    """A plain value: jsonargparse has its own number types."""
     if isinstance(value, list):
         return tuple(map(_value, value))
     for plain in (bool, int, float):
@@ -266,7 +266,7 @@ def _config_files(arguments: Sequence[str] | None) -> list[Path]:
 
 
 def _type_problem(parser: ArgumentParser, name: str, field: Field, value: Any) -> str | None:
-    """Why a value of a file is none of its setting, if so."""
+    """Why a value in a config file does not fit its setting, if it does not."""
     if _is_list(field) and value is not None and not isinstance(value, list):
         return f"{name} has to be a list: [{value}]"
     try:

@@ -28,14 +28,14 @@ Strength = restricted_number_type("Strength", float, [(">", 0), ("<=", 1)])
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which faces are trained on."""
+    """Faces to train on."""
 
     train_data_dir: tuple[str, ...] = setting(help="folders of prepare_faces.py")
 
 
 @dataclass(frozen=True, kw_only=True)
 class CachedDataConfig:
-    """Which faces are trained on, or which samples that are encoded already."""
+    """Faces to train on, or samples that are already encoded."""
 
     train_data_dir: tuple[str, ...] | None = setting(None, help="folders of prepare_faces.py")
     latents_dir: Path | None = setting(
@@ -48,7 +48,7 @@ class CachedDataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CropConfig:
-    """Which crops a small network is trained on."""
+    """Crops to train a small network on."""
 
     train_data_dir: tuple[str, ...] = setting(help="folders of prepare_faces.py")
     resolution: int = setting(128, kind=PositiveInt, help="side of the crops in pixels", resume=FIXED)
@@ -57,7 +57,7 @@ class CropConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class WindowConfig:
-    """Which windows of the crops are seen."""
+    """Windows of the crops."""
 
     crop_size: int = setting(
         64, kind=PositiveInt, help="train on random windows: more steps for the same pixels", resume=FIXED
@@ -69,7 +69,7 @@ class WindowConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleConfig:
-    """How samples are made of faces."""
+    """How faces become samples."""
 
     mask_sets: tuple[str, ...] = setting(
         ("face=0.6", "head=0.3", "features=0.1"),
@@ -116,7 +116,7 @@ class SampleConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceConfig:
-    """How references are made wrong. 0 switches a fault off."""
+    """How references are corrupted. 0 switches a fault off."""
 
     cycled: float = setting(
         0.3,
@@ -166,7 +166,7 @@ class ReferenceConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BaseConfig:
-    """Which checkpoint is gone on from."""
+    """Checkpoint to start from."""
 
     pretrained_model_name_or_path: str = setting(
         str(EMBEDDED_CHECKPOINT),
@@ -180,7 +180,7 @@ class BaseConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(BaseConfig):
-    """Which checkpoint is gone on from, and what is changed of it."""
+    """Checkpoint to start from, and changes to it."""
 
     new_vae: Path | None = setting(
         None, help="exchange the checkpoint's autoencoder for this finished one", resume=FIXED
@@ -201,7 +201,7 @@ class ModelConfig(BaseConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedConfig:
-    """What of a checkpoint is trained."""
+    """Which parts of a checkpoint are trained."""
 
     train: Literal["full", "attention", "lora"] = setting("full", help="what is trained", resume=FIXED)
     lora_rank: int = setting(16, kind=PositiveInt, resume=FIXED)
@@ -209,7 +209,7 @@ class TrainedConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class NewModelConfig:
-    """What a new model is built of."""
+    """Parts of a new model."""
 
     vae: Path | None = setting(None, help="folder of a finished autoencoder to build it around", resume=FIXED)
     image_encoder: Path | None = setting(
@@ -221,7 +221,7 @@ class NewModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """What the loss of the swap model is made of, and which samples it is computed of."""
+    """Terms of the swap model's loss, and shares of the samples that they are computed on."""
 
     cross_identity_share: float = setting(
         0.25, kind=ClosedUnitInterval, help="samples with the source of another person", resume=FIXED
@@ -286,7 +286,7 @@ class DiscriminatorConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StudentConfig:
-    """What a few-step student is."""
+    """The few-step student."""
 
     output_type: Literal["lora", "full"] = setting(
         "lora", help="what is trained: additions, or the UNet", resume=FIXED
@@ -297,7 +297,7 @@ class StudentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ConsistencyConfig:
-    """What the loss of a few-step student is made of."""
+    """The loss of a few-step student."""
 
     cross_identity_share: float = setting(
         0.5,
@@ -342,7 +342,7 @@ class OptimizationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class HardwareConfig:
-    """What saves memory or time, and changes how is computed, not what."""
+    """Options that save memory or time without changing the result."""
 
     use_8bit_adam: bool = setting(False, help="bitsandbytes'; NVIDIA GPUs only", resume=FIXED)
     allow_tf32: bool = setting(False)
@@ -353,7 +353,7 @@ class HardwareConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputConfig:
-    """Where to write, how often, and whom to report to."""
+    """Where to write, how often, and which trackers to use."""
 
     output_dir: Path = setting(help="receives states, curves, settings and what was trained")
     checkpointing_steps: int = setting(250, kind=PositiveInt)
@@ -365,7 +365,7 @@ class OutputConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationConfig:
-    """Which faces are swapped to see how good a swap model is by now."""
+    """Faces that are swapped to monitor the training."""
 
     validation_data_dir: tuple[str, ...] | None = setting(None, help="folders that validation swaps are made of")
     num_validation: int = setting(24, kind=PositiveInt, help="faces taken of them")
@@ -373,7 +373,7 @@ class ValidationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SharingConfig:
-    """What the finished checkpoint says of itself, and the upload."""
+    """Model card and upload of the finished checkpoint."""
 
     license: str | None = setting(None, help="of the trained weights, for the model card")
     push_to_hub: bool = setting(False)
@@ -383,7 +383,7 @@ class SharingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """What every training has; each script composes more around it."""
+    """Settings of every training; each script adds its own."""
 
     optimization: OptimizationConfig = section("optimization")
     output: OutputConfig = section("output")
@@ -391,7 +391,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SwapModelConfig(TrainingConfig):
-    """What every training of a swap model has."""
+    """Settings of every training of a swap model."""
 
     samples: SampleConfig = section("samples")
     references: ReferenceConfig = section(
@@ -427,7 +427,7 @@ class DistillConfig(SwapModelConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class LatentsConfig:
-    """Which samples are encoded, and how they are divided into files."""
+    """Samples to encode, and how they are divided into files."""
 
     output_dir: Path = setting(help="receives the shards")
     num_samples: int = setting(kind=PositiveInt, help="how many; a run with more repeats them")

@@ -1,4 +1,4 @@
-"""How old a face looks, for keeping minors out of what we generate: face-api.js's age network and a probe of ours."""
+"""Apparent age of a face, to keep minors out of generated data: face-api.js's age network and a probe of ours."""
 
 from pathlib import Path
 
@@ -127,7 +127,7 @@ def dequantize(stored: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def age_crop(image: np.ndarray, keypoints: np.ndarray) -> torch.Tensor:
-    """Cuts out what `AgeNet` looks at, as it is and mirrored.
+    """Cuts out the input of `AgeNet`, as it is and mirrored.
 
     Args:
         image (`np.ndarray` of shape `(H, W, 3)`, uint8, RGB): The photo.
@@ -142,7 +142,7 @@ def age_crop(image: np.ndarray, keypoints: np.ndarray) -> torch.Tensor:
 
 
 class AgeEstimator:
-    """How old a face looks: the mean of two estimates whose errors differ.
+    """Apparent age of a face: the mean of two estimates whose errors differ.
 
     `AgeNet` looks at the face and at its mirror image, and the younger answer counts. The age probe, a linear layer,
     predicts the age from SFace's identity embedding; `tools/fit_age_probe.py` fitted it to answers of `AgeNet`.

@@ -1,4 +1,4 @@
-"""What a training step does to masks and sources, so that the model cannot copy its way out."""
+"""Augmentation of masks and sources, so that the model cannot copy the face."""
 
 import math
 from collections.abc import Sequence

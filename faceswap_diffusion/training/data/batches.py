@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SampleRoles:
-    """Which samples are for what, in every `period` that follow one another.
+    """The role of each sample within every `period` consecutive samples.
 
     The first are `cross_identity`: they have the source of another person and go through several denoising steps. The
     next are `self_reconstruction`: they go through the steps with a source of their own. The others are `denoising`:
@@ -222,7 +222,7 @@ class SwapSamples(Dataset):
 
     @property
     def summary(self) -> FacesSummary:
-        """What these samples are made of."""
+        """Description of these samples."""
         return self.faces.summary
 
     def row(self, index: int) -> int:
@@ -296,7 +296,7 @@ class SwapSamples(Dataset):
     def _shown(
         self, source: FaceRecord, mask_set: MaskSet, mirrored: bool, generator: torch.Generator
     ) -> torch.Tensor:
-        """The source and what is shown of it, (4, S, S)."""
+        """The source and the mask of its visible part, (4, S, S)."""
         pixels = flip(source.pixels, mirrored).float() / 127.5 - 1
         return augment_source(torch.cat([pixels, self._region(source, mask_set.shown, mirrored)]), generator)
 

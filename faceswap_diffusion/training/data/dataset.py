@@ -195,7 +195,7 @@ class PreparedFaces(Dataset):
 
 
 def read_description(folder: Path) -> dict:
-    """Reads what a prepared folder says of itself.
+    """Reads the description of a prepared folder.
 
     Args:
         folder (`Path`): The folder.
@@ -235,7 +235,7 @@ def _open_shard(path: Path) -> datasets.Dataset:
 
 
 def _common(key: str, folders: Sequence[str | Path], descriptions: list[dict]):
-    """What all folders agree about."""
+    """The value that all folders share."""
     for folder, description in zip(folders, descriptions, strict=True):
         if description[key] != descriptions[0][key]:
             raise ValueError(

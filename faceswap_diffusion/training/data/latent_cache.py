@@ -49,7 +49,7 @@ SEEN = ("crop_size", "hidden_fill", "masked_latents", "identity_size", "mask_ide
 def latent_settings(
     samples: SampleConfig, references: ReferenceConfig, seed: int, pipeline: FaceSwapInpaintPipeline
 ) -> dict[str, Any]:
-    """What decides, besides the faces, what is encoded: a run has to agree in all of it.
+    """Settings, besides the faces, that determine the encoded samples. A run must have the same.
 
     Args:
         samples (`SampleConfig`): How they are made.
@@ -77,7 +77,7 @@ def latent_settings(
 
 
 def digest_of(tensors: Mapping[str, torch.Tensor], *facts: Any) -> str:
-    """First digits of the SHA-256 over a network's tensors, and over what else says how it works."""
+    """Prefix of the SHA-256 over a network's tensors and configuration."""
     digest = hashlib.sha256(json.dumps(facts).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
@@ -86,7 +86,7 @@ def digest_of(tensors: Mapping[str, torch.Tensor], *facts: Any) -> str:
 
 
 def cache_latents(config: CacheLatentsConfig) -> int:
-    """Encodes samples, or what an earlier run that was stopped has left of them.
+    """Encodes samples, or those that an interrupted run has not encoded yet.
 
     Args:
         config (`CacheLatentsConfig`): Settings of train/cache_latents.py.
@@ -118,7 +118,7 @@ def cache_latents(config: CacheLatentsConfig) -> int:
 
 
 def sample_bytes(pipeline: FaceSwapInpaintPipeline) -> int:
-    """What a sample takes in a shard."""
+    """Size of a sample in a shard."""
     conditioner, side = pipeline.conditioner, pipeline.config["crop_size"] // pipeline.vae_scale_factor
     channels, clip_embed_dim = channel_count(pipeline.vae), conditioner.config["clip_embed_dim"]
     sizes = {

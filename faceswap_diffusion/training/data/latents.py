@@ -1,4 +1,4 @@
-"""Samples that are encoded already: what the plain denoising loss needs of them, and folders that hold it."""
+"""Samples that are already encoded, as far as the plain denoising loss needs them, and their folders."""
 
 import hashlib
 import json
@@ -67,7 +67,7 @@ class EncodedBatch(TensorBatch):
 
     @property
     def conditions(self) -> dict[str, torch.Tensor]:
-        """What the context is made of, see `SwapModule.context`."""
+        """Inputs of the context, see `SwapModule.context`."""
         return {name: getattr(self, name) for name in CONDITIONS}
 
 
@@ -127,7 +127,7 @@ class CachedSamples(Dataset):
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """Reads what a folder of latents says of itself.
+    """Reads the description of a folder of latents.
 
     Args:
         folder (`Path`): The folder.
@@ -149,7 +149,7 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 
 def check_settings(cached: CachedSamples, wanted: dict[str, Any]) -> None:
-    """Refuses samples that are not those that a run would have drawn and encoded itself.
+    """Refuses samples that differ from those that the run would draw and encode itself.
 
     Args:
         cached ([`CachedSamples`]): The samples.

@@ -1,4 +1,4 @@
-"""Mask shuffling (arXiv 2409.07269, section 3.4): what is hidden and what is shown changes from sample to sample."""
+"""Mask shuffling (arXiv 2409.07269, section 3.4): hidden and visible regions change from sample to sample."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What becomes of measurements when a picture is mirrored."""
+"""Measurements of mirrored pictures."""
 
 import numpy as np
 import torch

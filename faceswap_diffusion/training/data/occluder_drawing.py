@@ -1,4 +1,4 @@
-"""What drawn things are made of: the face that they are drawn for, layers, round shading, shadows."""
+"""Building blocks of drawn occluders: the face that they cover, layers, shading, shadows."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -242,14 +242,14 @@ class Trainer(Generic[Config]):
         return dict(zip(losses, means.tolist(), strict=True))
 
     def save_state(self, step: int) -> Path:
-        """Saves what is needed to go on; returns where."""
+        """Saves the state of the run; returns its folder."""
         output = self.config.output
         return save_state(
             self.accelerator, output.output_dir / "states", step, self.parts, output.checkpoints_total_limit
         )
 
     def give_up(self, step: int, losses: dict[str, float]) -> None:
-        """Saves what was there before the loss went wrong, and stops."""
+        """Saves the state before the loss became invalid, and stops."""
         folder = self.save_state(step)
         terms = ", ".join(f"{name} {value:g}" for name, value in losses.items())
         raise DivergedError(

@@ -1,4 +1,4 @@
-"""Swaps made while training, exactly as users get them: how much identity, pose and face there is in them."""
+"""Swaps made during training, exactly as users get them, and their identity, pose and detection rate."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,7 +33,7 @@ MAX_SIDE = 256
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """How validation swaps came out.
+    """Results of validation swaps.
 
     Args:
         values (`dict[str, float]`): Means over the swaps, named as in the evaluation: `cosine_to_source` and

@@ -145,7 +145,7 @@ def _interpolate(conv: nn.Module) -> None:
 
 
 def _grow_latents(old: AutoencoderKL, new: AutoencoderKL) -> None:
-    """The old channels go their old ways, the new ones go ways of their own."""
+    """Old channels keep their weights, new ones get separate weights."""
     was, now = old.config["latent_channels"], new.config["latent_channels"]
     kept = torch.cat([torch.arange(was), now + torch.arange(was)])  # means, log variances
     new.encoder.conv_out.weight[kept] = old.encoder.conv_out.weight

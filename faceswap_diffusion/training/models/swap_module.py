@@ -1,4 +1,4 @@
-"""A checkpoint inside training: what its networks make of a batch, as the pipeline would make it of pictures."""
+"""A checkpoint inside training: applies its networks to a batch as the pipeline applies them to pictures."""
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -16,7 +16,7 @@ from faceswap_diffusion.training.data.batches import SwapBatch
 
 
 class SwapModule(nn.Module):
-    """What every objective of the swap model needs.
+    """Base class of the swap model's objectives.
 
     UNet and conditioner are its submodules, so that one forward pass and one backward pass serve every way of
     distributing them. The frozen networks are not.
@@ -47,7 +47,7 @@ class SwapModule(nn.Module):
         return self.pipeline.encode_vae_image(masked, generators)
 
     def hidden_fill(self, batch: SwapBatch) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """What the hidden part of the targets shows, and where it shows something, see `fill_hidden`.
+        """Content of the targets' hidden part, and the mask of that content, see `fill_hidden`.
 
         Raises:
             ValueError: If the checkpoint shows references, and the samples have none.
@@ -79,14 +79,14 @@ class SwapModule(nn.Module):
         return recognizer(recognizer.prepare(resize(pixels, size, size)))
 
     def clip_embeds(self, pixels: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """What the image encoder sees in crops (B, 3, S, S) in [-1, 1], behind a mask if any; differentiable."""
+        """Image features of crops (B, 3, S, S) in [-1, 1], behind a mask if any; differentiable."""
         encoder, extractor = self.pipeline.image_encoder, self.pipeline.feature_extractor
         statistics = extractor.image_mean, extractor.image_std
         return encoder(preprocess_encoder_image(pixels, encoder.config.image_size, *statistics, mask)).image_embeds
 
     @torch.no_grad()
     def conditions(self, batch: SwapBatch) -> dict[str, torch.Tensor]:
-        """What the context is made of, by the names that [`EncodedBatch`] has for it."""
+        """Inputs of the context, by the names in [`EncodedBatch`]."""
         return {
             "identity_embeds": self.source_embeds(batch),
             "source_clip_embeds": self.clip_embeds(batch.source_pixels, batch.source_mask),

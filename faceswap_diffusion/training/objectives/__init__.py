@@ -1,1 +1,1 @@
-"""What networks are trained for: the swap's objective, its losses, discriminator and distillation."""
+"""Objectives: the swap model's losses, discriminator and distillation."""

@@ -34,7 +34,7 @@ LORA_LAYERS = [
 
 
 def with_teacher_defaults(config: ConsistencyConfig, pipeline: FaceSwapInpaintPipeline) -> ConsistencyConfig:
-    """Fills settings that are left out with what the teacher was made for.
+    """Fills settings that are left out with the teacher's defaults.
 
     A teacher that was trained for few steps is worse on a longer way: the small model's likeness is lost there.
 
@@ -62,7 +62,7 @@ def make_student(
     num_ddim_timesteps: int,
     num_inference_steps: int,
 ) -> None:
-    """Makes a few-step student of a checkpoint: its scheduler and defaults, and what of it is trained.
+    """Makes a few-step student of a checkpoint: its scheduler and defaults, and which parts are trained.
 
     All but the UNet is frozen: student and teacher share the conditions.
 
@@ -167,7 +167,7 @@ class ConsistencyObjective(SwapModule):
         return {"loss": losses.mean(), **{name: part.mean() for name, part in parts.items() if len(part)}}
 
     def inputs(self, batch: SwapBatch, generators: list[torch.Generator]) -> tuple[torch.Tensor, ...]:
-        """What the UNet gets besides state and timestep: masked latents, mask and context."""
+        """Inputs of the UNet besides state and timestep: masked latents, mask and context."""
         masked = self.encode_masked(batch, generators)
         not_dropped = torch.zeros(len(masked), dtype=torch.bool, device=masked.device)
         context = self.context(**self.conditions(batch), dropped=not_dropped)
@@ -176,7 +176,7 @@ class ConsistencyObjective(SwapModule):
     def clean_latents(
         self, batch: SwapBatch, inputs: tuple[torch.Tensor, ...], generators: list[torch.Generator]
     ) -> torch.Tensor:
-        """What is noised: swaps of the teacher for cross-identity samples, their targets for the others."""
+        """Clean latents: swaps of the teacher for cross-identity samples, the targets for the others."""
         count = batch.num_cross_identity
         parts = []
         if count:
@@ -210,7 +210,7 @@ class ConsistencyObjective(SwapModule):
     def solve(
         self, noisy: torch.Tensor, timesteps: torch.Tensor, inputs: tuple[torch.Tensor, ...]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Goes one step of the teacher's way; returns states and timesteps."""
+        """Takes one step of the teacher's solver; returns states and timesteps."""
         skipped = len(self.alphas_cumprod) // self.num_ddim_timesteps
         earlier = (timesteps - skipped).clamp(min=0)
         output, alphas = self.teach(noisy, timesteps, *inputs), self.alphas_cumprod.to(noisy.device)

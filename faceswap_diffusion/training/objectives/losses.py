@@ -1,4 +1,4 @@
-"""The objective, term by term."""
+"""Loss functions."""
 
 from collections.abc import Callable, Sequence
 

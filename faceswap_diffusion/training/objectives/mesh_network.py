@@ -1,6 +1,6 @@
 # pyright: reportOptionalMemberAccess=false, reportAttributeAccessIssue=false
 # What tflite reads of a file may be missing, by its annotations; a file of another digest is refused before.
-"""MediaPipe's landmark network in torch: what `FaceMesh` runs by LiteRT, with gradients back to the picture.
+"""MediaPipe's landmark network in torch: as `FaceMesh` runs it in LiteRT, but differentiable.
 
 The weights are read from the same file. Its format is TensorFlow Lite's, described by the package `tflite`.
 """

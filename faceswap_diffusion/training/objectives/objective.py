@@ -1,4 +1,4 @@
-"""The objective of the swap model: what one batch costs, term by term; all that is trained is in one module."""
+"""The objective of the swap model: the loss of a batch. All trained networks are in one module."""
 
 from dataclasses import dataclass
 
@@ -32,7 +32,7 @@ from faceswap_diffusion.training.objectives.sampling import ddim_predictions, vi
 
 @dataclass(frozen=True)
 class Draws:
-    """What is random in a batch. The same for a sample in any batch, since it comes from the sample's own number.
+    """Random draws of a batch. They depend on each sample's number, not on the batch.
 
     Args:
         generators (`list[torch.Generator]`): One a sample, for what is drawn later.
@@ -106,7 +106,7 @@ class SwapObjective(SwapModule):
         return {"loss": self.total(losses), **losses}
 
     def encode(self, batch: SwapBatch) -> tuple[EncodedBatch, Draws]:
-        """What UNet and conditioner get of samples, and what is drawn for them."""
+        """Inputs of UNet and conditioner for the samples, and their random draws."""
         latents = self.encode_targets(batch.pixels)
         draws = self.draw(batch, latents)
         encoded = EncodedBatch(
@@ -162,7 +162,7 @@ class SwapObjective(SwapModule):
     def denoising_loss(
         self, encoded: EncodedBatch, context: torch.Tensor, draws: Draws, chosen: slice
     ) -> torch.Tensor:
-        """Squared error of what the UNet predicts of noised latents (DDPM, arXiv 2006.11239, eq. 14, or in v)."""
+        """Squared error of the UNet's prediction on noised latents (DDPM, arXiv 2006.11239, eq. 14, or in v)."""
         parts = encoded.latents, encoded.masked, encoded.mask, context
         latents, masked, mask, context = (part[chosen] for part in parts)
         noise, timesteps = draws.noise[chosen], draws.timesteps[chosen]
@@ -249,7 +249,7 @@ class SwapObjective(SwapModule):
         return losses
 
     def attributes_loss(self, swaps: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Squared error of what the image encoder sees in swaps and in their targets.
+        """Squared error between image features of swaps and of their targets.
 
         For encoders that see pose, expression and light but not who it is, as that of `train/train_image_encoder.py`:
         these should stay the target's. CLIP itself knows people.
@@ -257,7 +257,7 @@ class SwapObjective(SwapModule):
         return (self.clip_embeds(swaps) - self.clip_embeds(target)).square().mean()
 
     def landmarks_loss(self, swaps: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        """How far the mesh of swaps is from the landmarks they were to have, in hundredths of the crop's side.
+        """Distance of the swaps' mesh from the wanted landmarks, in hundredths of the crop's side.
 
         Args:
             swaps (`torch.Tensor`): (B, 3, S, S), RGB in [-1, 1], upright.

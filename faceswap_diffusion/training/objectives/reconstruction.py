@@ -1,4 +1,4 @@
-"""How good an autoencoder is at crops of faces."""
+"""Reconstruction quality of an autoencoder on crops of faces."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from faceswap_diffusion.training.objectives.losses import image_gradients
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Pictures that went through an autoencoder, and what became of them.
+    """Pictures and their reconstructions by an autoencoder.
 
     Args:
         images (`torch.Tensor`): (B, 3, S, S), RGB in [-1, 1]: the mode of the posterior, decoded.
@@ -35,7 +35,7 @@ def load_crops(faces: PreparedFaces, rows: Iterable[int]) -> torch.Tensor:
 
 @torch.no_grad()
 def reconstruct(vae: Autoencoder, images: torch.Tensor, batch_size: int = 8) -> Reconstruction:
-    """Sends pictures through an autoencoder.
+    """Reconstructs pictures with an autoencoder.
 
     Args:
         vae (`Autoencoder`): Where it is, and as precise as it is.

@@ -1,4 +1,4 @@
-"""DDIM inside training: what a swap passes through, as the model itself makes it, with gradients."""
+"""DDIM inside training: the trajectory of a swap by the model itself, with gradients."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
