@@ -89,14 +89,14 @@ def remove(path: Path) -> None:
 
 
 def remove_left_overs(folder: Path) -> None:
-    """Removes what runs that were killed have left in a folder."""
+    """Removes unfinished files that killed runs have left in a folder."""
     for path in folder.glob(f"{UNFINISHED}*"):
         _delete(path)
 
 
 @contextmanager
 def _moved_aside(place: Path) -> Iterator[None]:
-    """Has what is there out of the way, and puts it back if the block fails."""
+    """Moves an existing file or folder out of the way, and puts it back if the block fails."""
     if not place.exists():
         yield
         return

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe_face(face: "Face") -> dict[str, Any]:
-    """Turns a face into plain numbers, rounded to what they are worth."""
+    """Turns a face into plain numbers, rounded to their precision."""
     return {
         "bbox": [round(float(value), 1) for value in face.bbox],
         "score": round(float(face.score), 3),

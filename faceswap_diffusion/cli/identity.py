@@ -1,4 +1,4 @@
-"""`faceswap-diffusion identity`: writes down who a source is, to swap without the photos."""
+"""`faceswap-diffusion identity`: encodes photos of a source into a file, to swap without the photos."""
 
 import argparse
 import json
@@ -14,7 +14,7 @@ from faceswap_diffusion.cli.loading import (
 from faceswap_diffusion.cli.options import RESPONSIBLE_USE, add_output, face_choice, tell
 from faceswap_diffusion.console import say
 
-SUMMARY = "write down who a source is, to swap without the photos"
+SUMMARY = "encode photos of a source into a file, to swap without them"
 DESCRIPTION = textwrap.fill(
     "Encode photos of one person into a file that `swap` takes in their place, with the same checkpoint. "
     f"It identifies a person: keep it as safe as the photos. {RESPONSIBLE_USE}",

@@ -26,13 +26,13 @@ def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_face_score(parser: argparse.ArgumentParser) -> None:
-    """Adds the option that says from when on a face is one."""
+    """Adds the option for the detector's threshold."""
     parser.add_argument("--face-score", type=face_score, metavar="S",
         help="least confidence of the detector in a face, 0 to 1 (default: 0.6)")  # fmt: skip
 
 
 def face_score(text: str) -> float:
-    """Reads the least confidence of a face."""
+    """Reads the detector's threshold."""
     try:
         score = float(text)
     except ValueError:
@@ -50,7 +50,7 @@ class FoundFaces:
         self.found: dict[int, tuple[np.ndarray, list[Face]]] = {}
 
     def analyze(self, image: "np.ndarray") -> "list[Face]":
-        """Finds the faces, or remembers them. The photo is kept, so that its `id` stays its own."""
+        """Finds the faces, once for each photo. The photo is kept, so that its `id` is not used again."""
         if id(image) not in self.found:
             self.found[id(image)] = image, self.analyzer.analyze(image)
         return self.found[id(image)][1]
@@ -64,7 +64,7 @@ def find_faces(args: argparse.Namespace) -> FoundFaces:
 
 
 def tell_loading(args: argparse.Namespace) -> None:
-    """Says what takes the next seconds."""
+    """Says what is being loaded."""
     tell(args, f"{PROG}: loading PyTorch and {args.checkpoint or 'the checkpoint of the package'} ...", error=True)
 
 

@@ -98,7 +98,7 @@ def init_from_stable_diffusion(
 def _added(
     pipeline: FaceSwapInpaintPipeline, arcface: str | Path | None, image_encoder: str | Path | None
 ) -> dict[str, str]:
-    """Says where the weights come from that Stable Diffusion has not."""
+    """Says where the weights come from that Stable Diffusion lacks."""
     encoder = f"the image encoder of {image_encoder or 'the package'}"
     added = {"unet/conv_in.weight": "input channels for the masked target and the mask: zeros"}
     for name in pipeline.conditioner.state_dict():
@@ -155,7 +155,7 @@ def one_line(error: Exception) -> str:
 
 
 def widen_input(unet: UNet2DConditionModel, source: Path) -> None:
-    """Gives a text-to-image UNet the input channels of an inpainting one; the new ones weigh 0.
+    """Adds the input channels of an inpainting UNet to a text-to-image one, with weights 0.
 
     Args:
         unet ([`UNet2DConditionModel`]): With as many input as output channels.
