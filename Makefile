@@ -51,7 +51,7 @@ toy: $(VENV)/.dev
 	@echo "Curves, swaps, checkpoint and its card are in $(CURDIR)/$(TOY)/run, a swap is $(CURDIR)/$(TOY)/swap.png"
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "$(MARKERS)"
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal -m "$(MARKERS)"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
