@@ -1,4 +1,4 @@
-"""What of a face's texture is not the face: strands, edges of hair and hats, shadows of frames, light from one side."""
+"""Texels that are not the face: strands, edges of hair and hats, shadows of frames; and light from one side."""
 
 from dataclasses import replace
 from functools import lru_cache
