@@ -37,7 +37,7 @@ BORDER_SIGMA = 0.025
 BORDER_LIMIT = 25.0
 """Of 255: a larger difference is no tone, but a beard or a shadow."""
 
-AGREEMENT = (9.0, 20.0)
+AGREEMENT = (14.0, 28.0)
 """CIELAB distances of structure up to which a crop wholly, and from which on not at all, shows its reference."""
 
 TONE_SIGMA, STRUCTURE_SIGMA = 0.06, 0.012
