@@ -12,6 +12,7 @@ from faceswap_diffusion.faces.texture import (
     LEAST_CONFIDENCE,
     FaceTexture,
     blur_known,
+    fill_by_mirror,
     resize_texture,
     scale_lightness,
     smoothstep,
@@ -24,14 +25,14 @@ SIDE = 256
 FOREHEAD, BEARDLESS, INNER = 0.31, 0.58, 0.24
 """Skin is even above the first texture coordinate v, and above the second at more than the third from the middle."""
 
-EXAMINED_MARGIN, FILLED_MARGIN = 0.03, 0.015
-"""Shares of the texture's side around eyes, brows and lips that are not examined, because of lashes and the ends of
-brows, and not filled."""
+EXAMINED_MARGIN, FILLED_MARGIN, BROW_MARGIN = 0.03, 0.015, 0.012
+"""Shares of the texture's side around eyes and lips that are not examined, because of lashes, and not filled; and of
+what is left alone around brows."""
 
-DARKER, CHROMA = 7.0, 12.0
+DARKER, CHROMA = 6.0, 12.0
 """Differences from the skin around in L*, and in a* and b*, from which on a texel is not skin."""
 
-SPREADS = 3.0
+SPREADS = 2.5
 """The same in robust standard deviations of the skin, where that is more."""
 
 MOLE = 0.03
@@ -61,10 +62,13 @@ BALANCE_RANGE = (2.0, 6.0)
 def plain_skin(size: int, margin: float) -> np.ndarray:
     """Skin of a texture, (size, size) bool, as a share of its side away from eyes, brows and lips."""
     raster = texture_raster(size)
-    features = np.zeros((size, size), np.uint8)
-    for outline in (*BROWS_478, *EYES_478, *MOUTH_478):
-        cv2.fillPoly(features, [np.round(raster.points[list(outline)]).astype(np.int32)], 1)
-    return (raster.seen != NOTHING) & (cv2.dilate(features, _disc(margin * size)) == 0)
+    skin = raster.seen != NOTHING
+    for outlines, share in ((BROWS_478, BROW_MARGIN), (EYES_478 + MOUTH_478, margin)):
+        features = np.zeros((size, size), np.uint8)
+        for outline in outlines:
+            cv2.fillPoly(features, [np.round(raster.points[list(outline)]).astype(np.int32)], 1)
+        skin = skin & (cv2.dilate(features, _disc(share * size)) == 0)
+    return skin
 
 
 @lru_cache(maxsize=2)
@@ -82,6 +86,16 @@ def fillable_skin(size: int) -> np.ndarray:
     cv2.fillPoly(shaped, [np.round(texture_raster(size).points[list(NOSE_478[0])]).astype(np.int32)], 1)
     middle = (v > BEARDLESS) & (np.abs(u - 0.5) < INNER)
     return plain_skin(size, FILLED_MARGIN) & (shaped == 0) & ~middle
+
+
+def clean_texture(texture: FaceTexture) -> FaceTexture:
+    """Takes off a photo's texture what is not the face: see `drop_foreign` and `balance_halves`."""
+    return balance_halves(drop_foreign(texture))
+
+
+def complete_texture(texture: FaceTexture) -> FaceTexture:
+    """Fills a texture's holes, as far as that can be done: see `fill_by_mirror` and `fill_skin`."""
+    return fill_skin(fill_by_mirror(texture))
 
 
 def drop_foreign(texture: FaceTexture) -> FaceTexture:
