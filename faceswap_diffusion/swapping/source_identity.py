@@ -246,5 +246,5 @@ def take_texture(rgb: np.ndarray, face: AlignedFace) -> FaceTexture:
 def source_head(rgb: np.ndarray, face: AlignedFace, region: str) -> SourceHead:
     """What a source's photo (H, W, 3) uint8 shows around the mesh of its face, for a region to be repainted."""
     shown = shown_around(face.labels, face.landmarks, region, face.label_names)
-    shown = shown * within_photo(rgb, face.matrix, len(face.pixels))
+    shown = shown * face.free(region) * within_photo(rgb, face.matrix, len(face.pixels))
     return SourceHead(face.pixels, face.landmarks, shown, ring_reach(region))

@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 
+from faceswap_diffusion.faces.mesh_topology import BROWS_478
 from faceswap_diffusion.faces.surface import NOTHING
 from faceswap_diffusion.faces.texture import FaceTexture, texture_raster
 from faceswap_diffusion.faces.texture_cleaning import (
@@ -50,7 +51,8 @@ class TestDropForeign:
     def test_moles_brows_and_beards_are_the_persons_own(self):
         texture = skin_texture()
         texture.pixels[45:48, 128:131] = HAIR  # on the forehead
-        texture.pixels[65:75, 70:110] = HAIR  # a brow
+        brow = np.round(texture_raster(SIDE).points[list(BROWS_478[0])]).astype(int)
+        cv2.fillPoly(texture.pixels, [brow], HAIR.tolist())
         texture.pixels[190:230, 90:166] = HAIR  # a chin
         np.testing.assert_array_equal(drop_foreign(texture).confidence, texture.confidence)
 
