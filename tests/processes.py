@@ -79,6 +79,7 @@ def _run(outputs: list[Path], variables: dict[str, str], main: Callable[..., obj
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     os.environ |= {"CUDA_VISIBLE_DEVICES": "", **variables}
     multiprocessing.get_context = server_context
+    multiprocessing.forkserver._forkserver.ensure_running = lambda: None  # its parent's server serves it, too
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background ignores
     main(*arguments)
 
