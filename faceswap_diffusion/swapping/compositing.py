@@ -43,6 +43,9 @@ AGREEMENT = (14.0, 28.0)
 TONE_SIGMA, STRUCTURE_SIGMA = 0.06, 0.012
 """As shares of the crop's side: what is wider is tone, what is narrower is noise."""
 
+DETAIL_SIGMA = 0.03
+"""As a share of the crop's side: what is finer is detail, and the source's where crop and reference agree."""
+
 FINE_INSET = 0.012
 """Width of the border of a drawn face that has no detail to give, but its own edge, as a share of the crop's side."""
 
@@ -169,11 +172,11 @@ def match_border_tone(pixels: np.ndarray, target: np.ndarray, mask: np.ndarray, 
 
 
 def keep_reference(pixels: np.ndarray, reference: ShownReference) -> tuple[np.ndarray, np.ndarray]:
-    """Gives a repainted crop its reference back, where it shows the same.
+    """Gives a repainted crop the structure of its reference, where it shows the same.
 
-    Neither the autoencoder nor the model keeps all the small things by which a person is known, and what they change
-    of a face that they show as it is is no more than their error. Where they show something else, as in a mouth, at
-    seams and in holes, that counts.
+    Neither the autoencoder nor the model keeps all the small things by which a person is known: what is fine in the
+    reference replaces what is fine in the crop. Tone is the model's. Where it shows something else, as in a mouth, at
+    seams and in holes, all is the model's.
 
     Args:
         pixels (`np.ndarray`): (S, S, 3) float32 RGB in [0, 255], the repainted crop.
@@ -189,7 +192,8 @@ def keep_reference(pixels: np.ndarray, reference: ShownReference) -> tuple[np.nd
     difference = _finer(repainted - shown, TONE_SIGMA * size)
     distance = cv2.GaussianBlur(np.linalg.norm(difference, axis=2), (0, 0), STRUCTURE_SIGMA * size)
     share = reference.coverage * (1 - smoothstep(distance, *AGREEMENT))
-    return pixels + share[..., None] * (reference.filled - pixels), share
+    lost = reference.filled - reference.rebuilt
+    return pixels + share[..., None] * (lost + _finer(reference.rebuilt - pixels, DETAIL_SIGMA * size)), share
 
 
 def add_detail(

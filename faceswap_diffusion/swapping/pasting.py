@@ -57,6 +57,7 @@ def paste_faces(
         if reference is not None:
             pixels = continue_surroundings(pixels.astype(np.float32), face.pixels, mask)
             pixels, share = keep_reference(pixels, reference)
+            pixels = np.where((mask * bare)[..., None] > 0, pixels, face.pixels)  # the seam is softer than the mask
             fine = reference.fine
             assert face.depth is not None  # only meshes have references
             pixels = match_light(pixels, face.pixels, face.landmarks, face.depth, skin)
