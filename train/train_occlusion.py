@@ -26,8 +26,8 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from faceswap_diffusion.masks.occlusion import OcclusionNetwork, near_face, network_input
+from faceswap_diffusion.masks.outlines import beard_mask, region_mask_from_landmarks
 from faceswap_diffusion.masks.parsing import LABELS, load_face_parser
-from faceswap_diffusion.masks.regions import beard_mask, region_mask_from_landmarks
 from faceswap_diffusion.training.config import (
     FIXED,
     OptimizationConfig,

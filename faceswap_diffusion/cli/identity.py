@@ -40,12 +40,14 @@ def add_arguments(identity: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Encodes a source and writes its identity."""
     from faceswap_diffusion.faces.selection import select_face
+    from faceswap_diffusion.masks.regions import region_names
     from faceswap_diffusion.photos.loading import load_photo
     from faceswap_diffusion.provenance.save import check_place
 
     if not is_identity(args.output):
         raise ValueError(f"cannot save {args.output}: an identity is a safetensors file; end the name in {SUFFIX}")
     check_place(Path(args.output), args.overwrite)
+    region_names(args.region)
     photos = [load_photo(path) for path in args.photos]
     tell_loading(args)
     analyzer = find_faces(args)

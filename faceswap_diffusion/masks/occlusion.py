@@ -10,7 +10,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 
 from faceswap_diffusion.faces.alignment import crop as cut_out
 from faceswap_diffusion.faces.alignment import invert, transform_points
-from faceswap_diffusion.masks.regions import region_mask_from_landmarks
+from faceswap_diffusion.masks.outlines import region_mask_from_landmarks
 from faceswap_diffusion.masks.segmentation import SegmentationUNet
 
 CHECKPOINT = Path(__file__).parents[1] / "checkpoints" / "occlusion"

@@ -22,7 +22,7 @@ from faceswap_diffusion.masks.occlusion import (
     network_input,
     window_matrix,
 )
-from faceswap_diffusion.masks.regions import region_mask_from_landmarks
+from faceswap_diffusion.masks.outlines import region_mask_from_landmarks
 from faceswap_diffusion.photos.loading import load_photo
 from tests.canonical_face import canonical_face
 

@@ -13,8 +13,8 @@ from faceswap_diffusion.cli import main as cli
 from faceswap_diffusion.faces.alignment import crop
 from faceswap_diffusion.masks.bisenet import BiSeNet
 from faceswap_diffusion.masks.occlusion import CHECKPOINT, load_occlusion_network
+from faceswap_diffusion.masks.outlines import around_eyes
 from faceswap_diffusion.masks.parsing import LABELS
-from faceswap_diffusion.masks.regions import around_eyes
 from faceswap_diffusion.photos.loading import load_photo
 from faceswap_diffusion.pipelines.loading import load_occlusion
 from faceswap_diffusion.swapping.aligned_face import AlignedFace
