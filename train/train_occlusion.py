@@ -28,6 +28,8 @@ from tqdm.auto import tqdm
 from faceswap_diffusion.masks.occlusion import OcclusionNetwork, near_face, network_input
 from faceswap_diffusion.masks.outlines import beard_mask, region_mask_from_landmarks
 from faceswap_diffusion.masks.parsing import LABELS, load_face_parser
+from faceswap_diffusion.occluders.drawing import Scene
+from faceswap_diffusion.occluders.kinds import KINDS, UNSEEN_KINDS
 from faceswap_diffusion.training.config import (
     FIXED,
     OptimizationConfig,
@@ -37,8 +39,6 @@ from faceswap_diffusion.training.config import (
     setting,
 )
 from faceswap_diffusion.training.data.dataset import PreparedFaces, read_description, resize_landmarks
-from faceswap_diffusion.training.data.occluder_drawing import Scene
-from faceswap_diffusion.training.data.occluder_kinds import KINDS, UNSEEN_KINDS
 from faceswap_diffusion.training.data.occlusion_samples import THINNEST, KnownFace, make_samples
 from faceswap_diffusion.training.engine.randomness import generator_for
 from faceswap_diffusion.training.engine.script import run_script

@@ -16,7 +16,7 @@ from PIL import Image
 
 from faceswap_diffusion.cli import evaluate
 from faceswap_diffusion.cli import main as cli
-from faceswap_diffusion.evaluation import command
+from faceswap_diffusion.evaluation import command, occluded
 from faceswap_diffusion.evaluation.ablation import CONDITIONS
 from faceswap_diffusion.evaluation.description import Networks
 from faceswap_diffusion.evaluation.methods import Checkpoint, UnchangedTarget, WarpedSource
@@ -329,7 +329,7 @@ def test_unknown_protocols_are_usage_errors(protocol: str, tmp_path: Path, capsy
         cli.main(["evaluate", "--protocol", protocol, "-o", str(tmp_path)])
     assert end.value.code == 2
     assert "write NAME=PATH, NAME one of london, turned" in capsys.readouterr().err
-    assert set(command.PROTOCOL_NAMES) == set(PROTOCOLS)
+    assert set(command.PROTOCOL_NAMES) == {*PROTOCOLS, occluded.NAME}
 
 
 def test_every_unusable_picture_is_listed(pictures: Path, tmp_path: Path, capsys):
