@@ -277,7 +277,8 @@ def _of_head(labels: np.ndarray, landmarks: np.ndarray, name: str, face: np.ndar
     if name == "head":
         return np.maximum(head_mask(labels, landmarks), face)
     if name == "hair":
-        return region_mask(labels, name) * (1 - beard_mask(landmarks, len(labels)))
+        unit = np.sqrt(region_mask_from_landmarks(landmarks, len(labels)).sum())
+        return region_mask(labels, name) * (1 - dilate(beard_mask(landmarks, len(labels)), NEARBY * unit))
     if name == "accessories":
         return region_mask(labels, name)
     if name == "skin":
