@@ -5,6 +5,7 @@ python tools/draw_regions.py --output_dir docs/images/regions
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -19,7 +20,7 @@ from faceswap_diffusion.swapping.source_identity import SourceIdentity
 
 IMAGES = Path(__file__).parents[1] / "examples" / "images"
 SOURCE, TARGET = IMAGES / "p010_portrait.jpg", IMAGES / "p005_portrait.jpg"
-PICTURES = {
+PICTURES: dict[str, dict[str, Any]] = {
     **{name: {"region": name} for name in REGIONS if name != "accessories"},
     "eyes+brows": {"region": "eyes+brows"},
     "keep-mouth": {"keep": "mouth"},
@@ -40,7 +41,7 @@ def tinted(face: AlignedFace, region: str, keep: str | None = None) -> np.ndarra
     return np.round(face.pixels + share * (np.array(TINT) - face.pixels)).astype(np.uint8)
 
 
-def draw(swapper: FaceSwapper, source: SourceIdentity, settings: dict[str, str]) -> tuple[Image.Image, dict]:
+def draw(swapper: FaceSwapper, source: SourceIdentity, settings: dict[str, Any]) -> tuple[Image.Image, dict]:
     """A region and its swap side by side, and the swap's provenance."""
     photo = load_photo(TARGET)
     (face,) = swapper.survey(photo.rgb).aligned

@@ -1,6 +1,7 @@
 """What a swap repaints: regions that users name, what they keep, and the masks that they paint."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,7 +104,7 @@ def test_masks_that_take_the_regions_place_can_be_added_to_as_well(photo):
         ({"occlusion": "folder"}, "got occlusion 'folder'; a swap takes 'auto' or 'off'"),
     ],
 )
-def test_wrong_names_are_found_before_the_work(settings: dict[str, str], message: str):
+def test_wrong_names_are_found_before_the_work(settings: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=message):
         SwapOptions(**settings)
 
