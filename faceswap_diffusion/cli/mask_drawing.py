@@ -25,8 +25,8 @@ COLORS = {
 }
 """What is drawn, the upper layers last."""
 
-STRENGTH = 0.55
-"""How far a pixel takes its region's colour; what is in front takes more, so that it stands out."""
+STRENGTH, IN_FRONT_STRENGTH = 0.55, 0.9
+"""How far a pixel takes the colour of the upmost region there; what is in front stands out."""
 
 
 def draw_masks(rgb: np.ndarray, faces: Sequence[Face]) -> Image.Image:
@@ -36,11 +36,12 @@ def draw_masks(rgb: np.ndarray, faces: Sequence[Face]) -> Image.Image:
         rgb (`np.ndarray`): (H, W, 3) uint8 RGB.
         faces (`Sequence[Face]`): In pixels of `rgb`.
     """
-    tinted = rgb.astype(np.float32)
+    colors, shares = np.zeros(rgb.shape, np.float32), np.zeros((*rgb.shape[:2], 1), np.float32)
     for face in faces:
         for name, mask in masks_of_face(rgb, face).items():
-            share = mask[..., None] * (0.9 if name == IN_FRONT else STRENGTH)
-            tinted += share * (np.array(COLORS[name], np.float32) - tinted)
+            colors += mask[..., None] * (np.array(COLORS[name], np.float32) - colors)
+            shares += mask[..., None] * ((IN_FRONT_STRENGTH if name == IN_FRONT else STRENGTH) - shares)
+    tinted = rgb + shares * (colors - rgb)
     return _with_legend(Image.fromarray(np.round(np.clip(tinted, 0, 255)).astype(np.uint8)))
 
 
