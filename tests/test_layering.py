@@ -18,7 +18,7 @@ LAYERS = (
     {"pipelines"},
     {"provenance"},
     {"conversion", "swapping"},
-    {"metrics"},
+    {"metrics", "occluders"},
     {"evaluation", "training"},
     {"cli"},
     {"__main__"},

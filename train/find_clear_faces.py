@@ -10,7 +10,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from faceswap_diffusion.masks.occlusion import OcclusionNetwork
-from faceswap_diffusion.masks.regions import region_mask_from_landmarks
+from faceswap_diffusion.masks.outlines import region_mask_from_landmarks
 from faceswap_diffusion.pipelines.loading import load_occlusion
 from faceswap_diffusion.training.data.dataset import FaceRecord, PreparedFaces, read_description
 

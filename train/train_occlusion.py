@@ -26,12 +26,12 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from faceswap_diffusion.masks.occlusion import OcclusionNetwork, near_face, network_input
+from faceswap_diffusion.masks.outlines import beard_mask, region_mask_from_landmarks
 from faceswap_diffusion.masks.parsing import LABELS, load_face_parser
-from faceswap_diffusion.masks.regions import beard_mask, region_mask_from_landmarks
+from faceswap_diffusion.occluders.drawing import Scene
+from faceswap_diffusion.occluders.kinds import KINDS, UNSEEN_KINDS
 from faceswap_diffusion.training.config import OptimizationConfig, OutputConfig, TrainingConfig
 from faceswap_diffusion.training.data.dataset import PreparedFaces, read_description, resize_landmarks
-from faceswap_diffusion.training.data.occluder_drawing import Scene
-from faceswap_diffusion.training.data.occluder_kinds import KINDS, UNSEEN_KINDS
 from faceswap_diffusion.training.data.occlusion_samples import THINNEST, KnownFace, make_samples
 from faceswap_diffusion.training.engine.randomness import generator_for
 from faceswap_diffusion.training.engine.script import run_script

@@ -1,11 +1,11 @@
-"""`faceswap-diffusion faces`: lists the faces of a photo, and draws them. It needs no PyTorch."""
+"""`faceswap-diffusion faces`: lists the faces of a photo, and draws them. Only `--draw masks` needs PyTorch."""
 
 import argparse
 import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from faceswap_diffusion.cli.loading import add_face_score, find_faces
+from faceswap_diffusion.cli.loading import add_face_score, find_faces, import_diffusers
 from faceswap_diffusion.cli.options import tell
 from faceswap_diffusion.console import say
 
@@ -22,6 +22,9 @@ def add_arguments(faces: argparse.ArgumentParser) -> None:
     """Adds the command's arguments to its parser."""
     faces.add_argument("photo", metavar="PHOTO")
     faces.add_argument("-o", "--output", metavar="OUT", help="also write the photo with the faces drawn into it")
+    faces.add_argument("--draw", choices=("faces", "masks"), default="faces",
+        help="what is drawn: boxes and landmarks, or the regions of faces and what is in front of them "
+        "(default: faces)")  # fmt: skip
     faces.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     add_face_score(faces)
     faces.set_defaults(run=run)
@@ -34,12 +37,14 @@ def run(args: argparse.Namespace) -> int:
 
     if args.output:
         check_output(args.output, overwrite=args.overwrite)
+    elif args.draw != "faces":
+        raise ValueError(f"--draw {args.draw} draws into a picture: say where to with -o")
     photo = load_photo(args.photo)
     if args.output:
         check_output(args.output, overwrite=args.overwrite, size=photo.size)
     faces = find_faces(args).analyze(photo.rgb)
     if args.output:
-        save_image(draw_faces(photo.rgb, faces), args.output, provenance=None)
+        save_image(draw(args, photo.rgb, faces), args.output, provenance=None)
     if args.json:
         height, width = photo.rgb.shape[:2]
         report = {"photo": args.photo, "width": width, "height": height, "faces": [describe_face(f) for f in faces]}
@@ -49,6 +54,16 @@ def run(args: argparse.Namespace) -> int:
         lines += [f"  {index}: {face_line(face)}" for index, face in enumerate(faces)]
         tell(args, "\n".join(lines))
     return 0
+
+
+def draw(args: argparse.Namespace, rgb: "np.ndarray", faces: Sequence["Face"]) -> "Image.Image":
+    """Draws what `--draw` asks for."""
+    if args.draw == "faces":
+        return draw_faces(rgb, faces)
+    import_diffusers(args)
+    from faceswap_diffusion.cli.mask_drawing import draw_masks
+
+    return draw_masks(rgb, faces)
 
 
 def describe_face(face: "Face") -> dict[str, Any]:

@@ -38,10 +38,12 @@ def add_arguments(identity: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Encodes a source and writes its identity."""
     from faceswap_diffusion.faces.selection import select_face
+    from faceswap_diffusion.masks.regions import region_names
     from faceswap_diffusion.photos.loading import load_photo
     from faceswap_diffusion.swapping.identity_files import check_identity_output
 
     check_identity_output(args.output, args.overwrite)
+    region_names(args.region)
     photos = [load_photo(path) for path in args.photos]
     tell_loading(args)
     analyzer = find_faces(args)

@@ -33,6 +33,9 @@ EXAMPLES = """examples:
   my identity once, then swaps without my photos:
     faceswap-diffusion identity me1.jpg me2.jpg -o me.safetensors
     faceswap-diffusion swap me.safetensors group.jpg -o out.png
+  the eyes and brows only; the face without its mouth:
+    faceswap-diffusion swap me.jpg group.jpg -o out.png --region eyes+brows
+    faceswap-diffusion swap me.jpg group.jpg -o out.png --keep mouth
   Ann onto face 1 and Bob onto face 0:
     faceswap-diffusion swap ann.jpg bob.jpg two.jpg -o out.png --map 0:1,1:0
 """
@@ -69,11 +72,16 @@ def add_arguments(swap: argparse.ArgumentParser) -> None:
 def _add_choices(swap: argparse.ArgumentParser) -> None:
     add = swap.add_argument_group("whose face, and which part of it").add_argument
     add("--region", default="face",
-        help="face, head (with its hair), hair, skin, brows, eyes, nose, mouth, features (brows, eyes, nose and "
-        "mouth) or accessories (glasses and earrings, if the face parser knows them) (default: face)")  # fmt: skip
+        help="face, head (with its hair), hair, skin, brows, eyes, nose, mouth, upper-face, lower-face, features "
+        "(brows, eyes, nose and mouth), accessories (glasses and earrings, if the face parser knows them), or several "
+        "joined, as eyes+brows (default: face)")  # fmt: skip
+    add("--keep", action="append", default=[], metavar="REGION",
+        help="what of it stays as it is, as mouth or eyes+brows; may be repeated")  # fmt: skip
     add("--mask", metavar="MASK",
         help="picture as large as TARGET, white where to repaint, black or transparent elsewhere, in place of "
         "--region")  # fmt: skip
+    add("--add-mask", metavar="MASK", help="such a picture, white where to repaint as well")
+    add("--keep-mask", metavar="MASK", help="such a picture, white where nothing is repainted")
     add("--source-face", type=face_choice, default="largest", metavar="FACE",
         help="in the sources: largest, or an index, 0 being leftmost (default: largest)")  # fmt: skip
     add("--target-face", type=face_choice, default="largest", metavar="FACE",
@@ -99,12 +107,15 @@ def _add_painting_options(swap: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Swaps and writes the picture."""
+    from faceswap_diffusion.masks.regions import region_names
     from faceswap_diffusion.photos.loading import load_photo
     from faceswap_diffusion.provenance.save import check_output
     from faceswap_diffusion.swapping.identity_files import is_identity_file
 
     started = time.perf_counter()
     check_output(args.output, overwrite=args.overwrite)
+    for region in (args.region, *args.keep):
+        region_names(region)
     sources = [path if is_identity_file(path) else load_photo(path) for path in args.sources]
     target = load_photo(args.target)
     check_output(args.output, overwrite=args.overwrite, size=target.size, has_alpha=target.is_transparent)
@@ -120,6 +131,7 @@ def run(args: argparse.Namespace) -> int:
         sources,
         target,
         region=args.region,
+        keep="+".join(args.keep) or None,
         source_face=args.source_face,
         target_face=args.target_face,
         mapping=args.mapping,
@@ -130,6 +142,8 @@ def run(args: argparse.Namespace) -> int:
         skin_texture=not args.no_skin_texture,
         seed=args.seed,
         mask_image=args.mask,
+        add_mask_image=args.add_mask,
+        keep_mask_image=args.keep_mask,
     )
     saving = time.perf_counter()
     result.save(args.output)

@@ -34,7 +34,7 @@ from faceswap_diffusion.faces.texture import (
     smoothstep,
 )
 from faceswap_diffusion.masks.parsing import LABELS
-from faceswap_diffusion.masks.regions import REGIONS, repaint_mask
+from faceswap_diffusion.masks.regions import region_labels, repaint_mask
 
 RESOLUTION_RANGE = (0.15, 0.4)
 """Coverage rises from 0 to 1 between these numbers of source pixels per target pixel."""
@@ -211,7 +211,7 @@ def _unlike_openings(texture: FaceTexture, landmarks: np.ndarray) -> np.ndarray:
 
 def ring_reach(region: str) -> float:
     """Extent of a region around the mesh, see [`surface.surrounding_ring`]."""
-    return HEAD_REACH if "hair" in REGIONS.get(region, ()) else FACE_REACH
+    return HEAD_REACH if "hair" in region_labels(region) else FACE_REACH
 
 
 def shown_around(
@@ -222,7 +222,7 @@ def shown_around(
     Args:
         labels (`np.ndarray`): (S, S) uint8, indices into `label_names`.
         landmarks (`np.ndarray`): (478, 2), x, y in crop pixels.
-        region (`str`): What is repainted, a key of `masks.regions.REGIONS`.
+        region (`str`): What is repainted, see `masks.regions.region_names`.
         label_names (`Sequence[str]`): Names of the labels; those of our parser if left out.
 
     Returns:

@@ -27,6 +27,8 @@ EXAMPLES = """examples:
     faceswap-diffusion evaluate --protocol london=london.tar --protocol turned=FACES --ablate 40 -o report
   swaps between two photos of the same person, where the true pixels are known, for several numbers of steps:
     faceswap-diffusion evaluate --protocol self=FACES --compare-steps 2 5 10 25 50 -o report
+  faces with something drawn in front of them, which has to stay (FACES are square and bare):
+    faceswap-diffusion evaluate --protocol occluded=FACES -o report
   two checkpoints on your own pairs (a CSV file with the columns source and target), three seeds:
     faceswap-diffusion evaluate --checkpoint A --checkpoint B --pairs pairs.csv --seeds 0 1 2 -o report
   finished swaps of another method on the same pairs:
@@ -35,7 +37,7 @@ EXAMPLES = """examples:
     faceswap-diffusion evaluate --checkpoint A --protocol celebahq=CelebA-HQ-img -o report
 """
 EXTRA_MODULES = ("jinja2", "onnxruntime", "scipy", "skimage")
-PROTOCOL_NAMES = ("london", "turned", "looks", "self", "celebahq", "ffhq", "casia")
+PROTOCOL_NAMES = ("london", "turned", "looks", "self", "celebahq", "ffhq", "casia", "occluded")
 
 
 def protocol_and_path(text: str) -> tuple[str, Path]:
@@ -107,14 +109,15 @@ def open_sets(args: argparse.Namespace, stack: ExitStack) -> "list[PairSet]":
     Raises:
         ValueError: If a set is invalid, or two sets have the same name.
     """
-    from faceswap_diffusion.evaluation.protocol import PROTOCOLS, listed_pairs, opened_folder
+    from faceswap_diffusion.evaluation.occluded import opened_set
+    from faceswap_diffusion.evaluation.protocol import listed_pairs
 
-    sets = [listed_pairs(args.pairs)] if args.pairs else []
-    sets += [PROTOCOLS[name](stack.enter_context(opened_folder(path))) for name, path in args.protocol]
+    sets = [listed_pairs(args.pairs).limited(args.limit)] if args.pairs else []
+    sets += [stack.enter_context(opened_set(name, path, args.limit)) for name, path in args.protocol]
     names = [pair_set.name for pair_set in sets]
     if len({*names}) < len(names):
         raise ValueError(f"two sets have the same name ({', '.join(names)}): measure them in separate reports")
-    return [pair_set.limited(args.limit) for pair_set in sets]
+    return sets
 
 
 def find_outputs(folders: list[Path], sets: "list[PairSet]") -> dict[Path, list[Path]]:

@@ -15,6 +15,7 @@ MEASURED = (
     "sharpness_crop", "sharpness_photo", "border_step", "seconds", "peak_memory_mb",
     "background_psnr", "background_ssim", "background_lpips", "background_identical",
     "unpainted_identical", "face_psnr", "face_lpips",
+    "occluder_unchanged", "free_left_alone", "occlusion_iou", "bare_covered",
 )  # fmt: skip
 """Metrics that are stored in a swap's record."""
 

@@ -33,12 +33,15 @@ class Swap:
         mask (`np.ndarray`, *optional*): (H, W) float32 in [0, 1], where the method changed pixels; `None` if unknown.
         seconds (`float`): Time from the two paths to the picture; NaN if nothing was computed.
         conditions (`dict[str, np.ndarray]`): Inputs of the conditioner, by name.
+        occlusion (`np.ndarray`, *optional*): (H, W) float32 in [0, 1], what the method found in front of the target;
+            `None` if it did not look.
     """
 
     rgb: np.ndarray
     mask: np.ndarray | None = None
     seconds: float = float("nan")
     conditions: dict[str, np.ndarray] = field(default_factory=dict)
+    occlusion: np.ndarray | None = None
 
 
 class Method(Protocol):
@@ -113,7 +116,8 @@ class CheckpointMethod:
             seconds = time.perf_counter() - started
         handed = {name: torch.stack(rows).float().mean(0).cpu().numpy() for name, rows in conditions.items() if rows}
         mask = np.asarray(result.mask, np.float32) / 255
-        return Swap(np.asarray(result.image.convert("RGB")), mask, seconds, handed)
+        occlusion = None if result.occlusion is None else np.asarray(result.occlusion, np.float32) / 255
+        return Swap(np.asarray(result.image.convert("RGB")), mask, seconds, handed, occlusion)
 
 
 class WithoutCondition:

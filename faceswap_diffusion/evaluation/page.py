@@ -19,6 +19,7 @@ from faceswap_diffusion.evaluation.report import (
     ablation_cells,
     cell,
     facts_line,
+    kind_cells,
     recognizer_note,
     reface_cells,
     reference_text,
@@ -105,10 +106,18 @@ def further_tables(report: dict[str, Any], set_name: str) -> list[tuple[str, str
         for method, rows in report["steps"][set_name].items()
     ]
     removed = "A removed condition is replaced by its mean over the set."
-    return steps + [
-        (f"{method}: each condition removed in turn", removed, ablation_cells(rows, recognizers))
-        for method, rows in report["ablation"][set_name].items()
+    kinds = [
+        (f"{method}: by what is in front of the target", "Means over pairs and seeds.", kind_cells(rows, recognizers))
+        for method, rows in report["kinds"][set_name].items()
     ]
+    return (
+        kinds
+        + steps
+        + [
+            (f"{method}: each condition removed in turn", removed, ablation_cells(rows, recognizers))
+            for method, rows in report["ablation"][set_name].items()
+        ]
+    )
 
 
 def table_row(report: dict[str, Any], methods: dict[str, Any], row: Row) -> dict[str, Any]:

@@ -19,6 +19,21 @@ PICTURES = {".avif", ".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 @dataclass(frozen=True)
+class KnownOcclusion:
+    """What is in front of a target.
+
+    Args:
+        kind (`str`): What it is, or "nothing".
+        covered (`Path`): Picture of the target's size, white where it hides the face.
+        face (`Path`): Picture of the target's size, white where the face is, hidden or not.
+    """
+
+    kind: str
+    covered: Path
+    face: Path
+
+
+@dataclass(frozen=True)
 class Pair:
     """One swap: the person of `source` is put into `target`.
 
@@ -26,12 +41,14 @@ class Pair:
         source, target (`Path`): The pictures.
         source_person, target_person (`int`): Indices of the people in the set's gallery, -1 if not in it. They are
             equal if both pictures show the same person; then the target is the ground truth.
+        occlusion ([`KnownOcclusion`], *optional*): What is in front of the target, if that is known.
     """
 
     source: Path
     target: Path
     source_person: int
     target_person: int
+    occlusion: KnownOcclusion | None = None
 
 
 @dataclass(frozen=True)

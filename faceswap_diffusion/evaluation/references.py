@@ -6,7 +6,7 @@ import numpy as np
 from faceswap_diffusion.faces.alignment import crop
 from faceswap_diffusion.faces.analyzer import Face
 from faceswap_diffusion.faces.landmarks import mesh_triangles
-from faceswap_diffusion.masks.regions import FACE_OVAL_478
+from faceswap_diffusion.faces.mesh_topology import FACE_OVAL_478
 
 
 def pasted_source(source: np.ndarray, source_face: Face, target: np.ndarray, target_face: Face) -> np.ndarray:

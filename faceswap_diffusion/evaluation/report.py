@@ -24,6 +24,7 @@ from faceswap_diffusion.evaluation.figures import (
     show,
 )
 from faceswap_diffusion.evaluation.methods import Method, WithoutCondition
+from faceswap_diffusion.evaluation.occluded import figures_by_kind
 from faceswap_diffusion.evaluation.protocol import PairSet
 from faceswap_diffusion.evaluation.records import Records
 from faceswap_diffusion.evaluation.run import Evaluation
@@ -46,6 +47,7 @@ CARD_KEYS = (
     "w600k_closer_to_source", "w600k_retrieves_source", "w600k_cosine_to_source", "w600k_cosine_to_target",
     "pose_error", "6drepnet_pose_error", "expression_closer_to_target", "expression_error", "gaze_error",
     "mouth_opening_error", "light_angle", "face_psnr", "face_lpips", "fid", "kid",
+    "occluder_unchanged", "free_left_alone", "occlusion_iou", "bare_covered",
     "sharpness_crop", "sharpness_photo", "border_step", "unpainted_identical", "seconds",
 )  # fmt: skip
 CARD_REFERENCES = ("classical warp", "reference alone")
@@ -56,6 +58,12 @@ STEP_KEYS = (
     "pose_error", "6drepnet_pose_error", "light_angle", "face_psnr", "face_lpips", "fid",
     "sharpness_crop", "sharpness_photo", "seconds",
 )  # fmt: skip
+KIND_KEYS = (
+    "pairs", "detected", "occluder_unchanged", "free_left_alone", "occlusion_iou", "bare_covered",
+    "sface_cosine_to_source", "sface_cosine_to_target", "w600k_cosine_to_source", "w600k_cosine_to_target",
+)  # fmt: skip
+"""Figures that are shown for each kind of thing in front of a face."""
+
 ONE_PERSON = "Source and target show the same person: the target is the ground truth, and likeness to it is no leak."
 
 
@@ -89,6 +97,7 @@ def build_report(
         "networks": networks.licences(),
         "unavailable": networks.unavailable,
         "sets": {},
+        "kinds": {},
         "steps": {},
         "ablation": {},
     }
@@ -104,6 +113,7 @@ def build_report(
                 "reference_count": len(pair_set.reference_pictures()),
                 "methods": rows,
             }
+            report["kinds"][pair_set.name] = _kind_rows(pair_set, values[pair_set.name])
             report["steps"][pair_set.name] = _step_rows(evaluation, pair_set, summary)
             report["ablation"][pair_set.name] = _ablation_rows(
                 evaluation, pair_set, summary, ablated[pair_set.name], num_ablated
@@ -125,6 +135,12 @@ def _method_rows(
 def _all_figures(summary: SetSummary, values: Values, records: Sequence[Records]) -> dict[str, dict[str, Any]]:
     figures = summary.figures(values) | summary.distribution_figures(records)
     return {name: asdict(figure) for name, figure in figures.items()}
+
+
+def _kind_rows(pair_set: PairSet, values: dict[str, Values]) -> dict[str, dict[str, dict[str, float]]]:
+    """The figures of each method by what is in front of the targets, if that is known."""
+    rows = {name: figures_by_kind(pair_set.pairs, of_method, KIND_KEYS) for name, of_method in values.items()}
+    return {name: of_method for name, of_method in rows.items() if of_method}
 
 
 def _step_rows(
@@ -174,6 +190,10 @@ def format_report(report: dict[str, Any]) -> str:
         if name in REFACE_SETS:
             parts.append("### REFace's protocol, by its own names")
             parts.append(markdown_table(["", *figures["methods"]], reface_cells(report, name)))
+    for name, methods in report["kinds"].items():
+        for method, rows in methods.items():
+            parts.append(f"### {method}: by what is in front of the target, set {name}")
+            parts.append(markdown_table(*kind_cells(rows, report["recognizers"])))
     for name, methods in report["steps"].items():
         for method, rows in methods.items():
             pairs = report["sets"][name]["pairs"]
@@ -256,6 +276,14 @@ def reface_cells(report: dict[str, Any], set_name: str) -> list[list[str]]:
         ]
         for row in REFACE_ROWS
     ]
+
+
+def kind_cells(rows: dict[str, dict[str, float]], recognizers: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Header, and one row for each kind of thing in front of a target."""
+    measured = set().union(*rows.values())
+    columns = [row for row in figure_rows(recognizers) if row.key in KIND_KEYS and row.key in measured]
+    cells = [[kind, *(show(row, figures.get(row.key)) for row in columns)] for kind, figures in rows.items()]
+    return ["in front", *(row.label for row in columns)], cells
 
 
 def step_cells(

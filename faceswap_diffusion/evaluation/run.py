@@ -22,6 +22,7 @@ from faceswap_diffusion.evaluation.measurement import (
     preview,
 )
 from faceswap_diffusion.evaluation.methods import CheckpointMethod, Method, Swap, WithoutCondition
+from faceswap_diffusion.evaluation.occluded import add_occlusion_figures
 from faceswap_diffusion.evaluation.protocol import PairSet
 from faceswap_diffusion.evaluation.records import Records, claim_folder
 from faceswap_diffusion.evaluation.summary import Photos
@@ -188,6 +189,7 @@ class Evaluation:
                 targets = [load_photo(path).rgb for path in paths]
                 described = [photos.records.read(index) for index in photos.of(paths)]
                 measured = measure_swaps(self.networks, swaps, targets, described, self.crop_size)
+                add_occlusion_figures(measured, swaps, targets, [pair_set.pairs[index] for index in made])
                 if pair_set.one_person:
                     add_face_distances(self.networks.lpips, measured, swaps, targets, described)
                 for index, record in zip(made, measured, strict=True):

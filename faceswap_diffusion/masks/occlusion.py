@@ -10,7 +10,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 
 from faceswap_diffusion.faces.alignment import crop as cut_out
 from faceswap_diffusion.faces.alignment import invert, transform_points
-from faceswap_diffusion.masks.regions import region_mask_from_landmarks
+from faceswap_diffusion.masks.outlines import region_mask_from_landmarks
 from faceswap_diffusion.masks.segmentation import SegmentationUNet
 
 CHECKPOINT = Path(__file__).parents[1] / "checkpoints" / "occlusion"
@@ -18,10 +18,10 @@ CHECKPOINT = Path(__file__).parents[1] / "checkpoints" / "occlusion"
 PLANES = (("face",), ("eyes", "mouth"), ("brows", "nose"))
 """Regions, drawn from landmarks, that the network gets as additional input planes."""
 
-CERTAINTY = (0.3, 0.6)
+CERTAINTY = (0.15, 0.4)
 """A pixel counts as face up to the first probability, and as covered from the second."""
 
-GROWTH = 0.006
+GROWTH = 0.004
 """Dilation of what is found, as a share of the crop's side, so that thin frames stay whole."""
 
 WINDOW = 1.3

@@ -9,10 +9,8 @@ import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 
+from faceswap_diffusion.masks.labels import LABELS
 from faceswap_diffusion.masks.segmentation import SegmentationUNet
-
-LABELS = ("background", "skin", "hair", "brows", "eyes", "nose", "lips", "mouth", "other")
-"""Labels, by index. "other" is neck, ears, hats, clothes, hands and things in front of the face."""
 
 CHECKPOINT = Path(__file__).parents[1] / "checkpoints" / "face_parser"
 

@@ -5,9 +5,18 @@ from collections.abc import Collection, Sequence
 import cv2
 import numpy as np
 
-from faceswap_diffusion.faces.mesh_topology import BROWS_478, EYES_478, FACE_OVAL_478, MOUTH_478, NOSE_478
+from faceswap_diffusion.faces.mesh_topology import MOUTH_478, NOSE_478
 from faceswap_diffusion.faces.surface import NOTHING, face_surface, rasterize
-from faceswap_diffusion.masks.parsing import LABELS
+from faceswap_diffusion.masks.labels import LABELS
+from faceswap_diffusion.masks.outlines import (
+    beard_mask,
+    core_outline,
+    dilate,
+    erode,
+    filled_hull,
+    region_mask_from_landmarks,
+    upper_half,
+)
 
 REGIONS: dict[str, frozenset[str]] = {
     "face": frozenset({"skin", "brows", "eyes", "nose", "lips", "mouth", "ears"}),
@@ -18,27 +27,25 @@ REGIONS: dict[str, frozenset[str]] = {
     "eyes": frozenset({"eyes"}),
     "nose": frozenset({"nose"}),
     "mouth": frozenset({"lips", "mouth"}),
+    "upper-face": frozenset({"skin", "brows", "eyes", "nose", "lips", "mouth", "ears"}),
+    "lower-face": frozenset({"skin", "brows", "eyes", "nose", "lips", "mouth", "ears"}),
     "features": frozenset({"brows", "eyes", "nose", "lips", "mouth"}),
     "accessories": frozenset({"glasses", "earrings"}),
 }
 """Named regions and their labels. A parser need not have all labels: ours has none for ears and accessories.
 
-Face and head are REFace's sets for face swap and head swap; a head swap includes accessories.
+Face and head are REFace's sets for face swap and head swap; a head swap includes accessories. The halves of the face
+have the labels of the whole: which pixels are theirs, only landmarks can tell.
 """
 
-POLYGONS = {
-    478: {"brows": BROWS_478, "eyes": EYES_478, "nose": NOSE_478, "mouth": MOUTH_478},
-    68: {
-        "brows": (range(17, 22), range(22, 27)),
-        "eyes": (range(36, 42), range(42, 48)),
-        "nose": ((27, *range(31, 36)),),
-        "mouth": (range(48, 60),),
-    },
-}
-"""Landmark indices of the outlines of each part; a part is the union of their convex hulls."""
+ROOM = {"brows": 0.035, "eyes": 0.085, "nose": 0.035, "mouth": 0.04}
+"""Skin around a part that belongs to it, relative to the square root of the face's area.
 
-FOREHEAD_68 = 0.35
-"""Height of the forehead relative to the distance from brows to chin: dlib's 68 points end at the brows."""
+It holds the lids, and the soft edge of the mask, which would otherwise leave little of a brow.
+"""
+
+NEARBY = 0.04
+"""How far from its outline the parser may see a part, in the same unit: frames of glasses look like brows."""
 
 BELOW_EYES = 0.42
 """Texture coordinate v of the lower edge of the lower lids, see [`faces.surface.FaceSurface`]."""
@@ -53,12 +60,37 @@ MINIMAL_COVERAGE = 0.35
 """If the parser labels less than this share of the landmark hull as face, it has failed and the hull is used."""
 
 
+def region_names(region: str) -> tuple[str, ...]:
+    """Reads a region as users write it: a name, or several that are joined by "+".
+
+    Args:
+        region (`str`): Such as "mouth" or "eyes+brows". Names of two words are written with a hyphen, an underscore
+            or a blank: "lower-face", "lower_face", "lower face".
+
+    Returns:
+        `tuple[str, ...]`: Keys of `REGIONS`, in their order, each once.
+
+    Raises:
+        ValueError: If a name is unknown.
+    """
+    names = ["-".join(name.replace("_", " ").replace("-", " ").split()).lower() for name in region.split("+")]
+    unknown = [name for name in names if name not in REGIONS]
+    if unknown:
+        raise ValueError(f"got region {unknown[0]!r}; choose one of {', '.join(REGIONS)}, or join several by '+'")
+    return tuple(name for name in REGIONS if name in names)
+
+
+def region_labels(region: str) -> frozenset[str]:
+    """The labels of a region, see `region_names`."""
+    return frozenset().union(*(REGIONS[name] for name in region_names(region)))
+
+
 def region_mask(labels: np.ndarray, region: str, label_names: Sequence[str] = LABELS) -> np.ndarray:
     """The mask of a region, from parsing labels.
 
     Args:
         labels (`np.ndarray`): (H, W) uint8, indices into `label_names`.
-        region (`str`): A key of `REGIONS`.
+        region (`str`): See `region_names`.
         label_names (`Sequence[str]`): Names of the labels; those of our parser if left out.
 
     Returns:
@@ -67,9 +99,7 @@ def region_mask(labels: np.ndarray, region: str, label_names: Sequence[str] = LA
     Raises:
         ValueError: If the region is unknown.
     """
-    if region not in REGIONS:
-        raise ValueError(f"got region {region!r}; choose one of {', '.join(REGIONS)}")
-    return _labelled(labels, REGIONS[region], label_names)
+    return _labelled(labels, region_labels(region), label_names)
 
 
 def worn_mask(labels: np.ndarray, region: str, label_names: Sequence[str] = LABELS) -> np.ndarray:
@@ -77,58 +107,18 @@ def worn_mask(labels: np.ndarray, region: str, label_names: Sequence[str] = LABE
 
     Args:
         labels (`np.ndarray`): (H, W) uint8, indices into `label_names`.
-        region (`str`): A key of `REGIONS`.
+        region (`str`): See `region_names`.
         label_names (`Sequence[str]`): Names of the labels; those of our parser if left out.
 
     Returns:
         `np.ndarray`: (H, W) float32, 1 inside.
     """
-    return _labelled(labels, (REGIONS["hair"] | REGIONS["accessories"]) & REGIONS[region], label_names)
+    return _labelled(labels, region_labels("hair+accessories") & region_labels(region), label_names)
 
 
 def _labelled(labels: np.ndarray, wanted: Collection[str], label_names: Sequence[str]) -> np.ndarray:
     """Mask (H, W) float32 of the pixels whose label has one of the wanted names."""
     return np.isin(labels, [index for index, name in enumerate(label_names) if name in wanted]).astype(np.float32)
-
-
-def region_mask_from_landmarks(landmarks: np.ndarray, size: int, region: str = "face") -> np.ndarray:
-    """Draws a region from landmarks alone.
-
-    Args:
-        landmarks (`np.ndarray`): (478, 2) of the face mesh or (68, 2) in dlib's order, x, y in crop pixels.
-        size (`int`): Side of the square crop in pixels.
-        region (`str`): "face" (chin to forehead), "brows", "eyes", "nose" or "mouth".
-
-    Returns:
-        `np.ndarray`: (size, size) float32, 1 inside.
-
-    Raises:
-        ValueError: If the region cannot be drawn from landmarks (such as hair), or their number is unknown.
-    """
-    if len(landmarks) not in POLYGONS:
-        raise ValueError(f"got {len(landmarks)} landmarks; the mesh's 478 or dlib's 68 are needed")
-    if region == "face":
-        return _filled_hull(face_outline(landmarks), size)
-    polygons = POLYGONS[len(landmarks)]
-    if region not in polygons:
-        raise ValueError(f"landmarks cannot show region {region!r}; choose one of face, {', '.join(polygons)}")
-    masks = [_filled_hull(landmarks[list(outline)], size) for outline in polygons[region]]
-    return np.maximum.reduce(masks)
-
-
-def around_eyes(landmarks: np.ndarray, size: int) -> np.ndarray:
-    """Eyes, brows and the skin between them, separately for each side, as (size, size) float32 in {0, 1}."""
-    parts = POLYGONS[len(landmarks)]
-    sides = [
-        _filled_hull(landmarks[[*brow, *eye]], size) for brow, eye in zip(parts["brows"], parts["eyes"], strict=True)
-    ]
-    mask = np.maximum(*sides)
-    return _dilate(mask, 0.15 * np.sqrt(mask.sum() / 2))
-
-
-def beard_mask(landmarks: np.ndarray, size: int) -> np.ndarray:
-    """Where a beard may be: mouth, chin and the jaw below the mouth, as (size, size) float32 in {0, 1}."""
-    return _filled_hull(_beard_outline(landmarks), size)
 
 
 def face_mask(labels: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
@@ -148,10 +138,10 @@ def face_mask(labels: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     """
     size = labels.shape[0]
     hull = region_mask_from_landmarks(landmarks, size)
-    parsed = region_mask(labels, "face") * _dilate(hull, 0.06 * np.sqrt(hull.sum()))
+    parsed = region_mask(labels, "face") * dilate(hull, 0.06 * np.sqrt(hull.sum()))
     if (parsed * hull).sum() < MINIMAL_COVERAGE * hull.sum():
         return hull
-    mistaken = _filled_hull(_core_outline(landmarks), size) * (labels == LABELS.index("background"))
+    mistaken = filled_hull(core_outline(landmarks), size) * (labels == LABELS.index("background"))
     beard = beard_mask(landmarks, size) * region_mask(labels, "hair")
     mask = np.maximum.reduce([parsed, mistaken, beard])
     return _without_specks(mask, smallest=0.012 * hull.sum())
@@ -177,7 +167,7 @@ def lower_face(known: np.ndarray, labels: np.ndarray, landmarks: np.ndarray, pix
     covered = (rasterize(landmarks, surface.triangles[below], (size, size)) != NOTHING).astype(np.float32)
     if _turned(landmarks) > FAR_TURNED:
         return covered
-    core = _filled_hull(landmarks[[*NOSE_478[0], *MOUTH_478[0]]], size)
+    core = filled_hull(landmarks[[*NOSE_478[0], *MOUTH_478[0]]], size)
     pieces, _ = _components((covered > 0) & (known == 0))
     for piece in np.unique(pieces[(core > 0) & (known == 0) & (covered > 0)]):
         inside = pieces == piece
@@ -216,13 +206,35 @@ def head_mask(labels: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     face = face_mask(labels, landmarks)
     both = np.maximum(face, region_mask(labels, "hair"))
     gap = 0.12 * np.sqrt(face.sum())
-    closed = _erode(_dilate(_padded(both, gap), gap), gap)
     inset = int(np.ceil(gap))
+    closed = erode(dilate(np.pad(both, inset), gap), gap)
     closed = closed[inset : inset + both.shape[0], inset : inset + both.shape[1]]
     occluded = region_mask_from_landmarks(landmarks, labels.shape[0]) * (1 - both)
-    below_brows = _filled_hull(_core_outline(landmarks), labels.shape[0])
+    below_brows = filled_hull(core_outline(landmarks), labels.shape[0])
     mask = np.maximum(both, closed * (1 - occluded * below_brows))
     return _without_specks(mask, smallest=0.012 * face.sum())
+
+
+def part_mask(
+    labels: np.ndarray, landmarks: np.ndarray, part: str, label_names: Sequence[str] = LABELS, room: float = 0.0
+) -> np.ndarray:
+    """Brows, eyes, nose or mouth, as far as landmarks outline them or the parser sees them close by.
+
+    Args:
+        labels (`np.ndarray`): (S, S) uint8, indices into `label_names`.
+        landmarks (`np.ndarray`): (478, 2) or (68, 2), x, y in crop pixels.
+        part (`str`): A key of `ROOM`.
+        label_names (`Sequence[str]`): Names of the labels; those of our parser if left out.
+        room (`float`): Width of the skin around it that counts as well, in the unit of `ROOM`.
+
+    Returns:
+        `np.ndarray`: (S, S) float32, 1 inside.
+    """
+    size = len(labels)
+    unit = np.sqrt(region_mask_from_landmarks(landmarks, size).sum())
+    outline = region_mask_from_landmarks(landmarks, size, part)
+    seen = dilate(outline, NEARBY * unit) * region_mask(labels, part, label_names)
+    return dilate(np.maximum(outline, seen), room * unit)
 
 
 def repaint_mask(
@@ -232,14 +244,15 @@ def repaint_mask(
     label_names: Sequence[str] = LABELS,
     pixels: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The mask of a region: from landmarks and labels for face and head, from labels for other regions.
+    """The mask of a region, from landmarks and labels.
 
-    The labels of other parsers are used as they are. With REFace's parser, a mask equals REFace's mask.
+    The parts of a face are within the mask of the face. The labels of other parsers are used as they are: with
+    REFace's parser, a mask equals REFace's mask.
 
     Args:
         labels (`np.ndarray`): (S, S) uint8, indices into `label_names`.
         landmarks (`np.ndarray`): (478, 2) or (68, 2), x, y in crop pixels.
-        region (`str`): A key of `REGIONS`.
+        region (`str`): See `region_names`.
         label_names (`Sequence[str]`): Names of the labels; those of our parser if left out.
         pixels (`np.ndarray`, *optional*): (S, S, 3) uint8 RGB, the crop. With it and a mesh, face and head
             include `lower_face`, so that a target's beard is repainted, however it was labelled.
@@ -250,13 +263,49 @@ def repaint_mask(
     Raises:
         ValueError: If the region is unknown.
     """
-    combined = {"face": face_mask, "head": head_mask}
-    if tuple(label_names) == LABELS and region in combined:
-        mask = combined[region](labels, landmarks)
-        if pixels is None or len(landmarks) != 478:
-            return mask
-        return np.maximum(mask, lower_face(mask, labels, landmarks, pixels))
-    return region_mask(labels, region, label_names)
+    names = region_names(region)
+    if tuple(label_names) != LABELS:
+        return np.maximum.reduce([_as_labelled(labels, landmarks, name, label_names) for name in names])
+    face = face_mask(labels, landmarks)
+    if pixels is not None and len(landmarks) == 478:
+        face = np.maximum(face, lower_face(face, labels, landmarks, pixels))
+    return np.maximum.reduce([_of_head(labels, landmarks, name, face) for name in names])
+
+
+def _of_head(labels: np.ndarray, landmarks: np.ndarray, name: str, face: np.ndarray) -> np.ndarray:
+    """A region of a head whose face is known."""
+    if name == "head":
+        return np.maximum(head_mask(labels, landmarks), face)
+    if name == "hair":
+        unit = np.sqrt(region_mask_from_landmarks(landmarks, len(labels)).sum())
+        return region_mask(labels, name) * (1 - dilate(beard_mask(landmarks, len(labels)), NEARBY * unit))
+    if name == "accessories":
+        return region_mask(labels, name)
+    if name == "skin":
+        return _without_specks(face * _bare(labels, landmarks), smallest=0.004 * face.sum())
+    parts = tuple(ROOM) if name == "features" else (name,) if name in ROOM else ()
+    if parts:
+        return face * np.maximum.reduce([part_mask(labels, landmarks, part, room=ROOM[part]) for part in parts])
+    return face * _half(landmarks, len(labels), name)
+
+
+def _as_labelled(labels: np.ndarray, landmarks: np.ndarray, name: str, label_names: Sequence[str]) -> np.ndarray:
+    """A region of which labels are to be believed, whatever landmarks say."""
+    return region_mask(labels, name, label_names) * _half(landmarks, len(labels), name)
+
+
+def _half(landmarks: np.ndarray, size: int, name: str) -> np.ndarray:
+    """Where the half of a face may be, (size, size) float32; everywhere for other regions."""
+    if name not in ("upper-face", "lower-face"):
+        return np.ones((size, size), np.float32)
+    upper = upper_half(landmarks, size)
+    return upper if name == "upper-face" else 1 - upper
+
+
+def _bare(labels: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """Where a face shows neither brows, eyes and mouth nor a beard, (S, S) float32."""
+    parts = [part_mask(labels, landmarks, part) for part in ("brows", "eyes", "mouth")]
+    return 1 - np.maximum.reduce([*parts, region_mask(labels, "hair")])
 
 
 def feather(mask: np.ndarray, sigma: float) -> np.ndarray:
@@ -275,51 +324,6 @@ def feather(mask: np.ndarray, sigma: float) -> np.ndarray:
         return mask.astype(np.float32)
     blurred = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
     return np.minimum(mask, np.clip(2 * blurred - 1, 0, 1)).astype(np.float32)
-
-
-def _filled_hull(points: np.ndarray, size: int) -> np.ndarray:
-    """The convex hull of points (N, 2), filled, as (size, size) float32."""
-    canvas = np.zeros((size, size), np.uint8)
-    cv2.fillConvexPoly(canvas, cv2.convexHull(np.round(points).astype(np.int32)), 1)
-    return canvas.astype(np.float32)
-
-
-def face_outline(landmarks: np.ndarray) -> np.ndarray:
-    """The outline (N, 2) of a face, from chin to forehead, of (478, 2) or (68, 2) landmarks."""
-    if len(landmarks) == 478:
-        return landmarks[list(FACE_OVAL_478)]
-    jaw, brows = landmarks[:17], landmarks[17:27]
-    return np.concatenate([jaw, brows, brows + FOREHEAD_68 * (brows.mean(0) - landmarks[8])])
-
-
-def _core_outline(landmarks: np.ndarray) -> np.ndarray:
-    """Eyes, nose and mouth."""
-    parts = POLYGONS[len(landmarks)]
-    return landmarks[[index for part in ("eyes", "nose", "mouth") for outline in parts[part] for index in outline]]
-
-
-def _beard_outline(landmarks: np.ndarray) -> np.ndarray:
-    """Mouth, chin and the part of the jaw below the mouth."""
-    mouth, *_ = POLYGONS[len(landmarks)]["mouth"]
-    jaw = FACE_OVAL_478[13:24] if len(landmarks) == 478 else range(5, 12)
-    return landmarks[[*mouth, *jaw]]
-
-
-def _disc(radius: float) -> np.ndarray:
-    side = 2 * int(np.ceil(radius)) + 1
-    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
-
-
-def _dilate(mask: np.ndarray, radius: float) -> np.ndarray:
-    return cv2.dilate(mask, _disc(radius))
-
-
-def _erode(mask: np.ndarray, radius: float) -> np.ndarray:
-    return cv2.erode(mask, _disc(radius))
-
-
-def _padded(mask: np.ndarray, width: float) -> np.ndarray:
-    return np.pad(mask, int(np.ceil(width)))
 
 
 def _components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -52,11 +52,15 @@ class AlignedFace:
         """Where the crop shows no other face, (S, S) float32 in [0, 1]."""
         return np.ones(self.labels.shape, np.float32) if self.own is None else self.own
 
-    def free(self, region: str = "face") -> np.ndarray:
-        """Where nothing is in front of the face that is not itself part of a region, (S, S) float32 in [0, 1]."""
+    def hidden(self, region: str = "face") -> np.ndarray:
+        """Where something is in front of the face that is not itself part of a region, (S, S) float32 in [0, 1]."""
         if self.covered is None:
-            return self.apart()
-        return self.apart() * (1 - self.covered * (1 - worn_mask(self.labels, region, self.label_names)))
+            return np.zeros(self.labels.shape, np.float32)
+        return self.covered * (1 - worn_mask(self.labels, region, self.label_names))
+
+    def free(self, region: str = "face") -> np.ndarray:
+        """Where the crop shows the face's own pixels, see `apart` and `hidden`, (S, S) float32 in [0, 1]."""
+        return self.apart() * (1 - self.hidden(region))
 
 
 def native_size(rgb_matrix: np.ndarray, size: int) -> int:

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from faceswap_diffusion.masks.regions import region_mask_from_landmarks
+from faceswap_diffusion.masks.outlines import region_mask_from_landmarks
 
 DARK, USUAL = 64.0, 112.0
 """Of 255: a face with a median below the first is shown brighter, by and by up to the second."""

@@ -2,13 +2,21 @@
 
 from dataclasses import dataclass
 
+from faceswap_diffusion.masks.regions import region_names
+
+OCCLUSION = ("auto", "off")
+
 
 @dataclass(frozen=True)
 class SwapOptions:
     """The settings of a swap, in photos and in frames alike.
 
     Args:
-        region (`str`): What to repaint, a key of `masks.regions.REGIONS`: "face", "head" (face and hair), ...
+        region (`str`): What to repaint: a key of `masks.regions.REGIONS`, such as "face" or "head" (face and hair), or
+            several that are joined, as "eyes+brows".
+        keep (`str`, *optional*): What of it stays as it is, named in the same way: "mouth", "lower-face+eyes".
+        occlusion (`str`): "auto" leaves what is in front of a target's face as it is, if the swapper looks for it;
+            "off" repaints it.
         num_inference_steps (`int`, *optional*): Denoising steps; the checkpoint's default if left out.
         guidance_scale (`float`, *optional*): Guidance, on above 1; the checkpoint's default if left out.
         strength (`float`, *optional*): How much of the way from noise to picture is gone, in (0, 1]; below 1 a swap
@@ -21,9 +29,23 @@ class SwapOptions:
     """
 
     region: str = "face"
+    keep: str | None = None
+    occlusion: str = "auto"
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
     strength: float | None = None
     color_match: bool = True
     skin_texture: bool = True
     seed: int = 0
+
+    def __post_init__(self):
+        """Checks what can be checked before the work.
+
+        Raises:
+            ValueError: For an unknown region or choice.
+        """
+        for region in (self.region, self.keep):
+            if region is not None:
+                region_names(region)
+        if self.occlusion not in OCCLUSION:
+            raise ValueError(f"got occlusion {self.occlusion!r}; a swap takes 'auto' or 'off'")

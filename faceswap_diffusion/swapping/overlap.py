@@ -7,7 +7,7 @@ import numpy as np
 
 from faceswap_diffusion.faces.alignment import transform_points
 from faceswap_diffusion.faces.analyzer import Face
-from faceswap_diffusion.masks.regions import face_outline
+from faceswap_diffusion.masks.outlines import face_outline
 
 AROUND = 0.06
 """Width of what is a face's own around its outline, ears for one, as a share of its height."""

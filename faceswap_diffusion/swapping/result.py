@@ -24,6 +24,7 @@ class SwappedFaces:
         source_shown (`list[float]`, *optional*): See [`SwapResult`].
         settings (`dict[str, Any]`): What the options came to with this checkpoint: steps, guidance, strength.
         seconds (`dict[str, float]`): Time taken by the stages reference, diffuse and paste.
+        occlusion (`np.ndarray`, *optional*): (H, W) float32 in [0, 1], see [`SwapResult`].
     """
 
     rgb: np.ndarray
@@ -32,6 +33,7 @@ class SwappedFaces:
     source_shown: list[float] | None
     settings: dict[str, Any]
     seconds: dict[str, float]
+    occlusion: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class SwapResult:
         covered (`list[float]`): For each of `swapped` the share of what was to be repainted that was left as it is,
             because something is in front of it.
         dropped (`list[DroppedFace]`): What the detector took for faces of the target, and why it does not count.
+        occlusion (`PIL.Image.Image`, *optional*): Mode L, of the target's size, white where something was found in
+            front of the swapped faces; `None` if nobody looked.
     """
 
     image: Image.Image
@@ -61,6 +65,7 @@ class SwapResult:
     source_shown: list[float] | None = None
     covered: list[float] = field(default_factory=list)
     dropped: list[DroppedFace] = field(default_factory=list)
+    occlusion: Image.Image | None = None
 
     def save(self, path: str | PathLike | BinaryIO, file_format: str | None = None) -> None:
         """Saves `image`, marked in its metadata as made with AI.

@@ -6,8 +6,8 @@ import numpy as np
 
 from faceswap_diffusion.faces.analyzer import Face
 from faceswap_diffusion.faces.selection import select_face
+from faceswap_diffusion.masks.outlines import region_mask_from_landmarks
 from faceswap_diffusion.masks.parsing import LABELS
-from faceswap_diffusion.masks.regions import region_mask_from_landmarks
 from faceswap_diffusion.swapping.aligned_face import AlignedFace
 
 PARTS = {

@@ -18,7 +18,8 @@ from faceswap_diffusion.faces.alignment import crop, resized_matrix
 from faceswap_diffusion.faces.texture import FaceTexture, extract_texture, merge_textures
 from faceswap_diffusion.faces.texture_cleaning import clean_texture, complete_texture
 from faceswap_diffusion.masks.occlusion import mend_thin
-from faceswap_diffusion.masks.regions import around_eyes, repaint_mask
+from faceswap_diffusion.masks.outlines import around_eyes
+from faceswap_diffusion.masks.regions import repaint_mask
 from faceswap_diffusion.provenance.save import replace_file
 from faceswap_diffusion.swapping.aligned_face import AlignedFace, native_size, within_photo
 from faceswap_diffusion.swapping.exposure import brighten

@@ -17,8 +17,16 @@ from faceswap_diffusion.faces.alignment import crop, ffhq_matrix, transform_poin
 from faceswap_diffusion.faces.analyzer import Face, FaceAnalyzer
 from faceswap_diffusion.masks.bisenet import BiSeNet
 from faceswap_diffusion.masks.occlusion import OcclusionNetwork, cover_mask
+from faceswap_diffusion.masks.outlines import around_eyes
 from faceswap_diffusion.masks.parsing import FaceParser
-from faceswap_diffusion.masks.regions import REGIONS, around_eyes, feather, region_mask, repaint_mask
+from faceswap_diffusion.masks.regions import (
+    REGIONS,
+    feather,
+    region_labels,
+    region_mask,
+    region_names,
+    repaint_mask,
+)
 from faceswap_diffusion.photos.loading import PhotoLike, load_photo
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.pipelines.inputs import fill_hidden
@@ -225,10 +233,8 @@ class SwapSteps:
 
     def _shown_region(self, region: str) -> str:
         """What is shown of a source: the checkpoint's `shown_regions`, or where they do not hold it, the region."""
-        if region not in REGIONS:
-            raise ValueError(f"got region {region!r}; choose one of {', '.join(REGIONS)}")
         shown = self.pipeline.config["shown_regions"]
-        return shown if REGIONS[region] <= REGIONS[shown] else region
+        return shown if region_labels(region) <= REGIONS[shown] else "+".join(region_names(region))
 
     @property
     def shows_references(self) -> bool:

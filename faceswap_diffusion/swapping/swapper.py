@@ -5,21 +5,19 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from diffusers.utils import logging
 from PIL import Image
 
 from faceswap_diffusion.devices import resolve_device, resolve_dtype
-from faceswap_diffusion.faces.alignment import crop
+from faceswap_diffusion.faces.alignment import uncrop
 from faceswap_diffusion.faces.analyzer import Face, FaceAnalyzer, MeshFaceAnalyzer
 from faceswap_diffusion.faces.selection import nearest_face, select_face
 from faceswap_diffusion.masks.bisenet import BiSeNet
 from faceswap_diffusion.masks.inpaint import MaskLike
 from faceswap_diffusion.masks.occlusion import OcclusionNetwork
 from faceswap_diffusion.masks.parsing import FaceParser, load_face_parser
-from faceswap_diffusion.masks.regions import repaint_mask
 from faceswap_diffusion.photos.loading import Photo, PhotoLike, load_photo
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.pipelines.loading import (
@@ -31,6 +29,7 @@ from faceswap_diffusion.pipelines.loading import (
 )
 from faceswap_diffusion.swapping.aligned_face import AlignedFace
 from faceswap_diffusion.swapping.options import SwapOptions
+from faceswap_diffusion.swapping.painted import PaintedMasks
 from faceswap_diffusion.swapping.pasting import paste_faces
 from faceswap_diffusion.swapping.request import (
     SourceLike,
@@ -152,6 +151,8 @@ class FaceSwapper(SwapSteps):
         target_face: TargetFace = "largest",
         mapping: Mapping[int, int] | None = None,
         mask_image: MaskLike | PhotoLike | None = None,
+        add_mask_image: MaskLike | PhotoLike | None = None,
+        keep_mask_image: MaskLike | PhotoLike | None = None,
         callback_on_step_end: StepCallback | None = None,
         **settings: Any,
     ) -> SwapResult:
@@ -172,8 +173,12 @@ class FaceSwapper(SwapSteps):
             mask_image (`PIL.Image.Image | np.ndarray | torch.Tensor` or file, *optional*): White = repaint, black or
                 transparent = not, as large as the target, in place of `region`. It counts within each face's aligned
                 crop; where it is black the photo is unchanged.
+            add_mask_image (`PIL.Image.Image | np.ndarray | torch.Tensor` or file, *optional*): White = repaint as
+                well, besides `region` or `mask_image`, even what is in front of the face.
+            keep_mask_image (`PIL.Image.Image | np.ndarray | torch.Tensor` or file, *optional*): White = leave as it
+                is, whatever region and other masks say.
             callback_on_step_end (`Callable`, *optional*): Called after each denoising step as diffusers' pipelines do.
-            settings: `region`, `seed`, `num_inference_steps` and the others of [`SwapOptions`].
+            settings: `region`, `keep`, `seed`, `num_inference_steps` and the others of [`SwapOptions`].
 
         Returns:
             [`SwapResult`]: The new photo, and how it came about.
@@ -186,7 +191,8 @@ class FaceSwapper(SwapSteps):
         check_choice(target_face, mapping)
         photo = load_photo(target, "target")
         sources = load_sources(source, several=mapping is not None)
-        mask = None if mask_image is None else load_mask(mask_image, photo)
+        masks = (mask_image, add_mask_image, keep_mask_image)
+        painted = PaintedMasks(*(None if mask is None else load_mask(mask, photo) for mask in masks))
         watch.lap("load")
         found = self.survey(photo.rgb)
         if mapping is None:
@@ -203,21 +209,21 @@ class FaceSwapper(SwapSteps):
             [found.aligned[index] for index in mapping],
             [identities[index] for index in mapping.values()],
             options,
-            mask,
+            painted,
             callback_on_step_end,
             names=[f"face {index} of {photo.name}" for index in mapping],
         )
         changed = Image.fromarray(np.ceil(made.mask * 255).astype(np.uint8))
         provenance = {
             "checkpoint": self.name,
-            "region": options.region if mask is None else "mask",
+            **painted.describe(options),
             "seed": options.seed,
             "faces": len(mapping),
             **made.settings,
             "source_shown": made.source_shown,
         }
         seconds = {**watch.seconds, **made.seconds}
-        image = photo.with_pixels(made.rgb)
+        image, occlusion = photo.with_pixels(made.rgb), made.occlusion
         return SwapResult(
             image,
             found.faces,
@@ -228,6 +234,7 @@ class FaceSwapper(SwapSteps):
             made.source_shown,
             made.covered,
             found.dropped,
+            None if occlusion is None else Image.fromarray(np.round(occlusion * 255).astype(np.uint8)),
         )
 
     @torch.no_grad()
@@ -244,7 +251,7 @@ class FaceSwapper(SwapSteps):
         options: SwapOptions,
         *,
         others: Sequence[Face] = (),
-        mask: np.ndarray | None = None,
+        painted: PaintedMasks | None = None,
         callback_on_step_end: StepCallback | None = None,
     ) -> SwappedFaces:
         """Gives faces of a picture other identities: what `swap` does between reading a photo and making one.
@@ -255,7 +262,7 @@ class FaceSwapper(SwapSteps):
             identities (`Sequence[SourceIdentity]`): For each of them who it becomes, from `encode_source`.
             options ([`SwapOptions`]): How.
             others (`Sequence[Face]`): The picture's other faces, which stay as they are.
-            mask (`np.ndarray`, *optional*): (H, W) float32 in [0, 1], 1 = repaint, in place of the region.
+            painted ([`PaintedMasks`], *optional*): Masks for the picture.
             callback_on_step_end (`Callable`, *optional*): As for `swap`.
 
         Returns:
@@ -266,7 +273,9 @@ class FaceSwapper(SwapSteps):
         """
         aligned = [self.align(rgb, face, [*faces, *others]) for face in faces]
         names = [f"face {index} of those to swap" for index in range(len(faces))]
-        return self._swap_aligned(rgb, aligned, identities, options, mask, callback_on_step_end, names)
+        return self._swap_aligned(
+            rgb, aligned, identities, options, painted or PaintedMasks(), callback_on_step_end, names
+        )
 
     @torch.no_grad()
     def _swap_aligned(
@@ -275,7 +284,7 @@ class FaceSwapper(SwapSteps):
         aligned: Sequence[AlignedFace],
         identities: Sequence[SourceIdentity],
         options: SwapOptions,
-        mask: np.ndarray | None,
+        painted: PaintedMasks,
         callback_on_step_end: StepCallback | None,
         names: Sequence[str],
     ) -> SwappedFaces:
@@ -283,8 +292,8 @@ class FaceSwapper(SwapSteps):
         watch = Stopwatch()
         for identity in identities:
             self.check_identity(identity, options.region)
-        regions = [_region_crop(face, mask, options.region) for face in aligned]
-        free = [face.free(options.region) if mask is None else face.apart() for face in aligned]
+        regions = [painted.wanted(face, options) for face in aligned]
+        free = [painted.free(face, options) for face in aligned]
         masks = [region * bare for region, bare in zip(regions, free, strict=True)]
         _check_masks(masks, names)
         settings = self._settings(options)
@@ -298,14 +307,15 @@ class FaceSwapper(SwapSteps):
         pasted, changed = paste_faces(
             rgb, aligned, regions, free, crops, shown, options.color_match, options.skin_texture
         )
-        if mask is not None:  # the photo's pixels are finer than the crop's, and the mask is meant to the pixel
-            pasted, changed = np.where(mask[..., None] > 0, pasted, rgb), changed * (mask > 0)
+        allowed = painted.allowed(rgb.shape)
+        pasted, changed = np.where(allowed[..., None], pasted, rgb), changed * allowed
         watch.lap("paste")
         if settings["strength"] is None:
             drawn = any(shown)
             settings["strength"] = self.pipeline.usual_strength(settings["num_inference_steps"]) if drawn else 1.0
         covered = [float(1 - left.sum() / whole.sum()) for left, whole in zip(masks, regions, strict=True)]
-        return SwappedFaces(pasted, changed, covered, _shares_shown(identities), settings, watch.seconds)
+        occlusion = None if options.occlusion == "off" else found_in_front(aligned, rgb.shape, options.region)
+        return SwappedFaces(pasted, changed, covered, _shares_shown(identities), settings, watch.seconds, occlusion)
 
     def _settings(self, options: SwapOptions) -> dict[str, Any]:
         """What the pipeline is told, with the checkpoint's defaults for what the options leave open."""
@@ -344,11 +354,11 @@ class FaceSwapper(SwapSteps):
         return [nearest_face(np.stack(embeddings), sought, -1 if self.same_person is None else self.same_person)]
 
 
-def _region_crop(face: AlignedFace, photo_mask: np.ndarray | None, region: str) -> np.ndarray:
-    """What to repaint of an aligned face, (S, S) float32: the user's mask seen in the crop, or a region."""
-    if photo_mask is None:
-        return repaint_mask(face.labels, face.landmarks, region, face.label_names, face.pixels)
-    return np.clip(crop(photo_mask, face.matrix, len(face.labels), cv2.BORDER_CONSTANT), 0, 1)
+def found_in_front(faces: Sequence[AlignedFace], shape: tuple[int, ...], region: str) -> np.ndarray | None:
+    """What is in front of faces of a photo of a shape, (H, W) float32 in [0, 1]; `None` if nobody looked."""
+    height, width = shape[:2]
+    seen = [uncrop(face.hidden(region), face.matrix, (width, height)) for face in faces if face.covered is not None]
+    return np.clip(np.maximum.reduce(seen), 0, 1) if seen else None
 
 
 def _shares_shown(identities: Sequence[SourceIdentity]) -> list[float] | None:

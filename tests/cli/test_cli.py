@@ -17,6 +17,7 @@ from PIL import Image
 from faceswap_diffusion import __version__
 from faceswap_diffusion.cli import doctor
 from faceswap_diffusion.cli import main as cli
+from faceswap_diffusion.cli.mask_drawing import COLORS
 from faceswap_diffusion.cli.swap import source_to_face
 from faceswap_diffusion.faces.analyzer import MeshFaceAnalyzer
 from faceswap_diffusion.masks.regions import REGIONS
@@ -493,6 +494,31 @@ def test_usage_errors_are_one_line(capsys, arguments: list[str], message: str):
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert message in error
+
+
+def test_regions_of_faces_are_drawn_with_a_legend(tmp_path: Path, capsys):
+    output = tmp_path / "masks.png"
+    assert cli.main(["faces", TARGET, "--draw", "masks", "-o", str(output), "--json"]) == 0
+    (face,) = json.loads(capsys.readouterr().out)["faces"]
+    drawn, photo = (np.asarray(Image.open(path).convert("RGB")).astype(int) for path in (output, TARGET))
+    height, width = photo.shape[:2]
+    assert drawn.shape[1] == width
+    assert height + 12 < drawn.shape[0] < 1.3 * height
+    left_eye, _, nose, *_ = np.round(face["keypoints"]).astype(int)
+    for (x, y), color in ((left_eye, COLORS["eyes"]), (nose, COLORS["nose"])):
+        wanted = photo[y, x] + 0.55 * (np.array(color) - photo[y, x])
+        assert np.abs(drawn[y, x] - wanted).max() <= 3
+    assert np.abs(drawn[5, 5] - photo[5, 5]).max() <= 1
+    legend = {tuple(color) for color in drawn[height:].reshape(-1, 3)}
+    assert set(COLORS.values()) <= legend
+    assert cli.main(["faces", TARGET, "--draw", "masks"]) == 2
+    assert "say where to with -o" in capsys.readouterr().err
+
+
+def test_unknown_regions_are_refused_before_anything_is_loaded(tmp_path: Path, capsys):
+    for option in ("--region", "--keep"):
+        assert cli.main(["swap", TARGET, TARGET, "-o", str(tmp_path / "x.png"), option, "eyes+ear"]) == 2
+        assert capsys.readouterr().err.count("got region 'ear'; choose one of face, head") == 1
 
 
 def test_help_tells_regions_examples_and_responsible_use(capsys):

@@ -16,7 +16,7 @@ from PIL import Image
 
 from faceswap_diffusion.cli import evaluate
 from faceswap_diffusion.cli import main as cli
-from faceswap_diffusion.evaluation import command
+from faceswap_diffusion.evaluation import command, occluded
 from faceswap_diffusion.evaluation.ablation import CONDITIONS
 from faceswap_diffusion.evaluation.description import Networks
 from faceswap_diffusion.evaluation.methods import CheckpointMethod, UnchangedTarget, WarpedSource
@@ -207,6 +207,34 @@ def test_one_person_at_several_numbers_of_steps(checkpoint: Path, looks: Path, t
     assert printed["steps"]["self"]["tiny"]["3"]["face_psnr"] == steps["3"]["face_psnr"]
 
 
+@pytest.mark.slow
+def test_what_is_in_front_of_faces_is_measured_by_its_kind(checkpoint: Path, pictures: Path, tmp_path: Path, capsys):
+    rows = [f"{pictures}/{name}.png,{name}" for name in NAMES]
+    (tmp_path / "manifest.csv").write_text("\n".join(["file,identity", *rows]) + "\n")
+    options = [
+        "--checkpoint",
+        str(checkpoint),
+        "--protocol",
+        f"occluded={tmp_path}",
+        "--limit",
+        "2",
+        "--device",
+        "cpu",
+    ]
+    assert cli.main(["evaluate", *options, "-o", str(tmp_path / "report")]) == 0
+    printed = capsys.readouterr().out
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    kinds = report["kinds"]["occluded"]
+    assert list(kinds["tiny"]) == ["eyeglasses", "sunglasses"]
+    assert kinds["the target itself"]["sunglasses"]["occluder_unchanged"] == 1.0
+    assert kinds["source pasted"]["sunglasses"]["occluder_unchanged"] < 0.3
+    assert kinds["tiny"]["sunglasses"]["occluder_unchanged"] > 0.8
+    assert 0.5 < kinds["tiny"]["sunglasses"]["occlusion_iou"] <= 1
+    assert "### tiny: by what is in front of the target, set occluded" in printed
+    assert "things in front of the face left as they were" in printed.split("## Evaluation")[1]
+    assert "tiny: by what is in front of the target" in (tmp_path / "report" / "report.html").read_text()
+
+
 def test_other_settings_need_another_folder(arguments: list[str], finished: Path, capsys):
     assert cli.main([*arguments, "--steps", "1", "-o", str(finished)]) == 2
     assert "was started with other settings (methods): choose another folder" in capsys.readouterr().err
@@ -329,7 +357,7 @@ def test_unknown_protocols_are_usage_errors(protocol: str, tmp_path: Path, capsy
         cli.main(["evaluate", "--protocol", protocol, "-o", str(tmp_path)])
     assert end.value.code == 2
     assert "write NAME=PATH, NAME one of london, turned" in capsys.readouterr().err
-    assert set(command.PROTOCOL_NAMES) == set(PROTOCOLS)
+    assert set(command.PROTOCOL_NAMES) == {*PROTOCOLS, occluded.NAME}
 
 
 def test_every_unusable_picture_is_listed(pictures: Path, tmp_path: Path, capsys):

@@ -39,6 +39,7 @@ def full_report() -> dict:
                 "methods": {"ours": ours, "target": target},
             }
         },
+        "kinds": {"ffhq": {"ours": {"hand": {"pairs": 3, "occluder_unchanged": 0.981}, "nothing": {"pairs": 1}}}},
         "steps": {"ffhq": {"ours": {"2": ours, "50": {**ours, "pose_error": figure(9.0)}}}},
         "ablation": {"ffhq": {"ours": {"none": {"pairs": figure(40), **lost}, "landmarks": lost}}},
     }
@@ -99,6 +100,13 @@ def test_lost_conditions_are_rows():
         "head pose error (mesh), mean",
     ]
     assert rows == [["nothing", "100.0%", "10.0%", "12.0°"], ["landmarks of the target", "100.0%", "10.0%", "12.0°"]]
+
+
+def test_kinds_of_things_in_front_are_rows():
+    assert "### ours: by what is in front of the target, set ffhq" in report.format_report(full_report())
+    header, rows = report.kind_cells(full_report()["kinds"]["ffhq"]["ours"], ["sface"])
+    assert header == ["in front", "swaps", "things in front of the face left as they were (within 4 of 255)"]
+    assert rows == [["hand", "3", "98.1%"], ["nothing", "1", "-"]]
 
 
 def test_numbers_of_steps_are_rows():

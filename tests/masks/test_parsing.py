@@ -9,8 +9,9 @@ import torch
 
 from faceswap_diffusion.faces.alignment import crop, ffhq_matrix, transform_points
 from faceswap_diffusion.faces.analyzer import MeshFaceAnalyzer
+from faceswap_diffusion.masks.outlines import region_mask_from_landmarks
 from faceswap_diffusion.masks.parsing import CHECKPOINT, LABELS, FaceParser, load_face_parser
-from faceswap_diffusion.masks.regions import face_mask, head_mask, region_mask_from_landmarks
+from faceswap_diffusion.masks.regions import face_mask, head_mask
 from faceswap_diffusion.photos.loading import load_photo
 
 IMAGES = Path(__file__).parents[2] / "examples" / "images"

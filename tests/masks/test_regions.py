@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 
 from faceswap_diffusion.masks.bisenet import REFACE_LABELS
+from faceswap_diffusion.masks.outlines import region_mask_from_landmarks, upper_half
 from faceswap_diffusion.masks.parsing import LABELS
 from faceswap_diffusion.masks.regions import (
     REGIONS,
     face_mask,
     feather,
     head_mask,
+    region_labels,
     region_mask,
-    region_mask_from_landmarks,
+    region_names,
     repaint_mask,
 )
 
@@ -173,6 +175,91 @@ def test_repaint_mask_dispatches(labels, landmarks):
     assert np.array_equal(repaint_mask(labels, landmarks, "hair"), region_mask(labels, "hair"))
     with pytest.raises(ValueError, match="choose one of"):
         repaint_mask(labels, landmarks, "knee")
+
+
+@pytest.mark.parametrize("written", ["lower-face", "lower_face", "lower face", " Lower  Face "])
+def test_names_of_two_words_are_written_with_hyphen_underscore_or_blank(written: str):
+    assert region_names(written) == ("lower-face",)
+
+
+def test_regions_are_joined_by_plus_in_one_order_and_each_once():
+    assert region_names("eyes+brows") == region_names("brows + eyes+eyes") == ("brows", "eyes")
+    assert region_labels("mouth+hair") == {"lips", "mouth", "hair"}
+    assert region_labels("lower-face") == REGIONS["face"]
+    for wrong, named in (("eyes+nostril", "nostril"), ("", ""), ("eyes+", ""), ("lowerface", "lowerface")):
+        with pytest.raises(ValueError, match=f"got region '{named}'; choose one of face, head, .* join several by"):
+            region_names(wrong)
+
+
+def test_joined_regions_are_what_any_of_them_is(labels, landmarks):
+    mouth, hair = (repaint_mask(labels, landmarks, region) for region in ("mouth", "hair"))
+    assert np.array_equal(repaint_mask(labels, landmarks, "hair+mouth"), np.maximum(mouth, hair))
+
+
+def test_the_face_is_halved_at_the_middle_of_the_nose(labels, landmarks):
+    whole, upper, lower = (repaint_mask(labels, landmarks, name) for name in ("face", "upper-face", "lower-face"))
+    middle = (58 + 83) / 2  # of the root and the base of the nose
+    assert np.nonzero(upper)[0].max() == int(middle)
+    assert np.nonzero(lower)[0].min() == int(middle) + 1
+    assert np.array_equal(upper + lower, whole)
+
+
+def test_the_halves_turn_with_the_head(landmarks):
+    lying = np.stack([127 - landmarks[:, 1], landmarks[:, 0]], axis=1)  # the forehead on the right
+    half = upper_half(lying, SIZE)
+    assert half[:, 57:].min() == 1  # 127 - 70.5 = 56.5
+    assert half[:, :57].max() == 0
+
+
+def test_eyes_have_their_lids_and_no_brows(labels, landmarks):
+    eyes = repaint_mask(labels, landmarks, "eyes")
+    unit = np.sqrt(region_mask_from_landmarks(landmarks, SIZE).sum())
+    rows = np.nonzero(eyes[:, 48])[0]
+    assert 60 - 3 - rows.min() == pytest.approx(0.085 * unit, abs=1.5)  # the opening ends at y = 57
+    assert eyes[48, 48] == eyes[60, 64] == 0
+
+
+def test_parts_are_seen_by_landmarks_or_by_the_parser_if_it_is_near(labels, landmarks):
+    plain = repaint_mask(labels, landmarks, "nose")
+    labels[78:81, 60:68] = LABELS.index("background")  # nostrils
+    assert repaint_mask(labels, landmarks, "nose")[78:81, 60:68].min() == 1
+    labels[59:83, 30:34] = LABELS.index("nose")  # on the cheek: a mistake
+    labels[85:87, 62:66] = LABELS.index("nose")  # below the outline, which ends at y = 83
+    nose = repaint_mask(labels, landmarks, "nose")
+    assert nose[:, :40].max() == 0
+    assert nose[85:87, 62:66].min() == 1
+    assert nose.sum() >= plain.sum()
+
+
+def test_parts_leave_out_what_the_face_leaves_out(labels, landmarks):
+    labels[84:112, 60:90] = LABELS.index("other")  # a hand before mouth and chin
+    mouth = repaint_mask(labels, landmarks, "mouth")
+    assert mouth[84:112, 60:90].max() == 0
+    assert mouth[94, 54] == 1
+
+
+def test_skin_has_neither_parts_nor_beard_but_a_nose(labels, landmarks):
+    labels[102:110, 52:76] = LABELS.index("hair")
+    skin = repaint_mask(labels, landmarks, "skin")
+    assert skin[102:110, 52:76].max() == 0
+    assert skin[60, 48] == skin[49, 48] == skin[94, 64] == 0
+    assert skin[76, 64] == skin[88, 40] == 1
+    assert repaint_mask(labels, landmarks, "hair")[102:110, 56:72].max() == 0  # a beard is no hair
+
+
+@pytest.mark.parametrize("region", sorted(REGIONS))
+def test_no_region_of_the_face_reaches_beyond_it(labels, landmarks, region: str):
+    mask = repaint_mask(labels, landmarks, region)
+    assert mask.shape == (SIZE, SIZE)
+    assert set(np.unique(mask)) <= {0, 1}
+    if REGIONS[region] <= REGIONS["face"]:
+        assert (mask <= repaint_mask(labels, landmarks, "face")).all()
+
+
+def test_other_parsers_labels_are_halved_as_well(landmarks):
+    labels = np.full((SIZE, SIZE), REFACE_LABELS.index("skin"), np.uint8)
+    upper = repaint_mask(labels, landmarks, "upper-face", REFACE_LABELS)
+    assert np.array_equal(upper, upper_half(landmarks, SIZE))
 
 
 def test_feather_ramps_inwards_only():

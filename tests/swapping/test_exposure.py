@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from faceswap_diffusion.evaluation.methods import FillingSwapper
-from faceswap_diffusion.masks.regions import region_mask_from_landmarks
+from faceswap_diffusion.masks.outlines import region_mask_from_landmarks
 from faceswap_diffusion.photos.loading import load_photo
 from faceswap_diffusion.swapping.exposure import USUAL, brighten, darken, exposure_gain
 from faceswap_diffusion.swapping.swapper import FaceSwapper

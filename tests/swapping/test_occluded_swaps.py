@@ -13,8 +13,8 @@ from faceswap_diffusion.cli import main as cli
 from faceswap_diffusion.faces.alignment import crop
 from faceswap_diffusion.masks.bisenet import BiSeNet
 from faceswap_diffusion.masks.occlusion import CHECKPOINT, load_occlusion_network
+from faceswap_diffusion.masks.outlines import around_eyes
 from faceswap_diffusion.masks.parsing import LABELS
-from faceswap_diffusion.masks.regions import around_eyes
 from faceswap_diffusion.photos.loading import load_photo
 from faceswap_diffusion.pipelines.loading import load_occlusion
 from faceswap_diffusion.swapping.aligned_face import AlignedFace
@@ -61,9 +61,17 @@ def test_a_bar_before_the_target_stays(swapper: FaceSwapper, blind: FaceSwapper)
     left = swapper.swap(WOMAN, target)
     assert changed(left).mean() <= 0.03
     assert 0.03 < left.covered[0] < 0.4
-    painted = blind.swap(WOMAN, target)
-    assert changed(painted).mean() > 0.5
-    assert painted.covered == [0.0]
+    assert left.occlusion is not None
+    assert left.occlusion.size == left.image.size
+    found = np.asarray(left.occlusion) > 127
+    assert found[core].mean() > 0.97
+    assert found.mean() < 0.2
+    for painted in (blind.swap(WOMAN, target), swapper.swap(WOMAN, target, occlusion="off")):
+        assert changed(painted).mean() > 0.5
+        assert painted.covered == [0.0]
+        assert painted.occlusion is None
+    added = swapper.swap(WOMAN, target, add_mask_image=core)
+    assert changed(added).mean() > 0.5
 
 
 def test_a_bare_face_is_swapped_as_if_nobody_had_looked(swapper: FaceSwapper, blind: FaceSwapper):

@@ -10,7 +10,7 @@ import pytest
 from faceswap_diffusion import SwapResult, load_photo
 from faceswap_diffusion.faces.analyzer import Face, MeshFaceAnalyzer
 from faceswap_diffusion.faces.mesh_topology import FACE_OVAL_478
-from faceswap_diffusion.masks.regions import face_outline
+from faceswap_diffusion.masks.outlines import face_outline
 from faceswap_diffusion.swapping.overlap import AROUND, in_front, outline_distance, own_pixels
 from faceswap_diffusion.swapping.swapper import FaceSwapper
 from tests.tiny import tiny_pipeline

@@ -6,8 +6,8 @@ import torch
 
 from faceswap_diffusion.masks.occlusion import OcclusionNetwork
 from faceswap_diffusion.masks.parsing import LABELS, load_face_parser
+from faceswap_diffusion.occluders.kinds import KINDS, UNSEEN_KINDS
 from faceswap_diffusion.training.data.dataset import PreparedFaces
-from faceswap_diffusion.training.data.occluder_kinds import KINDS, UNSEEN_KINDS
 from faceswap_diffusion.training.data.occlusion_samples import KnownFace
 from faceswap_diffusion.training.engine.states import saved_steps
 from tests.canonical_face import canonical_face

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from faceswap_diffusion.conditioning.geometry import exchange_geometry, identity_geometry
 from faceswap_diffusion.faces.landmarks import dlib68
+from faceswap_diffusion.occluders.blobs import draw_occluder
 from faceswap_diffusion.training.config import SampleConfig
 from faceswap_diffusion.training.data.augmentation import augment_source, soften, thin_plate_basis, warp_mask
 from faceswap_diffusion.training.data.dataset import FaceRecord, FacesSummary, PreparedFaces
@@ -25,7 +26,6 @@ from faceswap_diffusion.training.data.mask_shuffling import (
     region_or_face,
 )
 from faceswap_diffusion.training.data.mirroring import mirrored_landmarks68
-from faceswap_diffusion.training.data.occluders import draw_occluder
 from faceswap_diffusion.training.data.references import TrainingReferences, to_rgb
 from faceswap_diffusion.training.engine.randomness import choose, draw_uniform, generator_for, row_of_sample
 

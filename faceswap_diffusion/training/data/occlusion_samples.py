@@ -8,8 +8,8 @@ import numpy as np
 from faceswap_diffusion.faces.alignment import transform_points
 from faceswap_diffusion.faces.mesh_topology import FACE_OVAL_478, MOUTH_478
 from faceswap_diffusion.masks.occlusion import face_planes, near_face, window_matrix
-from faceswap_diffusion.training.data.occluder_drawing import Scene, any_colour
-from faceswap_diffusion.training.data.occluder_kinds import HAIR_COLOURS, draw_any
+from faceswap_diffusion.occluders.drawing import Scene, any_colour
+from faceswap_diffusion.occluders.kinds import HAIR_COLOURS, draw_any
 
 THINNEST = 1.3
 """One over the share of a pixel from which on it counts as covered wholly: thin frames count as well."""

@@ -28,9 +28,9 @@ from faceswap_diffusion.faces.texture import (
 )
 from faceswap_diffusion.faces.texture_cleaning import clean_texture, complete_texture
 from faceswap_diffusion.masks.regions import region_mask, repaint_mask
+from faceswap_diffusion.occluders.blobs import draw_occluder
 from faceswap_diffusion.training.config import ReferenceConfig
 from faceswap_diffusion.training.data.dataset import FaceRecord, PreparedFaces
-from faceswap_diffusion.training.data.occluders import draw_occluder
 
 TEXTURE_SIZE = 256  # that of the crops: a finer one would be interpolated
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
-from faceswap_diffusion.training.data.occluders import Occluder, random_surface
+from faceswap_diffusion.occluders.blobs import Occluder, random_surface
 
 FINE = 3
 """Outlines are drawn at this multiple of the crop's side, so that their edges are smooth."""

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from faceswap_diffusion.training.data.occluder_drawing import Layers, Scene, rounded
-from faceswap_diffusion.training.data.occluder_kinds import KINDS, UNSEEN_KINDS, draw_any
+from faceswap_diffusion.occluders.drawing import Layers, Scene, rounded
+from faceswap_diffusion.occluders.kinds import KINDS, UNSEEN_KINDS, draw_any
 from tests.canonical_face import canonical_face
 
 SIZE = 160

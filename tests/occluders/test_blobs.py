@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from faceswap_diffusion.occluders.blobs import Occluder, draw_occluder
 from faceswap_diffusion.training.config import ReferenceConfig, SampleConfig
 from faceswap_diffusion.training.data.batches import SampleRoles, SwapSamples
 from faceswap_diffusion.training.data.dataset import PreparedFaces
-from faceswap_diffusion.training.data.occluders import Occluder, draw_occluder
 from faceswap_diffusion.training.data.references import TrainingReferences
 
 

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 
 from faceswap_diffusion.faces.mesh_topology import EYES_478, FACE_OVAL_478
-from faceswap_diffusion.training.data.occluder_drawing import (
+from faceswap_diffusion.occluders.blobs import Occluder, draw_occluder, random_surface
+from faceswap_diffusion.occluders.drawing import (
     FINE,
     Layers,
     Scene,
@@ -20,7 +21,6 @@ from faceswap_diffusion.training.data.occluder_drawing import (
     finish,
     rounded,
 )
-from faceswap_diffusion.training.data.occluders import Occluder, draw_occluder, random_surface
 
 EYE_WIDTH = 3.0  # cm between the corners
 FOREHEAD = FACE_OVAL_478[-9:] + FACE_OVAL_478[:9]

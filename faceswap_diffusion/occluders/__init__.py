@@ -1,0 +1,1 @@
+"""Drawn things in front of faces, with what they hide: to train on, and to measure with."""
