@@ -26,8 +26,11 @@ SKIN_COLOURS = np.array([[0.15, 0.65], [-0.45, 0.1]])
 FADED, UNFADED = 0.55, 0.3
 """Darkest over middle levels of a face: one above the first is shown with more contrast, by and by up to the second.
 
-The share is 0.10 to 0.58 in 79 photos, below 0.53 in all but two, and 0.57 to 0.78 after half of the contrast is taken.
+It is 0.10 to 0.58 in 79 photos, below 0.53 in all but two, and 0.57 to 0.78 after half of the contrast is taken.
 """
+
+MOST_CONTRAST = 4.0
+"""Limit of the factor on what is left of the contrast of a faded face."""
 
 TINTED = 0.022
 """Deviation of colours from one tint, relative to the face's brightness, up to which a picture has only that.
@@ -96,7 +99,7 @@ def _unfaded(face: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if share <= FADED:
         return np.zeros(3), np.ones(3)
     goal = max(UNFADED, FADED - HASTE * (share - FADED))
-    black = np.maximum(0, (dark - goal * median) / (1 - goal))
+    black = np.clip((dark - goal * median) / (1 - goal), 0, (1 - 1 / MOST_CONTRAST) * median)
     return black, np.minimum(median / (median - black), BRIGHTEST / (bright - black))
 
 
@@ -137,7 +140,7 @@ def brighten(pixels: np.ndarray, exposure: Exposure) -> np.ndarray:
 
 
 def darken(pixels: np.ndarray, exposure: Exposure) -> np.ndarray:
-    """Undoes `brighten`, and tints a picture (H, W, 3) float32 RGB in [0, 255] of one tint with it, as it comes out."""
+    """Undoes `brighten`, and gives a picture (H, W, 3) float32 RGB in [0, 255] the tint, as it comes out."""
     pixels = pixels / exposure.gain + exposure.black
     if exposure.tint is None:
         return pixels
