@@ -161,7 +161,7 @@ def test_a_grey_source_is_no_grey_spot_in_a_colour_photo(swapper: FaceSwapper):
     face = swapper.survey(grey(load_photo(WOMAN).rgb)).aligned[0]
     red, green, blue = np.median(face.pixels[region_mask_from_landmarks(face.landmarks, 128) > 0], axis=0)
     assert red > 1.15 * green
-    assert blue < green
+    assert blue <= green
 
 
 @pytest.mark.slow
