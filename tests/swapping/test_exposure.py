@@ -87,7 +87,7 @@ def test_light_from_one_side_is_kept():
 
 def test_what_is_not_too_bright_comes_back():
     values = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)
-    exposure = Exposure(np.float32([10, 0, 20]), np.float32([4, 4, 2]))
+    exposure = Exposure(np.array([10.0, 0, 20]), np.array([4.0, 4, 2]))
     shown = brighten(values, exposure)
     assert shown[[0, 10, 63, 64, 255], 0, 0].tolist() == [0, 0, 212, 216, 255]
     assert shown[[0, 10, 63, 64, 255], 0, 2].tolist() == [0, 0, 86, 88, 255]

@@ -51,6 +51,8 @@ def test_faces_are_found_at_any_roll(swapper: FaceSwapper, degrees: int):
     found = swapper.survey(turned)
     assert found.dropped == []
     (face,) = found.faces
+    assert face.head_pose is not None
+    assert upright.head_pose is not None
     assert (face.head_pose[2] - upright.head_pose[2] - degrees + 180) % 360 - 180 == pytest.approx(0, abs=4)
     errors = np.linalg.norm(face.landmarks - transform_points(upright.landmarks, turn), axis=1)
     assert errors.mean() < 0.02 * np.ptp(upright.landmarks[:, 1])
@@ -85,7 +87,8 @@ def test_faces_cut_by_the_edge_are_swapped_up_to_it(swapper: FaceSwapper, side: 
     rgb = resized(WOMAN, 0.5)
     (face,) = swapper.find_faces(rgb)
     low, high = face.landmarks.min(axis=0), face.landmarks.max(axis=0)
-    (left, top), (right, bottom) = np.int32(low + share * (high - low)), np.int32(high - share * (high - low))
+    left, top = (low + share * (high - low)).astype(int)
+    right, bottom = (high - share * (high - low)).astype(int)
     parts = {"left": np.s_[:, left:], "right": np.s_[:, :right], "top": np.s_[top:], "bottom": np.s_[:bottom]}
     cut = np.ascontiguousarray(rgb[parts[side]])
     result = swapper.swap(SELFIE, cut)
