@@ -27,7 +27,7 @@ FADED, UNFADED = 0.42, 0.2
 """Darkest of a face and what is around it over the middle of the face: where it is above the first, the face is shown
 with more contrast, by and by, as if it were the second.
 
-It is 0.01 to 0.44 in 66 photos, above 0.41 in one of them, and 0.43 to 0.78 in copies that lost half of their contrast.
+It is 0.01 to 0.44 in 66 photos, above 0.41 in one, and 0.43 to 0.78 in copies that lost half of their contrast.
 """
 
 MOST_CONTRAST = 4.0
