@@ -68,13 +68,16 @@ def tell_loading(args: argparse.Namespace) -> None:
     tell(args, f"{PROG}: loading PyTorch and {args.checkpoint or 'the checkpoint of the package'} ...", error=True)
 
 
-def load_swapper(args: argparse.Namespace, analyzer: "FaceAnalyzer", occlusion: str) -> "FaceSwapper":
+def load_swapper(
+    args: argparse.Namespace, analyzer: "FaceAnalyzer", occlusion: str, lora: str | None = None
+) -> "FaceSwapper":
     """Loads the swapper that the options ask for.
 
     Args:
         args (`argparse.Namespace`): See `add_checkpoint_options`.
         analyzer ([`FaceAnalyzer`]): Finds the faces.
         occlusion (`str`): See `FaceSwapper.from_pretrained`.
+        lora (`str`, *optional*): Likewise.
 
     Raises:
         ValueError: If it cannot be loaded.
@@ -90,6 +93,7 @@ def load_swapper(args: argparse.Namespace, analyzer: "FaceAnalyzer", occlusion: 
         few_steps=args.few_steps,
         variant=args.variant,
         occlusion=occlusion,
+        lora=lora,
     )
 
 

@@ -100,6 +100,7 @@ def _add_painting_options(swap: argparse.ArgumentParser) -> None:
     add("--strength", type=float, metavar="S",
         help="in (0, 1]; below 1 a swap starts from the source's face, drawn on the target's, and takes fewer steps, "
         "if the checkpoint is shown it (default: the checkpoint's)")  # fmt: skip
+    add("--lora", metavar="PATH", help="a LoRA of the checkpoint, a .safetensors file or its folder")
     add("--seed", type=int, default=0, help="the same seed gives the same picture (default: 0)")
     add("--no-color-match", action="store_true", help="leave the colours as the network made them")
     add("--no-skin-texture", action="store_true", help="leave the skin as smooth as the network made it")
@@ -124,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
     analyzer = find_faces(args)
     check_faces(args, analyzer, sources, target)
     loading = time.perf_counter()
-    swapper = load_swapper(args, analyzer, args.occlusion)
+    swapper = load_swapper(args, analyzer, args.occlusion, args.lora)
     swapper.pipeline.set_progress_bar_config(disable=args.quiet or None, desc="swapping", file=sys.stderr)
     swapping = time.perf_counter()
     result = swapper.swap(

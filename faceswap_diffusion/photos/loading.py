@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from os import PathLike, fspath
 from typing import BinaryIO
 
+import cv2
 import numpy as np
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from faceswap_diffusion.photos.exif import TRANSPOSITIONS, read_exif
 
@@ -86,7 +88,8 @@ def load_photo(photo: PhotoLike, name: str = "photo") -> Photo:
 
     Raises:
         ValueError: If the file is missing, empty, damaged, not a picture, or larger than Pillow's limit; if it is
-            HEIF and the extra `heif` is not installed; if the array has a wrong shape or type.
+            HEIF and the extra `heif` is not installed; if the array has a wrong shape or type; if it is a TIFF of
+            floating-point numbers that are not all from 0 to 1.
     """
     if isinstance(photo, Photo):
         return photo
@@ -140,7 +143,9 @@ def _identify(file: BinaryIO, name: str) -> Image.Image:
     if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS:
         return _identify_heif(file, name)
     if head.startswith(TIFF_HEADS):
-        reason = "it is an unusual TIFF, for instance with floating-point numbers; save it with 8 or 16 bits"
+        if _holds_floats(file):
+            return _identify_float_tiff(file, name)
+        reason = "it is an unusual TIFF; save it with 8 or 16 bits a channel, or as another format"
     else:
         reason = "it is empty or not a picture; use a JPEG, PNG or WebP file, for instance"
     raise ValueError(f"cannot read {name}: {reason}")
@@ -160,6 +165,39 @@ def _identify_without_exif(file: BinaryIO, name: str) -> Image.Image:
         return Image.open(io.BytesIO(content.replace(b"Exif", b"none", 1)))
     except Exception as error:
         raise _damaged(name, error) from None
+
+
+def _holds_floats(file: BinaryIO) -> bool:
+    """Whether a TIFF says of its first channel that it consists of floating-point numbers."""
+    try:
+        file.seek(0)
+        directory = ImageFileDirectory_v2(file.read(8))
+        file.seek(directory.next)
+        directory.load(file)
+        return directory.get(ExifTags.Base.SampleFormat, (1,))[0] == 3
+    except Exception:  # Pillow's parser can raise anything
+        return False
+
+
+def _identify_float_tiff(file: BinaryIO, name: str) -> Image.Image:
+    """Opens a TIFF of three 32-bit floating-point numbers a pixel, which Pillow does not read."""
+    file.seek(0)
+    values = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype != np.float32 or values.ndim != 3 or values.shape[2] != 3:
+        reason = "it is a TIFF of floating-point numbers of an unusual kind; save it with 8 or 16 bits a channel"
+        raise ValueError(f"cannot read {name}: {reason}")
+    return _picture_of_floats(np.ascontiguousarray(values[..., ::-1]), name)
+
+
+def _picture_of_floats(values: np.ndarray, name: str) -> Image.Image:
+    """Floating-point numbers from 0, black, to 1, white, in 8 bits."""
+    if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+        found = f"{np.nanmin(values):.4g} to {np.nanmax(values):.4g}"
+        raise ValueError(
+            f"cannot read {name}: its pixels are floating-point numbers from {found}, and only 0 (black) to 1 (white) "
+            "is known to be right; save it with 8 or 16 bits"
+        )
+    return Image.fromarray(np.round(values * 255).astype(np.uint8))
 
 
 def _identify_heif(file: BinaryIO, name: str) -> Image.Image:
@@ -190,15 +228,15 @@ def holds_several(picture: Image.Image) -> bool:
 
 def _decode(picture: Image.Image, name: str) -> Photo:
     """Decodes the pixels of a picture that was opened lazily."""
-    if picture.mode == "F":
-        raise ValueError(f"cannot read {name}: its pixels are floating-point numbers; save it with 8 or 16 bits")
     try:
         picture.load()
-        return _from_picture(picture, name)
+        if picture.mode != "F":
+            return _from_picture(picture, name)
     except Image.DecompressionBombError as error:
         raise _bomb(name, error) from None
     except Exception as error:  # different decoders raise different exceptions
         raise _damaged(name, error) from None
+    return _from_picture(_picture_of_floats(np.asarray(picture), name), name)
 
 
 def _bomb(name: str, error: Exception) -> ValueError:

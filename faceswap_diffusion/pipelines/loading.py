@@ -80,14 +80,28 @@ def write_few_steps_config(pipeline: FaceSwapInpaintPipeline, folder: Path) -> N
     (folder / FEW_STEPS_CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
 
-def fuse_lora(pipeline: FaceSwapInpaintPipeline, folder: Path) -> None:
+def fuse_lora(pipeline: FaceSwapInpaintPipeline, lora: Path) -> None:
     """Adds a LoRA to the weights of the checkpoint that it was trained on.
 
     Args:
         pipeline ([`FaceSwapInpaintPipeline`]): The checkpoint; changed in place.
-        folder (`Path`): Of the LoRA, in safetensors.
+        lora (`Path`): A safetensors file, or the folder of one that is called as Diffusers' trainings call it.
+
+    Raises:
+        ValueError: If there is none, or it was trained on another checkpoint.
     """
-    pipeline.load_lora_weights(str(folder), weight_name=LORA_WEIGHT_NAME_SAFE, local_files_only=True)
+    file = lora / LORA_WEIGHT_NAME_SAFE if lora.is_dir() else lora
+    if not file.is_file() or file.suffix != ".safetensors":
+        raise ValueError(f"got LoRA {lora}: give a .safetensors file, or the folder of a {LORA_WEIGHT_NAME_SAFE}")
+    try:
+        pipeline.load_lora_weights(str(file.parent), weight_name=file.name, local_files_only=True)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"LoRA {lora} does not fit this checkpoint ({reason}): load the one it was trained on"
+        ) from None
+    if not getattr(pipeline.unet, "peft_config", None):
+        raise ValueError(f"LoRA {lora} has no layers for this checkpoint's UNet: load the one it was trained on")
     pipeline.fuse_lora()
     pipeline.unload_lora_weights()
 

@@ -8,6 +8,7 @@ import torch
 
 from faceswap_diffusion.faces.alignment import crop
 from faceswap_diffusion.masks.regions import worn_mask
+from faceswap_diffusion.swapping.exposure import AS_IT_IS, Exposure
 
 FINEST_CROP = 1024  # side in pixels: what a photo has beyond it is lost
 
@@ -17,7 +18,7 @@ class AlignedFace:
     """A face cut out as the pipeline wants it.
 
     Args:
-        pixels (`np.ndarray`): (S, S, 3) uint8 RGB, FFHQ-aligned; brighter than the photo where `exposure` says.
+        pixels (`np.ndarray`): (S, S, 3) uint8 RGB, FFHQ-aligned, in the light that `exposure` says.
         matrix (`np.ndarray`): (2, 3), photo pixels to crop pixels.
         labels (`np.ndarray`): (S, S) uint8, what the face parser sees.
         label_names (`tuple[str, ...]`): What the labels mean.
@@ -32,7 +33,7 @@ class AlignedFace:
         own (`np.ndarray`, *optional*): (S, S) float32 in [0, 1], 0 where the crop shows another face; `None` if
             none is near.
         score (`float`): How sure the detector is of it; of two faces that overlap, the surer one is in front.
-        exposure (`float`): How many times longer than the photo `pixels` are exposed, see [`exposure.brighten`].
+        exposure ([`Exposure`]): How `pixels` are shown: brighter than the photo, in white light, unfaded.
     """
 
     pixels: np.ndarray
@@ -46,7 +47,7 @@ class AlignedFace:
     covered: np.ndarray | None = None
     own: np.ndarray | None = None
     score: float = 1.0
-    exposure: float = 1.0
+    exposure: Exposure = AS_IT_IS
 
     def apart(self) -> np.ndarray:
         """Where the crop shows no other face, (S, S) float32 in [0, 1]."""

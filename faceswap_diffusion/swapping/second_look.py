@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from faceswap_diffusion.faces.analyzer import Face
-from faceswap_diffusion.faces.selection import select_face
+from faceswap_diffusion.faces.selection import NoFaceFoundError, select_face
 from faceswap_diffusion.masks.outlines import region_mask_from_landmarks
 from faceswap_diffusion.masks.parsing import LABELS
 from faceswap_diffusion.swapping.aligned_face import AlignedFace
@@ -80,6 +80,27 @@ def doubt(face: AlignedFace) -> str | None:
     return f"no eyes, nose and mouth in their places (agreement {agreed:.2f} of 1, {seen} of 4 parts)"
 
 
+def check_any(found: PhotoFaces, where: str) -> None:
+    """Says of a photo without a face what was taken for one, and why it does not count.
+
+    Args:
+        found ([`PhotoFaces`]): Of the photo.
+        where (`str`): What to call it.
+
+    Raises:
+        NoFaceFoundError: If there was something like a face, and no face.
+    """
+    if found.faces or not found.dropped:
+        return
+    likeliest = max(found.dropped, key=lambda dropped: dropped.face.score)
+    pose = likeliest.face.head_pose
+    seen_from = "" if pose is None else f", seen from a yaw of {pose[0]:+.0f} degrees"
+    raise NoFaceFoundError(
+        f"no face found in {where}: what looks like one (score {likeliest.face.score:.2f}{seen_from}) has "
+        f"{likeliest.reason}; use a photo in which a face is visible"
+    )
+
+
 def _outlined(face: AlignedFace, part: str) -> np.ndarray:
     """Where landmarks say that a part is, (S, S) bool; never nowhere."""
     mask = region_mask_from_landmarks(face.landmarks, len(face.labels), part) > 0
@@ -96,4 +117,5 @@ def select_aligned(found: PhotoFaces, which: str | int | np.integer, where: str)
     Raises:
         NoFaceFoundError: If there is none such.
     """
+    check_any(found, where)
     return found.aligned[found.faces.index(select_face(found.faces, which, where=where))]

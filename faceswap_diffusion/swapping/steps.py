@@ -33,7 +33,7 @@ from faceswap_diffusion.pipelines.inputs import fill_hidden
 from faceswap_diffusion.pipelines.latents import rebuild
 from faceswap_diffusion.swapping.aligned_face import AlignedFace, native_size
 from faceswap_diffusion.swapping.compositing import ShownReference
-from faceswap_diffusion.swapping.exposure import brighten, exposure_gain
+from faceswap_diffusion.swapping.exposure import brighten, measure_exposure
 from faceswap_diffusion.swapping.overlap import own_pixels
 from faceswap_diffusion.swapping.pasting import FEATHER
 from faceswap_diffusion.swapping.second_look import DroppedFace, PhotoFaces, doubt, select_aligned
@@ -108,7 +108,7 @@ class SwapSteps:
         return self.pipeline.conditioner.identity_encoder.same_person
 
     def align(self, rgb: np.ndarray, face: Face, faces: Sequence[Face] = ()) -> AlignedFace:
-        """Cuts a face out of a photo, brightens it if it is dark, parses it, and finds what is in front of it.
+        """Cuts a face out of a photo, shows it in plain light, parses it, and finds what is in front of it.
 
         Args:
             rgb (`np.ndarray`): (H, W, 3) uint8 RGB.
@@ -124,7 +124,7 @@ class SwapSteps:
         landmarks = face.landmarks if len(face.landmarks) == 478 else face.landmarks68
         landmarks, landmarks68 = (transform_points(points, matrix) for points in (landmarks, face.landmarks68))
         pixels = crop(rgb, matrix, size)
-        exposure = exposure_gain(pixels, landmarks)
+        exposure = measure_exposure(pixels, landmarks)
         pixels = brighten(pixels, exposure)
         return AlignedFace(
             pixels=pixels,

@@ -22,6 +22,7 @@ from faceswap_diffusion.photos.loading import Photo, PhotoLike, load_photo
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.pipelines.loading import (
     FEW_STEPS_FOLDER,
+    fuse_lora,
     load_few_steps,
     load_occlusion,
     load_parser,
@@ -40,12 +41,14 @@ from faceswap_diffusion.swapping.request import (
     load_sources,
 )
 from faceswap_diffusion.swapping.result import Stopwatch, SwappedFaces, SwapResult
-from faceswap_diffusion.swapping.second_look import PhotoFaces, select_aligned
+from faceswap_diffusion.swapping.second_look import PhotoFaces, check_any, select_aligned
 from faceswap_diffusion.swapping.source_identity import SourceIdentity
 from faceswap_diffusion.swapping.steps import SwapSteps
 from faceswap_diffusion.weights.folders import EMBEDDED_CHECKPOINT, checkpoint_folder
 
 logger = logging.get_logger(__name__)
+
+MOST_TURNED = 60  # degrees of yaw above which a warning says that a target is seen from the side
 
 StepCallback = Callable[..., dict[str, Any] | None]
 
@@ -97,6 +100,7 @@ class FaceSwapper(SwapSteps):
         cache_dir: str | PathLike | None = None,
         local_files_only: bool = False,
         occlusion: str | Path = "auto",
+        lora: str | Path | None = None,
     ) -> "FaceSwapper":
         """Loads a swapper.
 
@@ -119,10 +123,11 @@ class FaceSwapper(SwapSteps):
             local_files_only (`bool`): Whether to take what is in the cache, and ask no server.
             occlusion (`str | Path`): What finds things in front of faces: "auto" for the package's network, unless the
                 checkpoint brings a face parser of its own, "off" for nothing, or the folder of another network.
+            lora (`str | Path`, *optional*): A LoRA of the checkpoint's UNet, a safetensors file or its folder.
 
         Raises:
-            ValueError: If the checkpoint is unknown, incomplete, holds keys too many or pickled files, or lacks the
-                variant or the few-step version that was asked for, or if there is no such device.
+            ValueError: If checkpoint or LoRA is unknown, incomplete, holds keys too many or pickled files, or lacks
+                the variant or the few-step version that was asked for, or if there is no such device.
         """
         resolved = resolve_device(device)
         folder = checkpoint_folder(
@@ -140,6 +145,9 @@ class FaceSwapper(SwapSteps):
         if few_steps:
             load_few_steps(pipeline, folder / FEW_STEPS_FOLDER)
             name = f"{name}/{FEW_STEPS_FOLDER}"
+        if lora is not None:
+            fuse_lora(pipeline, Path(lora))
+            name = f"{name}+{Path(lora).stem}"
         return cls(pipeline.to(resolved), analyzer, name, load_parser(folder, variant), occlusion)
 
     def swap(
@@ -199,6 +207,8 @@ class FaceSwapper(SwapSteps):
             mapping = dict.fromkeys(self.choose_faces(found, target_face, photo.name), 0)
         mapping = {int(face): int(person) for face, person in sorted(mapping.items())}
         check_mapping(mapping, len(found.faces), len(sources), photo.name)
+        names = [f"face {index} of {photo.name}" for index in mapping]
+        _warn_of_turned([found.faces[index] for index in mapping], names)
         watch.lap("detect")
         identities = {
             index: self._identity(sources[index], source_face, options.region) for index in set(mapping.values())
@@ -211,7 +221,7 @@ class FaceSwapper(SwapSteps):
             options,
             painted,
             callback_on_step_end,
-            names=[f"face {index} of {photo.name}" for index in mapping],
+            names=names,
         )
         changed = Image.fromarray(np.ceil(made.mask * 255).astype(np.uint8))
         provenance = {
@@ -340,6 +350,7 @@ class FaceSwapper(SwapSteps):
             NoFaceFoundError: If there is none such.
         """
         faces = found.faces
+        check_any(found, where)
         if isinstance(which, int | np.integer):
             select_face(faces, which, where=where)
             return [int(which)]
@@ -385,6 +396,16 @@ def _check_steps(pipeline: FaceSwapInpaintPipeline, num_inference_steps: int) ->
             f"got {num_inference_steps} denoising steps, and a few-step version takes {limit} at most: lower "
             "num_inference_steps, or take the checkpoint itself"
         )
+
+
+def _warn_of_turned(faces: Sequence[Face], names: Sequence[str]) -> None:
+    """Warns of faces that are seen from the side, on which the mesh is least exact."""
+    for face, name in zip(faces, names, strict=True):
+        if face.head_pose is not None and abs(face.head_pose[0]) > MOST_TURNED:
+            logger.warning(
+                f"{name} is seen from the side (yaw {face.head_pose[0]:+.0f} degrees): above {MOST_TURNED} degrees "
+                "swaps are less exact; look at the result, or choose a photo that is turned less"
+            )
 
 
 def _check_masks(masks: Sequence[np.ndarray], names: Sequence[str]) -> None:

@@ -164,6 +164,17 @@ def test_the_few_step_version_is_taken_if_asked_for(swap, tmp_path: Path, capsys
     assert made["num_inference_steps"] == 2
 
 
+def test_a_lora_is_added_if_asked_for(swap, tmp_path: Path, capsys: pytest.CaptureFixture):
+    save_with_few_steps(tiny_pipeline(crop_size=64, default_num_inference_steps=5), tmp_path / "other")
+    pictures = {}
+    for name, options in (("plain", []), ("lora", ["--lora", tmp_path / "other" / "few_steps"])):
+        assert swap(SOURCE, TARGET, "-o", tmp_path / f"{name}.png", "--json", *options) == 0
+        made = json.loads(capsys.readouterr().out)["provenance"]
+        pictures[made["checkpoint"]] = load_photo(tmp_path / f"{name}.png").rgb
+    assert list(pictures) == ["tiny", "tiny+few_steps"]
+    assert (pictures["tiny"] != pictures["tiny+few_steps"]).any()
+
+
 @pytest.mark.parametrize("switch", ["--no-color-match", "--no-skin-texture"])
 def test_colour_match_and_texture_are_on_unless_switched_off(swap, tmp_path: Path, switch: str):
     for name, options in (("on.png", []), ("off.png", [switch])):

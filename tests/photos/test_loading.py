@@ -336,14 +336,14 @@ def truncated(tmp_path: Path, suffix: str) -> Path:
     return path
 
 
-def float_rgb_tiff() -> bytes:
+def float_rgb_tiff(*channels: float) -> bytes:
     """A TIFF of one pixel of three floats, which Pillow does not read."""
     tags = [(256, 1), (257, 1), (258, 32), (259, 1), (262, 2), (273, 8), (277, 3), (278, 1), (279, 12), (339, 3)]
     table = b"".join(
         tag.to_bytes(2, "little") + (3).to_bytes(2, "little") + (1).to_bytes(4, "little") + value.to_bytes(4, "little")
         for tag, value in tags
     )
-    pixels = np.array([0.1, 0.5, 2.0], "<f4").tobytes()
+    pixels = np.array(channels, "<f4").tobytes()
     return b"II*\0" + (20).to_bytes(4, "little") + pixels + len(tags).to_bytes(2, "little") + table + bytes(4)
 
 
@@ -362,10 +362,15 @@ def write(path: Path, content: bytes) -> Path:
         (lambda folder: truncated(folder, ".jpg"), "truncated"),
         (lambda folder: truncated(folder, ".png"), "truncated"),
         (
-            lambda folder: saved(folder, Image.fromarray(np.zeros((2, 2), np.float32)), "f.tiff"),
-            r"f\.tiff: its pixels are floating",
+            lambda folder: saved(folder, Image.fromarray(np.full((2, 2), 255, np.float32)), "f.tiff"),
+            r"f\.tiff: its pixels are floating-point numbers from 255 to 255, and only 0 \(black\) to 1 \(white\)",
         ),
-        (lambda folder: write(folder / "hdr.tif", float_rgb_tiff()), "an unusual TIFF"),
+        (
+            lambda folder: write(folder / "hdr.tif", float_rgb_tiff(0.1, 0.5, 2.0)),
+            r"floating-point numbers from 0\.1 to 2, and",
+        ),
+        (lambda folder: write(folder / "nan.tif", float_rgb_tiff(0.1, 0.5, np.nan)), r"from 0\.1 to 0\.5, and"),
+        (lambda folder: write(folder / "raw.tif", b"II*\0" + bytes(100)), "an unusual TIFF"),
     ],
 )
 def test_bad_files_give_one_line_that_names_the_file(tmp_path, make, said):
@@ -374,6 +379,12 @@ def test_bad_files_give_one_line_that_names_the_file(tmp_path, make, said):
         load_photo(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_floating_point_numbers_from_black_to_white(tmp_path):
+    assert load_photo(write(tmp_path / "rgb.tif", float_rgb_tiff(0.2, 1.0, 0.0))).rgb.tolist() == [[[51, 255, 0]]]
+    grey = saved(tmp_path, Image.fromarray(np.array([[0, 0.2], [0.4, 1]], np.float32)), "grey.tif")
+    assert load_photo(grey).rgb[..., 0].tolist() == [[0, 51], [102, 255]]
 
 
 @pytest.mark.filterwarnings("error")

@@ -1,14 +1,18 @@
 """LoRA layers for the UNet, through peft."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
+from safetensors.torch import save_file
 
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.pipelines.loading import fuse_lora
+from faceswap_diffusion.swapping.swapper import FaceSwapper
 from tests.tiny import tiny_inputs, tiny_pipeline
 
 
@@ -100,3 +104,32 @@ def test_a_folder_that_was_saved_with_one_is_refused_with_advice(lora_folder, tm
     pipe.unet.save_pretrained(tmp_path / "saved" / "unet")  # as Diffusers does it
     with pytest.raises(ValueError, match=r"do not fit UNet2DConditionModel: \d+ missing keys.*unload_lora_weights"):
         FaceSwapInpaintPipeline.from_pretrained(tmp_path / "saved")
+
+
+def test_a_swapper_takes_a_lora_from_its_folder_or_file(lora_folder, tmp_path):
+    tiny_pipeline().save_pretrained(tmp_path / "tiny")
+    pipe = tiny_pipeline()
+    pipe.load_lora_weights(lora_folder)
+    wanted = run(pipe)
+    for lora in (lora_folder, lora_folder / "pytorch_lora_weights.safetensors"):
+        swapper = FaceSwapper.from_pretrained(tmp_path / "tiny", device="cpu", occlusion="off", lora=lora)
+        swapper.pipeline.set_progress_bar_config(disable=True)
+        assert swapper.name == f"tiny+{lora.stem}"
+        assert torch.allclose(run(swapper.pipeline), wanted, atol=1e-4)
+
+
+def test_what_is_no_lora_of_the_checkpoint_is_refused(lora_folder, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"got LoRA nowhere: give a \.safetensors file, or the folder of a pytorch_lora"
+    ):
+        fuse_lora(tiny_pipeline(), Path("nowhere"))
+    (tmp_path / "pickled.bin").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"pickled\.bin: give a \.safetensors file"):
+        fuse_lora(tiny_pipeline(), tmp_path / "pickled.bin")
+    state = FaceSwapInpaintPipeline.lora_state_dict(lora_folder)[0]
+    save_file({name: torch.cat([layer, layer], dim=1) for name, layer in state.items()}, tmp_path / "wide.safetensors")
+    with pytest.raises(ValueError, match=r"wide\.safetensors does not fit this checkpoint \("):
+        fuse_lora(tiny_pipeline(), tmp_path / "wide.safetensors")
+    save_file({"text_encoder.q.lora_A.weight": torch.zeros(2, 4)}, tmp_path / "words.safetensors")
+    with pytest.raises(ValueError, match=r"words\.safetensors"):
+        fuse_lora(tiny_pipeline(), tmp_path / "words.safetensors")

@@ -9,6 +9,8 @@ from faceswap_diffusion.faces.alignment import keypoints_from_landmarks
 from faceswap_diffusion.faces.analyzer import Face, MeshFaceAnalyzer
 from faceswap_diffusion.faces.mesh_topology import dlib68
 from faceswap_diffusion.faces.selection import NoFaceFoundError
+from faceswap_diffusion.occluders.drawing import Scene
+from faceswap_diffusion.occluders.kinds import draw_hand
 from faceswap_diffusion.photos.loading import load_photo
 from faceswap_diffusion.swapping.second_look import LEAST_PARTS, parts_seen
 from faceswap_diffusion.swapping.swapper import FaceSwapper
@@ -60,8 +62,11 @@ def test_an_ear_or_skin_is_no_face(point: int):
 def test_a_photo_that_shows_nothing_else_has_no_face():
     swapper = FaceSwapper(tiny_pipeline(crop_size=128), MistakenAnalyzer(LEFT_EAR, with_face=False), "tiny")
     assert swapper.find_faces(load_photo(WOMAN).rgb) == []
-    with pytest.raises(NoFaceFoundError, match="no face found in"):
+    told = r"no face found in .*: what looks like one \(score 0\.99, seen from a yaw of [+-]\d+ degrees\) has no eyes"
+    with pytest.raises(NoFaceFoundError, match=told):
         swapper.encode_source([WOMAN])
+    with pytest.raises(NoFaceFoundError, match=told):
+        swapper.swap(SELFIE, WOMAN, target_face=0)
 
 
 @pytest.mark.parametrize("crop_size", [32, 64, 128])
@@ -71,3 +76,15 @@ def test_faces_in_example_photos_are_faces_at_any_crop_size(crop_size: int):
         found = swapper.survey(load_photo(path).rgb)
         assert found.dropped == []
         assert all(parts_seen(face) >= LEAST_PARTS for face in found.aligned) or crop_size < 64
+
+
+@pytest.mark.parametrize("scale", [0.6, 1.0, 2.0])
+def test_drawn_hands_are_no_faces(scale: float):
+    swapper = FaceSwapper(tiny_pipeline(crop_size=64), occlusion="off")
+    skin, other = (load_photo(path).rgb[192:448, 192:448] for path in (WOMAN, SELFIE))
+    mesh = MeshFaceAnalyzer().analyze(load_photo(WOMAN).rgb)[0].landmarks
+    mesh = (mesh - mesh.mean(axis=0)) * scale / 2 + 128
+    for seed in range(4):
+        hand = draw_hand(Scene(skin, mesh, other), np.random.default_rng(seed), where=np.array([128.0, 110]))
+        wall = np.full((256, 256, 3), 60 * seed + 40, np.uint8)
+        assert swapper.find_faces(hand.over(wall)) == []
