@@ -68,7 +68,7 @@ def add_arguments(batch: argparse.ArgumentParser) -> None:
     add = group.add_argument
     add("--pairs", type=Path, metavar="CSV",
         help="columns source and target, optionally output, region, seed, steps, guidance, strength, source_face, "
-        "target_face, mask; paths relative to the file; several photos of a source separated by |")  # fmt: skip
+        "target_face, mask, consent; paths relative to the file; photos of one source separated by |")  # fmt: skip
     add("--sources", type=Path, metavar="DIR",
         help="photos of who to become; a folder in it holds photos of one person")  # fmt: skip
     add("--targets", type=Path, metavar="DIR", help="photos to change")

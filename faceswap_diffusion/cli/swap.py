@@ -103,6 +103,7 @@ def add_painting_options(parser: argparse.ArgumentParser) -> None:
         "if the checkpoint is shown it (default: the checkpoint's)")  # fmt: skip
     add("--seed", type=int, default=0, help="the same seed gives the same picture (default: 0)")
     add("--no-color-match", action="store_true", help="leave the colours as the network made them")
+    add("--consent", metavar="TEXT", help="who agreed to this, and how: recorded in the picture's metadata")
     add("--no-skin-texture", action="store_true", help="leave the skin as smooth as the network made it")
 
 
@@ -150,6 +151,7 @@ def swap_settings(args: argparse.Namespace) -> dict[str, Any]:
         "color_match": not args.no_color_match,
         "skin_texture": not args.no_skin_texture,
         "seed": args.seed,
+        "consent": args.consent,
     }
 
 

@@ -135,6 +135,7 @@ OPTION_COLUMNS: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "steps": ("num_inference_steps", _whole, "a whole number of at least 1"),
     "guidance": ("guidance_scale", _finite, "a number"),
     "strength": ("strength", _share, "a number above 0, up to 1"),
+    "consent": ("consent", str, "a text"),
 }
 """Columns that set a [`SwapOptions`] of their row: its field, how the cell is read, what is wanted."""
 

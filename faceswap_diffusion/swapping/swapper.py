@@ -12,7 +12,7 @@ from diffusers.utils import logging
 from PIL import Image
 
 from faceswap_diffusion.devices import resolve_device, resolve_dtype
-from faceswap_diffusion.faces.alignment import crop
+from faceswap_diffusion.faces.alignment import crop, resized_matrix
 from faceswap_diffusion.faces.analyzer import Face, FaceAnalyzer, MeshFaceAnalyzer
 from faceswap_diffusion.faces.selection import nearest_face, select_face
 from faceswap_diffusion.masks.bisenet import BiSeNet
@@ -29,6 +29,7 @@ from faceswap_diffusion.pipelines.loading import (
     load_parser,
     load_pipeline,
 )
+from faceswap_diffusion.provenance.watermark import SIZE, lay_mark, payload_of
 from faceswap_diffusion.swapping.aligned_face import AlignedFace
 from faceswap_diffusion.swapping.options import SwapOptions
 from faceswap_diffusion.swapping.pasting import paste_faces
@@ -220,6 +221,7 @@ class FaceSwapper(SwapSteps):
             "faces": len(mapping),
             **made.settings,
             "source_shown": made.source_shown,
+            **({} if options.consent is None else {"consent": options.consent}),
         }
         seconds = {**watch.seconds, **made.seconds}
         image = photo.with_pixels(made.rgb)
@@ -305,12 +307,21 @@ class FaceSwapper(SwapSteps):
         )
         if mask is not None:  # the photo's pixels are finer than the crop's, and the mask is meant to the pixel
             pasted, changed = np.where(mask[..., None] > 0, pasted, rgb), changed * (mask > 0)
+        if options.watermark:
+            pasted = self._marked(pasted, changed, aligned)
         watch.lap("paste")
         if settings["strength"] is None:
             drawn = any(shown)
             settings["strength"] = self.pipeline.usual_strength(settings["num_inference_steps"]) if drawn else 1.0
         covered = [float(1 - left.sum() / whole.sum()) for left, whole in zip(masks, regions, strict=True)]
         return SwappedFaces(pasted, changed, covered, _shares_shown(identities), settings, watch.seconds)
+
+    def _marked(self, rgb: np.ndarray, changed: np.ndarray, faces: Sequence[AlignedFace]) -> np.ndarray:
+        """A picture with the invisible mark in its new faces; the payload stands for the checkpoint."""
+        for face in faces:
+            matrix = resized_matrix(face.matrix, len(face.pixels), SIZE)
+            rgb = lay_mark(rgb, changed, matrix, payload_of(self.name))
+        return rgb
 
     def _settings(self, options: SwapOptions) -> dict[str, Any]:
         """What the pipeline is told, with the checkpoint's defaults for what the options leave open."""
