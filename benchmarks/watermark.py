@@ -23,6 +23,7 @@ from faceswap_diffusion.faces.analyzer import Face, MeshFaceAnalyzer
 from faceswap_diffusion.faces.mesh_topology import FACE_OVAL_478
 from faceswap_diffusion.photos.folders import pictures_in
 from faceswap_diffusion.photos.loading import load_photo
+from faceswap_diffusion.provenance.verify import face_finder
 from faceswap_diffusion.provenance.watermark import (
     FALSE_ALARMS,
     SIZE,
@@ -117,7 +118,7 @@ def psnr(one: np.ndarray, other: np.ndarray, mask: np.ndarray) -> float:
 
 def measure(args: argparse.Namespace) -> dict:
     """Lays marks, changes pictures, and looks for marks in these and in pictures without."""
-    analyzer = MeshFaceAnalyzer()
+    analyzer, finder = MeshFaceAnalyzer(), face_finder()
     scores: dict[str, list[float]] = {name: [] for name in ATTACKS}
     payloads: dict[str, list[bool]] = {name: [] for name in ATTACKS}
     ratios, alarms, others = [], [], []
@@ -128,7 +129,7 @@ def measure(args: argparse.Namespace) -> dict:
         ratios.append(psnr(rgb, marked, mask))
         for name, attack in ATTACKS.items():
             changed = attack(marked, face)
-            found = [find_mark(changed, ffhq_matrix(one.landmarks68, SIZE)) for one in analyzer.analyze(changed)]
+            found = [find_mark(changed, ffhq_matrix(one.landmarks68, SIZE)) for one in finder.analyze(changed)]
             best = max(found, key=lambda mark: mark.score, default=None)
             scores[name].append(best.score if best else 0.0)
             payloads[name].append(bool(best and best.payload == PAYLOAD))

@@ -27,10 +27,9 @@ def run(args: argparse.Namespace) -> int:
     """Looks at pictures, and at all of them even if one cannot be read."""
     from dataclasses import asdict
 
-    from faceswap_diffusion.faces.analyzer import MeshFaceAnalyzer
-    from faceswap_diffusion.provenance.verify import verify
+    from faceswap_diffusion.provenance.verify import face_finder, verify
 
-    analyzer, reports, status = MeshFaceAnalyzer(), [], 0
+    analyzer, reports, status = face_finder(), [], 0
     for path in args.files:
         try:
             found = verify(path, analyzer)
