@@ -12,6 +12,7 @@ from faceswap_diffusion.swapping.compositing import (
     ShownReference,
     add_detail,
     continue_surroundings,
+    keep_reference,
     match_border_tone,
     match_color,
     match_light,
@@ -52,8 +53,12 @@ def paste_faces(
     parts = zip(faces, masks, free, crops, shown, strict=True)
     for face, mask, bare, pixels, reference in sorted(parts, key=lambda part: part[0].score):  # see `overlap.in_front`
         skin = mask * bare * region_mask(face.labels, "skin", face.label_names)
+        fine, share = None, np.zeros(mask.shape, np.float32)
         if reference is not None:
             pixels = continue_surroundings(pixels.astype(np.float32), face.pixels, mask)
+            pixels, share = keep_reference(pixels, reference)
+            pixels = np.where((mask * bare)[..., None] > 0, pixels, face.pixels)  # the seam is softer than the mask
+            fine = reference.fine
             assert face.depth is not None  # only meshes have references
             pixels = match_light(pixels, face.pixels, face.landmarks, face.depth, skin)
             pixels = match_border_tone(pixels, face.pixels, mask, skin)
@@ -62,10 +67,10 @@ def paste_faces(
         size = native_size(face.matrix, len(pixels))
         matrix = resized_matrix(face.matrix, len(pixels), size)
         fine_target = brighten(crop(photo, matrix, size), face.exposure)
-        fine = add_detail(pixels, face.pixels, fine_target, skin if skin_texture else None, reference)
+        detailed = add_detail(pixels, face.pixels, fine_target, skin if skin_texture else None, fine, share)
         # The region ends softly, things in front of it as sharply as they are.
         seam = bare * feather(mask, FEATHER * len(mask))
         seam = cv2.resize(seam, (size, size), interpolation=cv2.INTER_LINEAR)
-        rgb, seam = paste_back(rgb, darken(fine, face.exposure), seam, matrix)
+        rgb, seam = paste_back(rgb, darken(detailed, face.exposure), seam, matrix)
         changed = np.maximum(changed, seam)
     return rgb, changed
