@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .pipelines.output import FaceSwapPipelineOutput as FaceSwapPipelineOutput
     from .provenance.save import read_provenance as read_provenance
     from .provenance.save import save_image as save_image
+    from .provenance.verify import verify as verify
     from .swapping.compositing import paste_back as paste_back
     from .swapping.options import SwapOptions as SwapOptions
     from .swapping.result import SwapResult as SwapResult
@@ -57,6 +58,7 @@ _HOMES = {
     "repaint_mask": "faceswap_diffusion.masks.regions",
     "save_image": "faceswap_diffusion.provenance.save",
     "select_face": "faceswap_diffusion.faces.selection",
+    "verify": "faceswap_diffusion.provenance.verify",
 }
 
 __all__ = [*_HOMES, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -1,11 +1,11 @@
-"""The command line: swap and list faces, convert checkpoints, measure swaps, fetch model files, examine itself."""
+"""The command line: swap, one by one or many; list faces, convert checkpoints, measure, fetch, examine itself."""
 
 import argparse
 import traceback
 from collections.abc import Sequence
 
 from faceswap_diffusion import __version__
-from faceswap_diffusion.cli import convert, doctor, evaluate, faces, fetch, identity, swap
+from faceswap_diffusion.cli import batch, convert, doctor, evaluate, faces, fetch, identity, swap, verify
 from faceswap_diffusion.cli.options import PROG, RESPONSIBLE_USE, OneLineParser, common_options, set_loudness
 from faceswap_diffusion.console import ready_streams, say, say_interrupted
 
@@ -23,6 +23,16 @@ def build_parser() -> argparse.ArgumentParser:
             help=swap.SUMMARY,
             description=swap.DESCRIPTION,
             epilog=swap.EXAMPLES,
+            formatter_class=raw,
+        )
+    )
+    batch.add_arguments(
+        commands.add_parser(
+            "batch",
+            parents=[common],
+            help=batch.SUMMARY,
+            description=batch.DESCRIPTION,
+            epilog=batch.EXAMPLES,
             formatter_class=raw,
         )
     )
@@ -46,6 +56,11 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=raw,
         )
     )
+    verify.add_arguments(
+        commands.add_parser(
+            "verify", parents=[common], help=verify.SUMMARY, description=verify.DESCRIPTION, formatter_class=raw
+        )
+    )
     fetch.add_arguments(commands.add_parser("fetch", parents=[common], help=fetch.SUMMARY))
     doctor.add_arguments(commands.add_parser("doctor", parents=[common], help=doctor.SUMMARY))
     return parser
@@ -58,7 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv (`Sequence[str]`, *optional*): The arguments; `sys.argv` if left out.
 
     Returns:
-        `int`: Exit status: 0 done, 1 unexpected failure, 2 something is wrong with what was given, 130 interrupted.
+        `int`: Exit status: 0 done, 1 unexpected failure, 2 something is wrong with what was given, 3 `verify`
+            found nothing, 130 interrupted.
     """
     ready_streams()
     args = build_parser().parse_args(argv)

@@ -1,6 +1,5 @@
 """Methods that are compared: checkpoints, finished swaps, and baselines without a model."""
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from copy import copy
@@ -18,10 +17,10 @@ from faceswap_diffusion.evaluation.references import classical_swap, face_oval, 
 from faceswap_diffusion.faces.analyzer import Face, MeshFaceAnalyzer
 from faceswap_diffusion.faces.selection import select_face
 from faceswap_diffusion.photos.loading import load_photo
-from faceswap_diffusion.pipelines.loading import EMBEDDED_CHECKPOINT
 from faceswap_diffusion.swapping.aligned_face import AlignedFace
 from faceswap_diffusion.swapping.source_identity import SourceIdentity
 from faceswap_diffusion.swapping.swapper import FaceSwapper
+from faceswap_diffusion.weights.checkpoints import EMBEDDED_CHECKPOINT, weights_digest
 
 
 @dataclass(frozen=True)
@@ -293,13 +292,3 @@ def reference_methods(analyzer: MeshFaceAnalyzer, compared: Sequence[Method] = (
 def shows_reference(method: CheckpointMethod) -> bool:
     """Whether a checkpoint uses reference guidance."""
     return method.swapper.pipeline.config.get("hidden_fill") == "reference"
-
-
-def weights_digest(folder: Path) -> str:
-    """Prefix of the SHA-256 over a folder's safetensors files; "" for a Hub id, which identifies itself."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.safetensors")):
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()[:16] if folder.is_dir() else ""

@@ -12,10 +12,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from faceswap_diffusion.photos.folders import is_picture, pictures_in
+
 TURNED_YAW = 15.0
 NUM_SYNTHETIC_PAIRS = 100
 NUM_SELF_PAIRS = 100
-PICTURES = {".avif", ".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 @dataclass(frozen=True)
@@ -83,25 +84,6 @@ class PairSet:
     def reference_pictures(self) -> list[Path]:
         """The real pictures, each once."""
         return self.reference or list(dict.fromkeys(pair.target for pair in self.pairs))
-
-
-def natural_key(path: Path) -> list[Any]:
-    """Sort key that orders numbers in names by value: 9.jpg before 10.jpg."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
-
-
-def pictures_in(folder: Path) -> list[Path]:
-    """The pictures of a folder in natural order.
-
-    Raises:
-        ValueError: If the folder does not exist or has no pictures.
-    """
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: there is no such folder")
-    found = sorted((path for path in folder.iterdir() if path.suffix.lower() in PICTURES), key=natural_key)
-    if not found:
-        raise ValueError(f"{folder} has no pictures ({', '.join(sorted(PICTURES))})")
-    return found
 
 
 @contextmanager
@@ -322,7 +304,7 @@ def casia_pairs(folder: Path) -> PairSet:
     if not path.is_file():
         raise ValueError(f"{path} is missing: it has a line SOURCE-TARGET.png for each swap")
     names = path.read_text(encoding="utf-8").split()
-    pictures = {found.stem: found for found in sorted(folder.rglob("*")) if found.suffix.lower() in PICTURES}
+    pictures = {found.stem: found for found in sorted(folder.rglob("*")) if is_picture(found)}
     splits = {name: split_name(Path(name).stem, pictures.keys()) for name in names}
     problems = [f"{name}: there are no two such pictures" for name, split in splits.items() if split is None]
     problems += [f"{name} is repeated {count} times" for name, count in Counter(names).items() if count > 1]

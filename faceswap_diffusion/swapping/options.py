@@ -25,6 +25,8 @@ class SwapOptions:
         color_match (`bool`): Whether to give the new skin the colours of the target's; a drawn face has them.
         skin_texture (`bool`): Whether to give it the photo's texture, as far as that is too fine for the crop that
             was repainted: pores, grain and fine lines. Where the source's drawn face is, it has its own.
+        watermark (`bool`): Whether to lay an invisible mark into the new pixels, by which `verify` knows them.
+        consent (`str`, *optional*): Who agreed to the swap, and how; recorded in the picture's metadata.
         seed (`int`): Of all randomness. It belongs to the face: alone or with others, the same face comes out.
     """
 
@@ -36,6 +38,8 @@ class SwapOptions:
     strength: float | None = None
     color_match: bool = True
     skin_texture: bool = True
+    watermark: bool = True
+    consent: str | None = None
     seed: int = 0
 
     def __post_init__(self):

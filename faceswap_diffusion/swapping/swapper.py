@@ -11,7 +11,7 @@ from diffusers.utils import logging
 from PIL import Image
 
 from faceswap_diffusion.devices import resolve_device, resolve_dtype
-from faceswap_diffusion.faces.alignment import uncrop
+from faceswap_diffusion.faces.alignment import resized_matrix, uncrop
 from faceswap_diffusion.faces.analyzer import Face, FaceAnalyzer, MeshFaceAnalyzer
 from faceswap_diffusion.faces.selection import nearest_face, select_face
 from faceswap_diffusion.masks.bisenet import BiSeNet
@@ -28,6 +28,7 @@ from faceswap_diffusion.pipelines.loading import (
     load_parser,
     load_pipeline,
 )
+from faceswap_diffusion.provenance.watermark import SIZE, lay_mark, payload_of
 from faceswap_diffusion.swapping.aligned_face import AlignedFace
 from faceswap_diffusion.swapping.options import SwapOptions
 from faceswap_diffusion.swapping.painted import PaintedMasks
@@ -231,6 +232,7 @@ class FaceSwapper(SwapSteps):
             "faces": len(mapping),
             **made.settings,
             "source_shown": made.source_shown,
+            **({} if options.consent is None else {"consent": options.consent}),
         }
         seconds = {**watch.seconds, **made.seconds}
         image, occlusion = photo.with_pixels(made.rgb), made.occlusion
@@ -319,6 +321,8 @@ class FaceSwapper(SwapSteps):
         )
         allowed = painted.allowed(rgb.shape)
         pasted, changed = np.where(allowed[..., None], pasted, rgb), changed * allowed
+        if options.watermark:
+            pasted = self._marked(pasted, changed, aligned)
         watch.lap("paste")
         if settings["strength"] is None:
             drawn = any(shown)
@@ -326,6 +330,13 @@ class FaceSwapper(SwapSteps):
         covered = [float(1 - left.sum() / whole.sum()) for left, whole in zip(masks, regions, strict=True)]
         occlusion = None if options.occlusion == "off" else found_in_front(aligned, rgb.shape, options.region)
         return SwappedFaces(pasted, changed, covered, _shares_shown(identities), settings, watch.seconds, occlusion)
+
+    def _marked(self, rgb: np.ndarray, changed: np.ndarray, faces: Sequence[AlignedFace]) -> np.ndarray:
+        """A picture with the invisible mark in its new faces; the payload stands for the checkpoint."""
+        for face in faces:
+            matrix = resized_matrix(face.matrix, len(face.pixels), SIZE)
+            rgb = lay_mark(rgb, changed, matrix, payload_of(self.name))
+        return rgb
 
     def _settings(self, options: SwapOptions) -> dict[str, Any]:
         """What the pipeline is told, with the checkpoint's defaults for what the options leave open."""

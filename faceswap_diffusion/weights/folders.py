@@ -12,7 +12,8 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import DryRunError, HFValidationError
 from safetensors import SafetensorError
 
-EMBEDDED_CHECKPOINT = Path(__file__).parents[1] / "checkpoints" / "faceswap-small"
+from faceswap_diffusion.weights.checkpoints import EMBEDDED_CHECKPOINT
+
 COMPONENT_LIBRARIES = {"diffusers", "transformers", "faceswap_diffusion"}
 READ = ["*.json", "*.safetensors"]
 SHARD = re.compile(r"-\d{5}-of-\d{5}")

@@ -36,7 +36,7 @@ def run(*commands: list[str]) -> tuple[list[int], set[str]]:
 
 
 def test_help_loads_no_library():
-    commands = ("swap", "identity", "faces", "convert", "evaluate", "fetch", "doctor")
+    commands = ("swap", "batch", "identity", "faces", "convert", "evaluate", "verify", "fetch", "doctor")
     ends, modules = run(["--help"], *([command, "--help"] for command in commands))
     assert ends == [0] * (1 + len(commands))
     assert not modules & {"torch", "diffusers", "transformers", "accelerate", "numpy", "cv2", "PIL"}
@@ -47,11 +47,12 @@ def test_faces_and_a_swap_of_a_photo_without_one_load_no_pytorch(tmp_path: Path)
     wall, output = str(tmp_path / "wall.png"), str(tmp_path / "out.png")
     ends, modules = run(
         ["faces", PORTRAIT, "--quiet"],
+        ["verify", PORTRAIT, "--quiet"],
         ["swap", wall, PORTRAIT, "-o", output],
         ["swap", PORTRAIT, wall, "-o", output],
         ["swap", PORTRAIT, PORTRAIT, "--target-face", "1", "-o", output],
     )
-    assert ends == [0, 2, 2, 2]
+    assert ends == [0, 3, 2, 2, 2]
     assert not modules & {"torch", "diffusers", "transformers", "accelerate"}
     assert {"cv2", "ai_edge_litert"} < modules
 

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 
 from faceswap_diffusion.conditioning.identity import SFace
-from faceswap_diffusion.faces.alignment import crop, uncrop
+from faceswap_diffusion.faces.alignment import crop, ffhq_matrix, uncrop
 from faceswap_diffusion.faces.analyzer import Face, FaceAnalyzer
 from faceswap_diffusion.faces.mesh_topology import dlib68
 from faceswap_diffusion.faces.selection import NoFaceFoundError
@@ -27,6 +27,7 @@ from faceswap_diffusion.metrics.faces import sharpness
 from faceswap_diffusion.photos.loading import load_photo
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.provenance.save import read_provenance
+from faceswap_diffusion.provenance.watermark import SIZE, find_mark, payload_of
 from faceswap_diffusion.swapping.aligned_face import AlignedFace, within_photo
 from faceswap_diffusion.swapping.source_identity import average_identities
 from faceswap_diffusion.swapping.swapper import FaceSwapper
@@ -69,6 +70,20 @@ def test_only_what_the_mask_shows_is_changed(swapper: FaceSwapper):
     assert len(np.unique(mask)) > 50  # the seam is feathered
     assert list(result.seconds) == ["load", "detect", "encode", "reference", "diffuse", "paste"]
     assert all(seconds > 0 for seconds in result.seconds.values())
+
+
+def test_new_pixels_carry_a_mark_unless_it_is_switched_off(swapper: FaceSwapper):
+    marked, plain = (swapper.swap(WOMAN, SELFIE, watermark=switch, consent="she did") for switch in (True, False))
+    (face,) = marked.faces
+    pictures = [np.asarray(result.image) for result in (marked, plain)]
+    added = np.clip(128 + pictures[0].astype(int) - pictures[1], 0, 255).astype(np.uint8)  # noise hides it otherwise
+    mark = find_mark(added, ffhq_matrix(face.landmarks68, SIZE))
+    assert mark.found
+    assert mark.payload == payload_of("tiny")
+    assert np.std(added[np.asarray(marked.mask) == 255]) < 4
+    assert not (pictures[0] != pictures[1]).any(-1)[np.asarray(marked.mask) == 0].any()
+    assert marked.provenance["consent"] == "she did"
+    assert "consent" not in swapper.swap(WOMAN, SELFIE).provenance
 
 
 def test_every_face_comes_out_the_same_alone_and_with_others(swapper: FaceSwapper, monkeypatch: pytest.MonkeyPatch):

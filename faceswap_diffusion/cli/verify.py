@@ -1,0 +1,48 @@
+"""`faceswap-diffusion verify`: says whether pictures were made here. It needs no PyTorch."""
+
+import argparse
+import json
+import textwrap
+
+from faceswap_diffusion.cli.options import PROG, tell
+from faceswap_diffusion.console import say
+
+SUMMARY = "say whether pictures were made with this program"
+DESCRIPTION = textwrap.fill(
+    "Look for what a swap leaves in a picture: its metadata, and the invisible mark in the new face, which survives "
+    "cropping, scaling and JPEG. Exit status: 0 if all pictures have one of them, 3 if nothing is found in one, 2 if "
+    "one cannot be read.",
+    79,
+)
+NOTHING_FOUND = 3
+
+
+def add_arguments(verify: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments to its parser."""
+    verify.add_argument("files", nargs="+", metavar="FILE", help="picture to look at")
+    verify.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Looks at pictures, and at all of them even if one cannot be read."""
+    from dataclasses import asdict
+
+    from faceswap_diffusion.provenance.verify import face_finder, verify
+
+    analyzer, reports, status = face_finder(), [], 0
+    for path in args.files:
+        try:
+            found = verify(path, analyzer)
+        except ValueError as error:
+            say(f"{PROG}: error: {error}", error=True)
+            status = 2
+            continue
+        if not found.is_marked:
+            status = status or NOTHING_FOUND
+        marks = [{**asdict(mark), "found": mark.found} for mark in found.marks]
+        reports.append({"path": path, "is_marked": found.is_marked, "metadata": found.metadata, "marks": marks})
+        if not args.json:
+            tell(args, "\n".join(found.lines()))
+    if args.json:
+        say(json.dumps(reports, indent=2))
+    return status
