@@ -30,6 +30,7 @@ from faceswap_diffusion.pipelines.loading import (
     load_pipeline,
 )
 from faceswap_diffusion.swapping.aligned_face import AlignedFace
+from faceswap_diffusion.swapping.coherence import FaceState, independent
 from faceswap_diffusion.swapping.options import SwapOptions
 from faceswap_diffusion.swapping.pasting import paste_faces
 from faceswap_diffusion.swapping.request import (
@@ -210,7 +211,8 @@ class FaceSwapper(SwapSteps):
             options,
             mask,
             callback_on_step_end,
-            names=[f"face {index} of {photo.name}" for index in mapping],
+            [f"face {index} of {photo.name}" for index in mapping],
+            [independent() for _ in mapping],
         )
         changed = Image.fromarray(np.ceil(made.mask * 255).astype(np.uint8))
         provenance = {
@@ -251,6 +253,7 @@ class FaceSwapper(SwapSteps):
         others: Sequence[Face] = (),
         mask: np.ndarray | None = None,
         callback_on_step_end: StepCallback | None = None,
+        states: Sequence[FaceState] | None = None,
     ) -> SwappedFaces:
         """Gives faces of a picture other identities: what `swap` does between reading a photo and making one.
 
@@ -262,6 +265,8 @@ class FaceSwapper(SwapSteps):
             others (`Sequence[Face]`): The picture's other faces, which stay as they are.
             mask (`np.ndarray`, *optional*): (H, W) float32 in [0, 1], 1 = repaint, in place of the region.
             callback_on_step_end (`Callable`, *optional*): As for `swap`.
+            states (`Sequence[FaceState]`, *optional*): For each of `faces`, if the picture is a frame of a video, what
+                [`TemporalCoherence.advance`] gives: it keeps the swaps of neighbouring frames alike.
 
         Returns:
             [`SwappedFaces`]: The new picture, and where it is new.
@@ -269,9 +274,11 @@ class FaceSwapper(SwapSteps):
         Raises:
             ValueError: If a face has nothing to be repainted, and for options that do not fit.
         """
-        aligned = [self.align(rgb, face, [*faces, *others]) for face in faces]
+        states = states or [independent() for _ in faces]
+        around = [*faces, *others]
+        aligned = [self.align(rgb, face, around, state) for face, state in zip(faces, states, strict=True)]
         names = [f"face {index} of those to swap" for index in range(len(faces))]
-        return self._swap_aligned(rgb, aligned, identities, options, mask, callback_on_step_end, names)
+        return self._swap_aligned(rgb, aligned, identities, options, mask, callback_on_step_end, names, states)
 
     @torch.no_grad()
     def _swap_aligned(
@@ -283,17 +290,21 @@ class FaceSwapper(SwapSteps):
         mask: np.ndarray | None,
         callback_on_step_end: StepCallback | None,
         names: Sequence[str],
+        states: Sequence[FaceState],
     ) -> SwappedFaces:
         """Does what `swap_faces` says with faces that are aligned, called `names` in errors."""
         watch = Stopwatch()
         for identity in identities:
             self.check_identity(identity, options.region)
-        regions = [_region_crop(face, mask, options.region) for face in aligned]
+        regions = [
+            state.mask("region", _region_crop(face, mask, options.region))
+            for face, state in zip(aligned, states, strict=True)
+        ]
         free = [face.free(options.region) if mask is None else face.apart() for face in aligned]
         masks = [region * bare for region, bare in zip(regions, free, strict=True)]
         _check_masks(masks, names)
         settings = self._settings(options)
-        references = [self.draw_reference(*parts) for parts in zip(aligned, identities, strict=True)]
+        references = [self.draw_reference(*parts) for parts in zip(aligned, identities, states, strict=True)]
         watch.lap("reference")
         crops = self.repaint(
             aligned, masks, identities, references, options.seed, callback_on_step_end=callback_on_step_end, **settings
@@ -301,7 +312,7 @@ class FaceSwapper(SwapSteps):
         watch.lap("diffuse")
         shown = self.shown_references(aligned, masks, references, identities)
         pasted, changed = paste_faces(
-            rgb, aligned, regions, free, crops, shown, options.color_match, options.skin_texture
+            rgb, aligned, regions, free, crops, shown, options.color_match, options.skin_texture, states
         )
         if mask is not None:  # the photo's pixels are finer than the crop's, and the mask is meant to the pixel
             pasted, changed = np.where(mask[..., None] > 0, pasted, rgb), changed * (mask > 0)
