@@ -140,7 +140,7 @@ def _planes(picture: av.VideoFrame, bits: int) -> list[np.ndarray]:
     """The planes of a frame, each (h, w), to be read or written."""
     dtype = np.dtype(np.uint8 if bits == 8 else np.uint16)
     return [
-        np.frombuffer(plane, dtype).reshape(plane.height, plane.line_size // dtype.itemsize)[:, : plane.width]
+        np.frombuffer(memoryview(plane), dtype).reshape(plane.height, plane.line_size // dtype.itemsize)[:, : plane.width]
         for plane in picture.planes
     ]
 
@@ -151,7 +151,7 @@ def _reduced(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     down, across = -(-mask.shape[0] // height), -(-mask.shape[1] // width)
     padded = np.zeros((height * down, width * across), bool)
     padded[: mask.shape[0], : mask.shape[1]] = mask
-    return padded.reshape(height, down, width, across).any(axis=(1, 3))
+    return np.any(padded.reshape(height, down, width, across), axis=(1, 3))
 
 
 def _on_white(rgba: np.ndarray) -> np.ndarray:

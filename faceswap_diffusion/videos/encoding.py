@@ -10,6 +10,7 @@ from typing import Any
 import av
 import av.codec
 import av.logging
+from av.error import FFmpegError
 
 from faceswap_diffusion.videos.frames import Colors, VideoFacts
 
@@ -90,7 +91,9 @@ def choose_codec(codec: str | None, path: Path) -> str:
         raise ValueError(f"got codec {codec!r}, which this build of FFmpeg cannot write; it has {', '.join(known)}")
     allowed = [name for name in known if _allows(container, name)]
     if codec not in allowed:
-        raise ValueError(f"{path.suffix} files cannot hold {codec}: choose {' or '.join(allowed)}, or another kind of file")
+        raise ValueError(
+            f"{path.suffix} files cannot hold {codec}: choose {' or '.join(allowed)}, or another kind of file"
+        )
     return codec
 
 
@@ -147,7 +150,7 @@ def _layout(facts: VideoFacts) -> tuple[int, int]:
 def _has(encoder: str) -> bool:
     try:
         av.Codec(encoder, "w")
-    except (ValueError, av.FFmpegError):
+    except (ValueError, FFmpegError):
         return False
     return True
 

@@ -44,7 +44,7 @@ class VideoFacts:
         size (`tuple[int, int]`): Width and height in pixels, as stored: before the rotation.
         time_base (`Fraction`): Seconds that the times of frames count.
         rate (`Fraction`): Frames a second, on average.
-        duration (`Fraction`, *optional*): In seconds, if it is known.
+        end (`int`, *optional*): When the last frame ends, in units of `time_base`, if it is known.
         pixel_format (`str`): FFmpeg's name.
         colors ([`Colors`]): Of its numbers.
         matrix (`tuple[int, ...]`, *optional*): Nine numbers of the display matrix that turns frames upright, as
@@ -57,7 +57,7 @@ class VideoFacts:
     size: tuple[int, int]
     time_base: Fraction
     rate: Fraction
-    duration: Fraction | None
+    end: int | None
     pixel_format: str
     colors: Colors = Colors()
     matrix: tuple[int, ...] | None = None
@@ -99,6 +99,17 @@ class Span:
         last = math.inf if self.end is None else math.ceil(self.end / time_base)
         # What begins before 0 belongs to the whole video: priming of audio, frames that an edit list hides.
         return (math.ceil(self.start / time_base) if self.start else -(2**62)), last
+
+    def end_of(self, facts: VideoFacts) -> int | None:
+        """When the last frame of the part ends, counted from its start, in units of the video's time base."""
+        ends = [facts.end, None if self.end is None else round(self.end / facts.time_base)]
+        known = [end for end in ends if end is not None]
+        return min(known) - self.shift(facts.time_base) if known else None
+
+    def num_frames(self, facts: VideoFacts) -> int | None:
+        """About how many frames the part has, if that is known."""
+        end = self.end_of(facts)
+        return None if end is None else max(round(end * facts.time_base * facts.rate), 1)
 
     def shift(self, time_base: Fraction) -> int:
         """What is taken off all times, so that the part begins at 0."""

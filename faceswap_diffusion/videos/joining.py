@@ -1,9 +1,11 @@
 """Joins encoded segments and the other streams of a video into one file, without encoding anything again."""
 
+import errno
 import heapq
 import io
 import logging
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,9 +14,11 @@ from typing import Any
 
 import av
 import numpy as np
+from av.error import FFmpegError
 
 from faceswap_diffusion.videos.frames import Span, VideoFacts
 from faceswap_diffusion.videos.reading import open_container, origin_of, video_stream
+from faceswap_diffusion.writing import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -29,12 +33,10 @@ class Segment:
     Args:
         path (`Path`): See [`encoding.write_segment`].
         times (`list[int]`): When each of its frames is shown, growing, in units of the video's time base.
-        last_duration (`int`): For how long the last frame is shown, in the same units.
     """
 
     path: Path
     times: list[int]
-    last_duration: int
 
 
 def join_segments(
@@ -66,17 +68,34 @@ def join_segments(
     with av.open(str(output), "w", format=container_name, options=options) as joined:
         joined.metadata.update(metadata)
         video = _add_video(joined, segments[0].path, facts)
+        packets = _video_packets(segments, video, facts, span)
         if source is None:
-            _mux(joined, _video_packets(segments, video, facts.time_base))
+            _mux(joined, packets)
         else:
             with open_container(source) as container:
                 video.metadata.update(video_stream(container).metadata)
                 copies = _add_copies(joined, container, container_name)
                 _copy_chapters(joined, container, span)
-                copied = _copied_packets(container, copies, span, facts)
-                _mux(joined, heapq.merge(_video_packets(segments, video, facts.time_base), copied, key=_time))
+                copied = _copied_packets(container, copies, span)
+                _mux(joined, heapq.merge(packets, copied, key=_time))
     with open(output, "rb+") as file:
         os.fsync(file.fileno())
+
+
+def place(file: Path, path: Path) -> None:
+    """Gives a finished file its name; one that is there is replaced, and the new one there whole or not at all.
+
+    Args:
+        file (`Path`): The finished file, maybe on another disk.
+        path (`Path`): Its place.
+    """
+    try:
+        os.replace(file, os.path.realpath(path))
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        with whole_file(path) as unfinished:
+            shutil.copyfile(file, unfinished)
 
 
 def _mux(joined: Any, packets: Iterator[Any]) -> None:
@@ -97,11 +116,12 @@ def _add_video(joined: Any, segment: Path, facts: VideoFacts) -> Any:
     return video
 
 
-def _video_packets(segments: Sequence[Segment], video: Any, time_base: Fraction) -> Iterator[Any]:
+def _video_packets(segments: Sequence[Segment], video: Any, facts: VideoFacts, span: Span) -> Iterator[Any]:
     """The packets of all segments in the order of decoding, with the source's times."""
     times = np.array([time for segment in segments for time in segment.times], np.int64)
     usual = round(float(np.median(np.diff(times)))) if len(times) > 1 else 1
-    end = int(times[-1]) + (segments[-1].last_duration or usual)
+    end = span.end_of(facts)
+    end = int(times[-1]) + usual if end is None or end <= times[-1] else end
     ends = np.append(times[1:], end)
     delay = max(_reordering(segment.path) for segment in segments)
     # Decoding begins before the first frame is shown, by as many frames as the encoder has changed the order of.
@@ -110,7 +130,7 @@ def _video_packets(segments: Sequence[Segment], video: Any, time_base: Fraction)
     for segment in segments:
         first, order = number, _display_order(segment.path)
         for packet, place in zip(_packets(segment.path), order, strict=True):
-            packet.stream, packet.time_base = video, time_base
+            packet.stream, packet.time_base = video, facts.time_base
             packet.pts, packet.dts = int(times[first + place]), int(decoded[number])
             packet.duration = int(ends[first + place]) - packet.pts
             number += 1
@@ -142,7 +162,7 @@ def _add_copies(joined: Any, container: Any, container_name: str) -> dict[int, A
     copies = {}
     shown = video_stream(container)
     for stream in container.streams:
-        if stream is shown or stream.type == "data" and _follows_by_itself(stream, container):
+        if stream is shown or (stream.type == "data" and _follows_by_itself(stream, container)):
             continue
         if not _fits(stream, container_name):
             kind = stream.codec_context.name if stream.codec_context else stream.name or "unknown"
@@ -158,7 +178,8 @@ def _add_copies(joined: Any, container: Any, container_name: str) -> dict[int, A
 def _follows_by_itself(stream: Any, container: Any) -> bool:
     """Whether a data stream of a QuickTime file holds the titles of chapters or a clock, which FFmpeg writes anew."""
     starts = [chapter["start"] * chapter["time_base"] for chapter in container.chapters()]
-    return TIMECODE in stream.metadata or starts == [entry.timestamp * stream.time_base for entry in stream.index_entries]
+    times = [entry.timestamp * stream.time_base for entry in stream.index_entries]
+    return TIMECODE in stream.metadata or times == starts
 
 
 def _copy(joined: Any, stream: Any) -> Any:
@@ -176,12 +197,12 @@ def _fits(stream: Any, container_name: str) -> bool:
         with av.open(io.BytesIO(), "w", format=container_name) as trial:
             _copy(trial, stream)
             trial.start_encoding()
-    except (ValueError, OSError, av.FFmpegError):
+    except (ValueError, OSError, FFmpegError):
         return False
     return True
 
 
-def _copied_packets(container: Any, copies: dict[int, Any], span: Span, facts: VideoFacts) -> Iterator[Any]:
+def _copied_packets(container: Any, copies: dict[int, Any], span: Span) -> Iterator[Any]:
     """The packets of the other streams within the part, their times counted from its start."""
     streams = [container.streams[index] for index in copies if container.streams[index].type != "attachment"]
     if not streams:

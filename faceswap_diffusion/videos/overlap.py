@@ -107,10 +107,10 @@ def behind(work: Callable[[Iterator[Item]], None], size: int) -> Iterator[Callab
     try:
         yield give
         channel.put("end")
-    except BaseException as error:
+    except BaseException:
         channel.put("error", GeneratorExit())
         thread.join()
-        raise failures[0] if failures and error in failures else error from None
+        raise
     thread.join()
     if failures:
         raise failures[0]

@@ -37,17 +37,17 @@ class PictureFolder:
         ValueError: If there is no picture in it, or the first cannot be read.
     """
 
-    container = None
+    container: Path | None = None
 
     def __init__(self, folder: Path, rate: Fraction):
         pictures = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
         self.paths = sorted(pictures, key=natural)
         if not self.paths:
-            raise ValueError(f"{folder} has no pictures in it ({', '.join(SUFFIXES)}): name a video, or another folder")
+            raise ValueError(
+                f"{folder} has no pictures in it ({', '.join(SUFFIXES)}): name a video, or another folder"
+            )
         first = load_photo(self.paths[0])
-        self.facts = VideoFacts(
-            str(folder), first.size, 1 / rate, rate, len(self.paths) / rate, "rgb24", SRGB, metadata={}
-        )
+        self.facts = VideoFacts(str(folder), first.size, 1 / rate, rate, len(self.paths), "rgb24", SRGB)
 
     def digest(self) -> str:
         """SHA-256 of all pictures."""
@@ -89,17 +89,15 @@ class AnimatedPicture:
         path (`Path`): The file.
     """
 
-    container = None
+    container: Path | None = None
 
     def __init__(self, path: Path):
         self.path = path
         with Image.open(path) as picture:
             lengths = [_length(frame) for frame in ImageSequence.Iterator(picture)]
             size = picture.size
-        duration = Fraction(sum(lengths), 1000)
-        self.facts = VideoFacts(
-            str(path), size, MILLISECOND, (len(lengths) / duration).limit_denominator(1000), duration, "rgb24", SRGB
-        )
+        rate = Fraction(1000 * len(lengths), sum(lengths)).limit_denominator(1000)
+        self.facts = VideoFacts(str(path), size, MILLISECOND, rate, sum(lengths), "rgb24", SRGB)
 
     def digest(self) -> str:
         """SHA-256 of the file."""

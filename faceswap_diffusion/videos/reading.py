@@ -13,6 +13,7 @@ from faceswap_diffusion.videos.frames import Colors, Frame, Seconds, Span, Video
 
 try:
     import av
+    from av.error import FFmpegError, InvalidDataError
     from av.stream import Disposition
 except ImportError:
     raise ValueError("videos need PyAV, which is not installed: pip install 'faceswap-diffusion[video]'") from None
@@ -57,7 +58,8 @@ class VideoFile:
     """
 
     def __init__(self, path: str | Path):
-        self.path = self.container = Path(path)
+        self.path = Path(path)
+        self.container: Path | None = self.path
         with open_container(self.path) as container:
             self.facts = _facts(container, self.path)
 
@@ -96,7 +98,7 @@ def open_container(path: Path) -> Any:
         if path.stat().st_size == 0 and path.is_file():
             raise ValueError(f"cannot read {path}: it is empty")
         return av.open(str(path))
-    except av.FFmpegError as error:
+    except FFmpegError as error:
         raise unreadable(path, error) from None
     except OSError as error:
         raise ValueError(f"cannot read {path}: {(error.strerror or str(error)).lower()}; check the path") from None
@@ -119,11 +121,9 @@ def origin_of(container: Any, time_base: Fraction) -> int:
 
 def display_matrix(picture: "av.VideoFrame") -> tuple[int, ...] | None:
     """The nine numbers that say how a frame is turned upright; `None` if it is."""
-    for data in iter(picture.side_data):  # PyAV calls it a mapping, and iterates over what it holds
-        if data.type.name == "DISPLAYMATRIX":
-            matrix = tuple(np.frombuffer(bytes(data), np.int32).tolist())
-            return None if matrix[:5] == (65536, 0, 0, 0, 65536) else matrix
-    return None
+    data = picture.side_data.get("DISPLAYMATRIX")
+    matrix = (65536, 0, 0, 0, 65536) if data is None else tuple(np.frombuffer(data, np.int32).tolist())
+    return None if matrix[:5] == (65536, 0, 0, 0, 65536) else matrix
 
 
 def digest_of_files(paths: Iterable[Path]) -> str:
@@ -151,7 +151,7 @@ def video_stream(container: Any) -> Any:
     """
     name = container.name
     if "_pipe" in container.format.name or container.format.name == "image2":
-        raise ValueError(f"{name} is a picture, not a video: use `faceswap-diffusion swap`, or name a folder of frames")
+        raise ValueError(f"{name} is a picture: use `faceswap-diffusion swap`, or name a video or a folder of frames")
     streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     if not streams:
         raise ValueError(f"{name} has no video stream: use a file that shows moving pictures")
@@ -167,19 +167,21 @@ def _facts(container: Any, path: Path) -> VideoFacts:
     picture = next((frame.picture for frame in _decode(container, stream, path) if frame.picture), None)
     if picture is None:
         raise ValueError(f"cannot read {name}: it has no frame that can be decoded; it may be truncated")
-    duration = None
+    end = None
     if stream.duration is not None:
-        duration = stream.duration * stream.time_base
+        end = (stream.start_time or 0) + stream.duration - origin_of(container, stream.time_base)
     elif container.duration is not None:
-        duration = Fraction(container.duration, av.time_base)
+        end = round(Fraction(container.duration, av.time_base) / stream.time_base)
     return VideoFacts(
         name=name,
         size=(picture.width, picture.height),
         time_base=stream.time_base,
         rate=stream.average_rate or stream.guessed_rate or USUAL_RATE,
-        duration=duration,
+        end=end,
         pixel_format=picture.format.name,
-        colors=Colors(*map(int, (picture.colorspace, picture.color_range, picture.color_primaries, picture.color_trc))),
+        colors=Colors(
+            *map(int, (picture.colorspace, picture.color_range, picture.color_primaries, picture.color_trc))
+        ),
         matrix=display_matrix(picture),
         pixel_aspect=stream.sample_aspect_ratio or None,
         metadata=dict(container.metadata),
@@ -194,7 +196,7 @@ def _decode(container: Any, stream: Any, path: Path) -> Iterator[Frame]:
             continue
         try:
             pictures = packet.decode()
-        except av.error.InvalidDataError:
+        except InvalidDataError:
             yield Frame(packet.pts or 0, 0, None, is_broken=True)
             continue
         for picture in pictures:
@@ -211,7 +213,7 @@ def _packets(container: Any, stream: Any, path: Path) -> Iterator[Any]:
                 damaged = False
                 yield packet
             return
-        except av.error.InvalidDataError:
+        except InvalidDataError:
             if damaged:  # nothing could be read since
                 return
             damaged = True

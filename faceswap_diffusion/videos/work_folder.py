@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from faceswap_diffusion.writing import remove, remove_left_overs, whole_folder, write_text
+from faceswap_diffusion.writing import UNFINISHED, remove, remove_left_overs, whole_folder, write_text
 
 MANIFEST, LOCK, FACTS = "manifest.json", "lock", "segment.json"
 FORMAT = "faceswap-diffusion video parts 1"
@@ -33,6 +33,7 @@ class WorkFolder:
         self._lock: IO[str] | None = None
 
     def __enter__(self) -> "WorkFolder":
+        """Begins, or goes on."""
         if self.path.is_dir() and not (self.path / MANIFEST).exists():
             _check_unused(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
@@ -45,6 +46,7 @@ class WorkFolder:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Lets other processes use the folder."""
         assert self._lock is not None
         self._lock.close()
 
@@ -88,7 +90,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _check_unused(path: Path) -> None:
     """A folder with something else in it is not taken, for it is removed at the end."""
-    others = [entry.name for entry in path.iterdir() if entry.name != LOCK and not entry.name.startswith(".unfinished-")]
+    others = [entry.name for entry in path.iterdir() if entry.name != LOCK and not entry.name.startswith(UNFINISHED)]
     if others:
         raise ValueError(f"{path} is in use for something else (it holds {others[0]}): name another work folder")
 
@@ -116,7 +118,7 @@ def _locked(folder: Path) -> IO[str]:
     Raises:
         ValueError: If another process holds it.
     """
-    file = open(folder / LOCK, "a", encoding="utf-8")
+    file = open(folder / LOCK, "a", encoding="utf-8")  # noqa: SIM115 - as long as the job
     try:
         _hold(file)
     except OSError:
