@@ -19,7 +19,11 @@ UNEVEN = (3000, 4500, 3600)
 def moving_face(count: int, size: tuple[int, int] = (128, 128)) -> list[np.ndarray]:
     """Frames (H, W, 3) uint8 RGB in which a face moves to and fro, cut out of a photo."""
     width, height = size
-    photo = Image.open(TARGET).convert("RGB").resize((width + 16, height * (width + 16) // width), Image.Resampling.LANCZOS)
+    photo = (
+        Image.open(TARGET)
+        .convert("RGB")
+        .resize((width + 16, height * (width + 16) // width), Image.Resampling.LANCZOS)
+    )
     pixels = np.asarray(photo)
     offsets = [8 + round(7 * np.sin(index / 4)) for index in range(count)]
     return [np.ascontiguousarray(pixels[8 : 8 + height, x : x + width]) for x in offsets]

@@ -44,6 +44,7 @@ from faceswap_diffusion.videos.work_folder import WorkFolder
 logger = logging.get_logger(__name__)
 
 PICTURES, STATE = "pictures.mkv", "state.npz"
+MISSING = 0.5  # seconds without frames at the end of a video from which on it is truncated
 WAITING = 3  # frames that may wait between two stages; this and nothing else bounds the memory
 
 Progress = Callable[[int, int | None], None]
@@ -279,12 +280,25 @@ class _Work:
         Seeking would save time, and some decoders give other pixels after it.
         """
         size, base = self.plan.frames_per_segment, self.plan.video.facts.time_base
-        frames = self.plan.video.frames(self.plan.span)
-        for index, frame in islice(enumerate(frames), first, None):
+        last = 0
+        for index, frame in enumerate(self.plan.video.frames(self.plan.span)):
+            last = frame.pts + frame.duration
+            if index < first:
+                continue
             seconds = float((frame.pts + self.plan.span.shift(base)) * base)
-            if frame.is_broken and self.plan.strict:
-                raise ValueError(f"{self.plan.video.facts.name} has a broken frame at {seconds:.3f} s")
+            if frame.is_broken:
+                self._complain(f"has a broken frame at {seconds:.3f} s")
             yield _Shot(index, frame, seconds, ends_segment=(index + 1) % size == 0)
+        end = self.plan.span.end_of(self.plan.video.facts)
+        if end is not None and (end - last) * base > MISSING:
+            self._complain(f"should be {float(end * base):.1f} s long and ends after {float(last * base):.1f} s")
+
+    def _complain(self, problem: str) -> None:
+        """Warns of damage, or makes it an error, as the plan says."""
+        text = f"{self.plan.video.facts.name} {problem}: it is damaged or truncated"
+        if self.plan.strict:
+            raise ValueError(text)
+        logger.warning(text)
 
     def _look(self, shot: _Shot) -> _Shot:
         picture = shot.frame.picture

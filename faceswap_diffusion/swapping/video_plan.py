@@ -150,7 +150,7 @@ def plan_video(
 
 def _span(start: Seconds, end: Seconds | None, video: Video) -> Span:
     facts = video.facts
-    length = math.inf if facts.end is None else float(facts.end * facts.time_base)
+    length = math.inf if facts.duration is None else float(facts.duration)
     if not 0 <= start < length:
         raise ValueError(f"got start {float(start):g}: {facts.name} lasts from 0 to {length:.3f} seconds")
     if end is not None and end <= start:

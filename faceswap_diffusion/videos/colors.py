@@ -140,8 +140,7 @@ def _planes(picture: av.VideoFrame, bits: int) -> list[np.ndarray]:
     """The planes of a frame, each (h, w), to be read or written."""
     dtype = np.dtype(np.uint8 if bits == 8 else np.uint16)
     return [
-        np.frombuffer(memoryview(plane), dtype).reshape(plane.height, plane.line_size // dtype.itemsize)[:, : plane.width]
-        for plane in picture.planes
+        np.frombuffer(memoryview(plane), dtype).reshape(plane.height, -1)[:, : plane.width] for plane in picture.planes
     ]
 
 

@@ -91,9 +91,7 @@ def choose_codec(codec: str | None, path: Path) -> str:
         raise ValueError(f"got codec {codec!r}, which this build of FFmpeg cannot write; it has {', '.join(known)}")
     allowed = [name for name in known if _allows(container, name)]
     if codec not in allowed:
-        raise ValueError(
-            f"{path.suffix} files cannot hold {codec}: choose {' or '.join(allowed)}, or another kind of file"
-        )
+        raise ValueError(f"{path.suffix} files cannot hold {codec}: choose {' or '.join(allowed)}, or write a .mkv")
     return codec
 
 

@@ -44,7 +44,8 @@ class VideoFacts:
         size (`tuple[int, int]`): Width and height in pixels, as stored: before the rotation.
         time_base (`Fraction`): Seconds that the times of frames count.
         rate (`Fraction`): Frames a second, on average.
-        end (`int`, *optional*): When the last frame ends, in units of `time_base`, if it is known.
+        end (`int`, *optional*): When the last frame ends, in units of `time_base`, if the video says so.
+        duration (`Fraction`, *optional*): About how many seconds it lasts; its sound may last longer.
         pixel_format (`str`): FFmpeg's name.
         colors ([`Colors`]): Of its numbers.
         matrix (`tuple[int, ...]`, *optional*): Nine numbers of the display matrix that turns frames upright, as
@@ -58,6 +59,7 @@ class VideoFacts:
     time_base: Fraction
     rate: Fraction
     end: int | None
+    duration: Fraction | None
     pixel_format: str
     colors: Colors = Colors()
     matrix: tuple[int, ...] | None = None
@@ -108,8 +110,8 @@ class Span:
 
     def num_frames(self, facts: VideoFacts) -> int | None:
         """About how many frames the part has, if that is known."""
-        end = self.end_of(facts)
-        return None if end is None else max(round(end * facts.time_base * facts.rate), 1)
+        lengths = [length for length in (facts.duration, self.end) if length is not None]
+        return max(round((min(lengths) - self.start) * facts.rate), 1) if lengths else None
 
     def shift(self, time_base: Fraction) -> int:
         """What is taken off all times, so that the part begins at 0."""

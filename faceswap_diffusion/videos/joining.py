@@ -22,6 +22,9 @@ from faceswap_diffusion.writing import whole_file
 
 logger = logging.getLogger(__name__)
 
+MP4_OPTIONS = {"movflags": "+faststart", "movie_timescale": "90000"}
+"""The table of contents comes first, so that players on the web can begin at once, and starts are exact."""
+
 TIMECODE = "timecode"
 """Metadata of a stream, from which FFmpeg writes the track of a clock by itself."""
 
@@ -63,8 +66,7 @@ def join_segments(
         OSError: If it cannot be written.
         ValueError: If the source cannot be read any more.
     """
-    # Of MP4, the table of contents comes first, so that players on the web can begin at once.
-    options = {"movflags": "+faststart"} if container_name in ("mp4", "mov") else {}
+    options = MP4_OPTIONS if container_name in ("mp4", "mov") else {}
     with av.open(str(output), "w", format=container_name, options=options) as joined:
         joined.metadata.update(metadata)
         video = _add_video(joined, segments[0].path, facts)

@@ -46,8 +46,8 @@ class PictureFolder:
             raise ValueError(
                 f"{folder} has no pictures in it ({', '.join(SUFFIXES)}): name a video, or another folder"
             )
-        first = load_photo(self.paths[0])
-        self.facts = VideoFacts(str(folder), first.size, 1 / rate, rate, len(self.paths), "rgb24", SRGB)
+        first, count = load_photo(self.paths[0]), len(self.paths)
+        self.facts = VideoFacts(str(folder), first.size, 1 / rate, rate, count, count / rate, "rgb24", SRGB)
 
     def digest(self) -> str:
         """SHA-256 of all pictures."""
@@ -96,8 +96,9 @@ class AnimatedPicture:
         with Image.open(path) as picture:
             lengths = [_length(frame) for frame in ImageSequence.Iterator(picture)]
             size = picture.size
-        rate = Fraction(1000 * len(lengths), sum(lengths)).limit_denominator(1000)
-        self.facts = VideoFacts(str(path), size, MILLISECOND, rate, sum(lengths), "rgb24", SRGB)
+        end = sum(lengths)
+        rate = Fraction(1000 * len(lengths), end).limit_denominator(1000)
+        self.facts = VideoFacts(str(path), size, MILLISECOND, rate, end, Fraction(end, 1000), "rgb24", SRGB)
 
     def digest(self) -> str:
         """SHA-256 of the file."""
@@ -125,6 +126,7 @@ def is_animated_webp(path: Path) -> bool:
 
 
 def _length(frame: Image.Image) -> int:
+    frame.load()  # some formats tell it no sooner
     return int(frame.info.get("duration") or UNTIMED)
 
 

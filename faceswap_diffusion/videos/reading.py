@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import re
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -76,7 +77,7 @@ class VideoFile:
         with open_container(self.path) as container:
             stream = video_stream(container)
             # Several frames at once would make it a matter of chance what is made up for damaged data.
-            stream.codec_context.thread_type = "SLICE"  # pyright: ignore[reportAttributeAccessIssue]
+            stream.codec_context.thread_type = "SLICE"
             origin = origin_of(container, self.facts.time_base)
             first, last = span.ticks(self.facts.time_base)
             for frame in _in_order(_decode(container, stream, self.path)):
@@ -167,17 +168,13 @@ def _facts(container: Any, path: Path) -> VideoFacts:
     picture = next((frame.picture for frame in _decode(container, stream, path) if frame.picture), None)
     if picture is None:
         raise ValueError(f"cannot read {name}: it has no frame that can be decoded; it may be truncated")
-    end = None
-    if stream.duration is not None:
-        end = (stream.start_time or 0) + stream.duration - origin_of(container, stream.time_base)
-    elif container.duration is not None:
-        end = round(Fraction(container.duration, av.time_base) / stream.time_base)
     return VideoFacts(
         name=name,
         size=(picture.width, picture.height),
         time_base=stream.time_base,
         rate=stream.average_rate or stream.guessed_rate or USUAL_RATE,
-        end=end,
+        end=_end(container, stream),
+        duration=None if container.duration is None else Fraction(container.duration, av.time_base),
         pixel_format=picture.format.name,
         colors=Colors(
             *map(int, (picture.colorspace, picture.color_range, picture.color_primaries, picture.color_trc))
@@ -186,6 +183,17 @@ def _facts(container: Any, path: Path) -> VideoFacts:
         pixel_aspect=stream.sample_aspect_ratio or None,
         metadata=dict(container.metadata),
     )
+
+
+def _end(container: Any, stream: Any) -> int | None:
+    """When a stream says that it ends, in units of its time base."""
+    if stream.duration is not None:
+        return (stream.start_time or 0) + stream.duration - origin_of(container, stream.time_base)
+    told = re.fullmatch(r"(\d+):(\d+):(\d+\.\d+)", stream.metadata.get("DURATION", ""))  # of Matroska
+    if told is None:
+        return None
+    hours, minutes, seconds = told.groups()
+    return round((3600 * int(hours) + 60 * int(minutes) + Fraction(seconds)) / stream.time_base)
 
 
 def _decode(container: Any, stream: Any, path: Path) -> Iterator[Frame]:
