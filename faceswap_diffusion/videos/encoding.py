@@ -181,9 +181,15 @@ def write_segment(path: Path, frames: Iterable[av.VideoFrame], encoding: Encodin
         for count, picture in enumerate(frames, 1):
             picture.pts, picture.time_base = count - 1, 1 / encoding.rate
             picture.pict_type = 0  # the encoder's choice, not the source's
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode(None))
+            _mux(container, stream.encode(picture))
+        _mux(container, stream.encode(None))
     return count
+
+
+def _mux(container: Any, packets: Iterable[Any]) -> None:
+    for packet in packets:
+        packet.dts = None  # of fewer frames than it looks ahead, libx265 makes it up; the file has none anyway
+        container.mux_one(packet)
 
 
 def _add_stream(container: Any, encoding: Encoding) -> Any:
