@@ -8,6 +8,7 @@ import numpy as np
 from faceswap_diffusion.faces.alignment import crop, resized_matrix
 from faceswap_diffusion.masks.regions import feather, region_mask
 from faceswap_diffusion.swapping.aligned_face import AlignedFace, native_size
+from faceswap_diffusion.swapping.coherence import FaceState, independent
 from faceswap_diffusion.swapping.compositing import (
     ShownReference,
     add_detail,
@@ -17,7 +18,6 @@ from faceswap_diffusion.swapping.compositing import (
     match_light,
     paste_back,
 )
-from faceswap_diffusion.swapping.coherence import FaceState, independent
 from faceswap_diffusion.swapping.exposure import brighten, darken
 
 FEATHER = 0.015  # standard deviation of the seam, as a share of the crop's side
