@@ -30,7 +30,10 @@ FARTHEST = 0.25
 """How far a face is expected to move between two frames at most, as a share of its height."""
 
 LEAVE = 0.5
-"""Share of the recogniser's threshold below which a track doubts that it still has the same person."""
+"""Share of the recogniser's threshold below which a face is hardly the same person's."""
+
+STRANGER = 3
+"""Doubts at which a track gives a face up: each look below the threshold is one, and below that share of it two."""
 
 LOOKS = 10  # how many of the last embeddings a track's reference stands for
 MANY = 64  # lost tracks that are remembered
@@ -67,6 +70,7 @@ class _Track:
     velocity: np.ndarray = field(default_factory=lambda: np.zeros(2))
     age: int = 0
     reference: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    last: np.ndarray = field(default_factory=lambda: np.zeros(0))  # embedding at the last look without a doubt
     looks: int = 0
     doubts: int = 0
     seen: bool = True
@@ -91,6 +95,7 @@ class _Track:
 
     def learn(self, embedding: np.ndarray) -> None:
         """Takes an embedding into the reference."""
+        self.last = embedding
         known = self.looks * self.reference if self.looks else 0
         total = known + embedding
         self.reference, self.looks = total / np.linalg.norm(total), min(self.looks + 1, LOOKS)
@@ -236,15 +241,23 @@ class FaceTracker:
         return strangers
 
     def _is_stranger(self, track: _Track, embedding: np.ndarray) -> bool:
-        """Whether a track's face is another person's, at the second look or as somebody known."""
+        """Whether a track's face is another person's: that of a lost track, or for several looks not its own.
+
+        A head that turns away gets unlike its reference by and by, but not unlike what it was a moment ago.
+        """
         own = track.likeness(embedding)
-        others = [t for t in self._tracks if not t.seen]
-        if own < self.same_person and any(t.likeness(embedding) > max(self.same_person, own) for t in others):
-            return True
+        if own < self.same_person:
+            others = [other.likeness(embedding) for other in self._tracks if not other.seen]
+            if max(others, default=-1.0) > max(self.same_person, own):
+                return True
         if own >= self.same_person:
             track.learn(embedding)
-        track.doubts = track.doubts + 1 if own < LEAVE * self.same_person else 0
-        return track.doubts > 1
+        likeness = max(own, float(track.last @ embedding))
+        if likeness >= self.same_person:
+            track.last, track.doubts = embedding, 0
+        else:
+            track.doubts += 1 if likeness >= LEAVE * self.same_person else 2
+        return track.doubts >= STRANGER
 
     def _give_up(self, track: _Track) -> None:
         """Ends the presence of a track whose face is not its own: at once, for it would be put on somebody else."""
