@@ -18,7 +18,6 @@ from faceswap_diffusion.videos.encoding import (
 from faceswap_diffusion.videos.frames import Seconds, Span, Video
 from faceswap_diffusion.videos.reading import open_video
 
-SEGMENT_SECONDS = 2
 FEWEST, MOST = 4, 240  # frames in a segment
 
 
@@ -35,6 +34,7 @@ class VideoPlan:
         every (`int`, *optional*): Of which frames a preview sheet shows one.
         strict (`bool`): Whether a broken frame ends the work.
         allow_empty (`bool`): Whether a video without a face to swap is written as it is.
+        segment_seconds (`float`): How long the parts are that are written whole or not at all.
     """
 
     video: Video
@@ -45,11 +45,12 @@ class VideoPlan:
     every: int | None
     strict: bool
     allow_empty: bool
+    segment_seconds: Seconds
 
     @property
     def frames_per_segment(self) -> int:
         """How many frames the parts have that are written whole or not at all."""
-        return min(max(round(SEGMENT_SECONDS * self.video.facts.rate), FEWEST), MOST)
+        return min(max(round(self.segment_seconds * self.video.facts.rate), FEWEST), MOST)
 
     @property
     def sheet(self) -> Path | None:
@@ -72,6 +73,7 @@ class VideoPlan:
             "quality": encoding.quality,
             "pixel format": encoding.pixel_format,
             "every": self.every,
+            "frames in a part": self.frames_per_segment,
         }
 
 
@@ -88,6 +90,7 @@ def plan_video(
     work_dir: str | os.PathLike | None = None,
     strict: bool = False,
     allow_empty: bool = False,
+    segment_seconds: Seconds = 2,
     overwrite: bool = True,
 ) -> VideoPlan:
     """Opens a video and checks what is to be done with it.
@@ -104,6 +107,8 @@ def plan_video(
         work_dir (`str | os.PathLike`, *optional*): Where finished parts are kept; beside the output if left out.
         strict (`bool`): Whether a broken frame ends the work; else it is left as it is.
         allow_empty (`bool`): Whether a video without a face to swap is written as it is; else that is an error.
+        segment_seconds (`float`): How long the parts are that are written whole or not at all: what is lost at most if
+            the run is stopped.
         overwrite (`bool`): Whether what is there under the names of the outputs may be replaced.
 
     Returns:
@@ -139,6 +144,7 @@ def plan_video(
         every,
         strict,
         allow_empty,
+        segment_seconds,
     )
     if every is not None and every < 1:
         raise ValueError(f"got every {every}: a preview sheet shows every 1st, 2nd, ... frame")
