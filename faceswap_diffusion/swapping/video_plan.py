@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from faceswap_diffusion.provenance.save import check_place
+from faceswap_diffusion.videos.camera import record_camera
 from faceswap_diffusion.videos.colors import FrameColors
 from faceswap_diffusion.videos.encoding import (
     Encoding,
@@ -35,6 +36,7 @@ class VideoPlan:
         strict (`bool`): Whether a broken frame ends the work.
         allow_empty (`bool`): Whether a video without a face to swap is written as it is.
         segment_seconds (`float`): How long the parts are that are written whole or not at all.
+        recording (`Path`, *optional*): What a camera saw, to be removed at the end.
     """
 
     video: Video
@@ -46,6 +48,7 @@ class VideoPlan:
     strict: bool
     allow_empty: bool
     segment_seconds: Seconds
+    recording: Path | None = None
 
     @property
     def frames_per_segment(self) -> int:
@@ -78,7 +81,7 @@ class VideoPlan:
 
 
 def plan_video(
-    video: str | os.PathLike,
+    video: str | os.PathLike | int,
     output: str | os.PathLike,
     *,
     start: Seconds = 0,
@@ -96,7 +99,8 @@ def plan_video(
     """Opens a video and checks what is to be done with it.
 
     Args:
-        video (`str | os.PathLike`): The video to change: a file, an animated picture, or a folder of frames.
+        video (`str | os.PathLike | int`): The video to change: a file, an animated picture, a folder of frames, or the
+            index of a camera, from which as much is recorded as `end` says.
         output (`str | os.PathLike`): Where to write the new one; ends in a key of `CONTAINERS`.
         start (`float`): Of the part to be taken, in seconds.
         end (`float`, *optional*): Where the part ends, in seconds; at the end of the video if left out.
@@ -123,7 +127,9 @@ def plan_video(
     codec = choose_codec(codec, output)
     quality = choose_quality(codec, quality)
     check_place(output, overwrite)
-    opened = open_video(os.fspath(video), frame_rate)
+    recording = _recording(video, output, end) if isinstance(video, int) else None
+    video = os.fspath(video if recording is None else recording)
+    opened = open_video(video, frame_rate)
     if output.exists() and os.path.samefile(output, video):
         raise ValueError(f"{output} is the video itself: name another output")
     facts = opened.facts
@@ -145,6 +151,7 @@ def plan_video(
         strict,
         allow_empty,
         segment_seconds,
+        recording,
     )
     if every is not None and every < 1:
         raise ValueError(f"got every {every}: a preview sheet shows every 1st, 2nd, ... frame")
@@ -152,6 +159,17 @@ def plan_video(
         check_place(plan.sheet, overwrite)
     _check_work_dir(plan.work_dir)
     return plan
+
+
+def _recording(camera: int, output: Path, end: Seconds | None) -> Path:
+    """What a camera sees, or has seen before a run was stopped."""
+    path = output.with_name(f"{output.name}.camera.mkv")
+    if path.exists():
+        return path
+    if end is None:
+        raise ValueError(f"camera {camera} does not end by itself: say after how many seconds (end, --end)")
+    record_camera(camera, end, path)
+    return path
 
 
 def _span(start: Seconds, end: Seconds | None, video: Video) -> Span:
