@@ -19,7 +19,7 @@ from faceswap_diffusion import swap_video
 IMAGES = Path(__file__).parent / "images"
 OUTPUTS = Path("outputs")
 CLIP, SWAPPED = OUTPUTS / "clip.mp4", OUTPUTS / "video.mp4"
-SIDE, RATE, FRAMES = 256, 8, 12
+SIDE, RATE, FRAMES = 224, 6, 8
 
 
 def draw(index: int, photo: np.ndarray) -> np.ndarray:

@@ -140,7 +140,6 @@ def run(args: argparse.Namespace) -> int:
     analyzer = find_faces(args)
     check_sources(args, analyzer, sources)
     swapper = load_swapper(args, analyzer.analyzer, args.occlusion)
-    swapper.pipeline.set_progress_bar_config(disable=True)
     report(args, swap(args, swapper, sources, plan))
     return 0
 

@@ -5,6 +5,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import chain, islice
@@ -19,6 +20,7 @@ from diffusers.utils import logging
 from faceswap_diffusion import __version__
 from faceswap_diffusion.faces.selection import NoFaceFoundError
 from faceswap_diffusion.photos.loading import load_photo
+from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.provenance.video import append_xmp, video_metadata
 from faceswap_diffusion.swapping.coherence import CoherenceOptions
 from faceswap_diffusion.swapping.options import SwapOptions
@@ -173,7 +175,8 @@ class VideoSwapper:
         with WorkFolder(plan.work_dir, {**self._settings(people), **_input(plan), **plan.settings()}) as folder:
             resumed = sum(len(facts["times"]) for _, facts in folder.segments())
             frames = FrameSwapper(self.swapper, identities, self.options, self.face, self.mapping, self.coherence)
-            _Work(plan, frames, folder, progress).do()
+            with _without_bar(self.swapper.pipeline):
+                _Work(plan, frames, folder, progress).do()
             provenance = self._finish(plan, folder)
             facts = [facts for _, facts in folder.segments()]
             folder.remove()
@@ -409,6 +412,17 @@ def networks_digest(swapper: FaceSwapper) -> str:
                 digest.update(f"{name}.{key}".encode())
                 digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+@contextmanager
+def _without_bar(pipeline: FaceSwapInpaintPipeline) -> Iterator[None]:
+    """Keeps a pipeline from drawing a bar for each frame."""
+    former = getattr(pipeline, "_progress_bar_config", {})
+    pipeline.set_progress_bar_config(**{**former, "disable": True})
+    try:
+        yield
+    finally:
+        pipeline.set_progress_bar_config(**former)
 
 
 def _input(plan: VideoPlan) -> dict[str, str]:

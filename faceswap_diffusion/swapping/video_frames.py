@@ -16,7 +16,8 @@ from faceswap_diffusion.swapping.source_identity import SourceIdentity
 from faceswap_diffusion.swapping.swapper import FaceSwapper
 
 State = dict[str, np.ndarray]
-LOOK_EVERY = 10  # frames between two looks whether a track is the person who is sought
+LOOK_EVERY = 10  # frames between two looks at how much a track is like the person who is sought
+MARGIN = 0.1  # of the cosine, by which another track has to be more like them than the one that was taken for them
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +55,8 @@ class FaceChoice:
         self.sought: np.ndarray | None = None
         if mapping is None and not is_number_or_word(face):
             self.sought = self._embedding(load_photo(face, "face"))  # pyright: ignore[reportArgumentType]
-        self._held = -1  # the track of "largest"
-        self._known: set[int] = set()  # tracks of the person who is sought
+        self._held = -1  # the track that "largest" or a photo has chosen last
+        self._likeness: dict[int, float] = {}  # of tracks to the person who is sought, at their best
 
     def _embedding(self, photo: Photo) -> np.ndarray:
         if self.swapper.same_person is None:
@@ -78,7 +79,7 @@ class FaceChoice:
     def _tracks(self, rgb: np.ndarray, tracked: Sequence[TrackedFace]) -> list[int]:
         numbers = [face.track for face in tracked]
         if self.sought is not None:
-            return [face.track for face in tracked if self._is_sought(rgb, face)]
+            return self._sought_track(rgb, tracked)
         if isinstance(self.face, int | np.integer):
             return [number for number in numbers if number == self.face]
         if self.face == "all" or not numbers:
@@ -87,23 +88,32 @@ class FaceChoice:
             self._held = max(tracked, key=lambda face: float(np.prod(np.ptp(face.face.landmarks, axis=0)))).track
         return [self._held]
 
-    def _is_sought(self, rgb: np.ndarray, face: TrackedFace) -> bool:
-        """Whether a track is that of the person; once it is, it stays so."""
+    def _sought_track(self, rgb: np.ndarray, tracked: Sequence[TrackedFace]) -> list[int]:
+        """The one track of a frame that is most like the person; another one has to be clearly more like them."""
         assert self.sought is not None
         assert self.swapper.same_person is not None
-        if face.track not in self._known and face.seen and face.age % LOOK_EVERY == 0:
-            likeness = float(self.swapper.embed(rgb, face.face) @ self.sought)
-            if likeness >= self.swapper.same_person:
-                self._known.add(face.track)
-        return face.track in self._known
+        for face in tracked:
+            if face.seen and face.age % LOOK_EVERY == 0:
+                likeness = float(self.swapper.embed(rgb, face.face) @ self.sought)
+                self._likeness[face.track] = max(likeness, self._likeness.get(face.track, -1.0))
+        known = {face.track: self._likeness.get(face.track, -1.0) for face in tracked}
+        alike = {track: likeness for track, likeness in known.items() if likeness >= self.swapper.same_person}
+        if not alike:
+            return []
+        best = max(alike, key=lambda track: alike[track])
+        if self._held not in alike or alike[best] > alike[self._held] + MARGIN:
+            self._held = best
+        return [self._held]
 
     def state_dict(self) -> State:
         """What has to be known of the frames so far."""
-        return {"held": np.array(self._held), "known": np.array(sorted(self._known), np.int64)}
+        likeness = np.array(sorted(self._likeness.items()), np.float64).reshape(-1, 2)
+        return {"held": np.array(self._held), "likeness": likeness}
 
     def load_state_dict(self, state: State) -> None:
         """Goes on after the frame at which `state_dict` was called."""
-        self._held, self._known = int(state["held"]), {int(track) for track in state["known"]}
+        self._held = int(state["held"])
+        self._likeness = {int(track): float(likeness) for track, likeness in state["likeness"]}
 
 
 class FrameSwapper:
