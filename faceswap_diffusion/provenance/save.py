@@ -301,7 +301,8 @@ def _xmp_options(file_format: str, packet: bytes) -> dict[str, Any]:
     return {"pnginfo": text}
 
 
-def _plain_number(value: Any) -> Any:
+def plain_number(value: Any) -> Any:
+    """What JSON has for a number of NumPy."""
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
@@ -313,7 +314,7 @@ def _xmp_packet(provenance: dict[str, Any], digital_source_type: str) -> bytes:
     attributes = {
         "xmp:CreatorTool": SOFTWARE,
         "Iptc4xmpExt:DigitalSourceType": digital_source_type,
-        "fsd:facts": json.dumps(provenance, sort_keys=True, default=_plain_number),
+        "fsd:facts": json.dumps(provenance, sort_keys=True, default=plain_number),
     }
     values = " ".join(f"{name}={quoteattr(value)}" for name, value in attributes.items())
     return (

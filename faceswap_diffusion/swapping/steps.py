@@ -99,12 +99,20 @@ class SwapSteps:
         Args:
             settings: Passed to [`FaceTracker`].
         """
-        known = {} if self.same_person is None else {"embed": self._embed, "same_person": self.same_person}
+        known = {} if self.same_person is None else {"embed": self.embed, "same_person": self.same_person}
         return FaceTracker(self.analyzer, **known, accept=self._is_face, **settings)
 
     @torch.no_grad()
-    def _embed(self, rgb: np.ndarray, face: Face) -> np.ndarray:
-        """Identity embedding (D,), of unit length, of a face of a frame."""
+    def embed(self, rgb: np.ndarray, face: Face) -> np.ndarray:
+        """What the recogniser makes of a face.
+
+        Args:
+            rgb (`np.ndarray`): (H, W, 3) uint8 RGB.
+            face ([`Face`]): Of this picture.
+
+        Returns:
+            `np.ndarray`: (D,), of unit length.
+        """
         size = self.pipeline.config["crop_size"]
         pixels = crop(rgb, ffhq_matrix(face.landmarks68, size), size)
         with self._pipeline_lock:

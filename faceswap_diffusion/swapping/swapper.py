@@ -34,6 +34,7 @@ from faceswap_diffusion.swapping.coherence import FaceState, independent
 from faceswap_diffusion.swapping.options import SwapOptions
 from faceswap_diffusion.swapping.pasting import paste_faces
 from faceswap_diffusion.swapping.request import (
+    NothingToRepaintError,
     SourceLike,
     TargetFace,
     check_choice,
@@ -396,4 +397,4 @@ def _check_steps(pipeline: FaceSwapInpaintPipeline, num_inference_steps: int) ->
 def _check_masks(masks: Sequence[np.ndarray], names: Sequence[str]) -> None:
     for name, mask in zip(names, masks, strict=True):
         if not mask.any():
-            raise ValueError(f"nothing to repaint on {name}: choose another region, mask or face")
+            raise NothingToRepaintError(f"nothing to repaint on {name}: choose another region, mask or face")

@@ -1,0 +1,431 @@
+"""Video in, video out: what decodes, swaps and encodes side by side, and goes on where it was stopped."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from diffusers.utils import logging
+
+from faceswap_diffusion import __version__
+from faceswap_diffusion.faces.selection import NoFaceFoundError
+from faceswap_diffusion.photos.loading import load_photo
+from faceswap_diffusion.provenance.video import video_metadata
+from faceswap_diffusion.swapping.coherence import CoherenceOptions
+from faceswap_diffusion.swapping.options import SwapOptions
+from faceswap_diffusion.swapping.request import (
+    NothingToRepaintError,
+    SourceLike,
+    TargetFace,
+    check_choice,
+    load_sources,
+)
+from faceswap_diffusion.swapping.result import SwappedFaces
+from faceswap_diffusion.swapping.source_identity import SourceIdentity
+from faceswap_diffusion.swapping.swapper import FaceSwapper
+from faceswap_diffusion.swapping.video_frames import ChosenFaces, FrameSwapper, State, is_number_or_word
+from faceswap_diffusion.swapping.video_plan import VideoPlan, plan_video
+from faceswap_diffusion.swapping.video_preview import save_thumbnail, write_sheet
+from faceswap_diffusion.videos.encoding import container_of, write_segment
+from faceswap_diffusion.videos.frames import Frame
+from faceswap_diffusion.videos.joining import Segment, join_segments, place
+from faceswap_diffusion.videos.overlap import ahead, behind
+from faceswap_diffusion.videos.work_folder import WorkFolder
+
+logger = logging.get_logger(__name__)
+
+PICTURES, STATE = "pictures.mkv", "state.npz"
+MISSING = 0.5  # seconds without frames at the end of a video from which on it is truncated
+WAITING = 3  # frames that may wait between two stages; this and nothing else bounds the memory
+
+Progress = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True)
+class VideoResult:
+    """What came of a video.
+
+    Args:
+        output (`Path`): The new video.
+        frames (`int`): How many it has.
+        swapped (`int`): In how many of them a face was swapped.
+        broken (`list[float]`): When frames are shown that were damaged, in seconds; they are as they were, or missing
+            where nothing could be decoded.
+        unchanged (`list[float]`): When frames are shown whose faces show nothing of the region, in seconds.
+        resumed (`int`): How many of the frames were there from a run that was stopped.
+        seconds (`float`): The time that this run took.
+        provenance (`dict[str, Any]`, *optional*): What the file says of how it was made; `None` if none was
+            swapped.
+    """
+
+    output: Path
+    frames: int
+    swapped: int
+    broken: list[float]
+    unchanged: list[float]
+    resumed: int
+    seconds: float
+    provenance: dict[str, Any] | None
+
+
+@dataclass(eq=False)
+class _Shot:
+    """A frame on its way through the stages."""
+
+    index: int
+    frame: Frame
+    seconds: float
+    ends_segment: bool
+    rgb: np.ndarray | None = None
+    faces: ChosenFaces | None = None
+    made: SwappedFaces | None = None
+    unchanged: bool = False
+    state: State = field(default_factory=dict)
+
+
+class VideoSwapper:
+    """Swaps faces in videos.
+
+    Args:
+        swapper ([`FaceSwapper`]): Finds and swaps faces.
+        options ([`SwapOptions`], *optional*): How each face is swapped.
+        face (`str | int` or photo): Which: "largest" of each shot, "all", the number of a track, or a photo of the
+            person to replace.
+        mapping (`Mapping[int, int]`, *optional*): From the number of a track to that of a person in `source`, in place
+            of `face`.
+        coherence ([`CoherenceOptions`], *optional*): What is smoothed from frame to frame; everything if left out.
+    """
+
+    def __init__(
+        self,
+        swapper: FaceSwapper,
+        options: SwapOptions | None = None,
+        *,
+        face: TargetFace = "largest",
+        mapping: Mapping[int, int] | None = None,
+        coherence: CoherenceOptions | None = None,
+    ):
+        check_choice("largest" if isinstance(face, int | np.integer) else face, mapping)
+        self.swapper = swapper
+        self.options = options or SwapOptions()
+        self.face, self.mapping, self.coherence = face, mapping, coherence or CoherenceOptions()
+
+    def swap(
+        self,
+        source: SourceLike | Sequence[SourceLike],
+        video: str | os.PathLike,
+        output: str | os.PathLike,
+        **plan: Any,
+    ) -> VideoResult:
+        """Puts the face of a source into a video. If it is stopped, the same call goes on where it was.
+
+        Args:
+            source (`SourceLike` or a list): As for [`FaceSwapper.swap`].
+            video (`str | os.PathLike`): The video to change: a file, an animated picture, or a folder of frames.
+            output (`str | os.PathLike`): Where to write the new one.
+            plan: `start`, `end`, `codec`, `quality` and the others of [`plan_video`].
+
+        Returns:
+            [`VideoResult`]: What came of it.
+
+        Raises:
+            NoFaceFoundError: If a source shows no face, or the video none that is to be swapped.
+            ValueError: For a video that cannot be read, and for arguments that do not fit.
+        """
+        return self.run(source, plan_video(video, output, **plan))
+
+    def run(
+        self,
+        source: SourceLike | Sequence[SourceLike],
+        plan: VideoPlan,
+        progress: Progress | None = None,
+        source_face: str | int = "largest",
+    ) -> VideoResult:
+        """Does what a plan says, see `swap`.
+
+        Args:
+            source (`SourceLike` or a list): As for [`FaceSwapper.swap`].
+            plan ([`VideoPlan`]): From [`plan_video`].
+            progress (`Callable`, *optional*): Called with the number of frames that are done, and of all, if known.
+            source_face (`str | int`): Whom the sources show: "largest", or an index, 0 being leftmost.
+        """
+        started = time.perf_counter()
+        people = load_sources(source, several=self.mapping is not None)
+        if self.mapping is not None:
+            _check_people(self.mapping, len(people))
+        identities = [
+            person
+            if isinstance(person, SourceIdentity)
+            else self.swapper.encode_source(person, source_face, self.options.region)
+            for person in people
+        ]
+        for identity in identities:
+            self.swapper.check_identity(identity, self.options.region)
+        with WorkFolder(plan.work_dir, {**self._settings(people), **_input(plan), **plan.settings()}) as folder:
+            resumed = sum(len(facts["times"]) for _, facts in folder.segments())
+            frames = FrameSwapper(self.swapper, identities, self.options, self.face, self.mapping, self.coherence)
+            _Work(plan, frames, folder, progress).do()
+            provenance = self._finish(plan, folder)
+            facts = [facts for _, facts in folder.segments()]
+            folder.remove()
+        return VideoResult(
+            plan.output,
+            sum(len(part["times"]) for part in facts),
+            sum(part["swapped"] for part in facts),
+            [when for part in facts for when in part["broken"]],
+            [when for part in facts for when in part["unchanged"]],
+            resumed,
+            time.perf_counter() - started,
+            provenance,
+        )
+
+    def _settings(self, people: Sequence[Any]) -> dict[str, Any]:
+        """All that finished parts depend on, but for the video."""
+        return {
+            "version": __version__,
+            "checkpoint": self.swapper.name,
+            "checkpoint's digest": networks_digest(self.swapper),
+            "device": self.swapper.pipeline.device.type,
+            "sources": ", ".join(_digest_of_person(person) for person in people),
+            "face": str(self.face) if is_number_or_word(self.face) else _digest(self.face),
+            "mapping": None if self.mapping is None else json.dumps(sorted(self.mapping.items())),
+            **asdict(self.options),
+            **{f"smoothed {name}": value for name, value in asdict(self.coherence).items()},
+        }
+
+    def _finish(self, plan: VideoPlan, folder: WorkFolder) -> dict[str, Any] | None:
+        """Joins the parts to the new video. Returns what it says of how it was made."""
+        parts = [(path, facts) for path, facts in folder.segments() if facts["times"]]
+        if not parts:
+            raise ValueError(f"{plan.video.facts.name} has no frame between start and end that can be decoded")
+        swapped = sum(facts["swapped"] for _, facts in parts)
+        if not swapped and not plan.allow_empty:
+            raise NoFaceFoundError(
+                f"no face to swap in {plan.video.facts.name}: choose another face, or allow a video without one "
+                "(allow_empty, --allow-empty)"
+            )
+        provenance = self._provenance([facts for _, facts in parts]) if swapped else None
+        metadata = video_metadata(plan.video.facts.metadata, provenance)
+        segments = [Segment(path / PICTURES, facts["times"]) for path, facts in parts]
+        joined = folder.path / f".unfinished-{plan.output.name}"
+        join_segments(
+            segments, plan.video.facts, plan.video.container, plan.span, metadata, joined, container_of(plan.output)
+        )
+        if plan.sheet is not None:
+            write_sheet([path for path, _ in parts], plan.sheet, provenance)
+        place(joined, plan.output)
+        return provenance
+
+    def _provenance(self, parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        made = next(facts["made"] for facts in parts if facts["made"])
+        return {
+            "checkpoint": self.swapper.name,
+            "region": self.options.region,
+            "seed": self.options.seed,
+            "frames": sum(len(facts["times"]) for facts in parts),
+            "swapped_frames": sum(facts["swapped"] for facts in parts),
+            **made,
+        }
+
+
+class _Work:
+    """Decoding, looking, swapping and encoding of the frames that are still missing, each in a thread of its own."""
+
+    def __init__(self, plan: VideoPlan, frames: FrameSwapper, folder: WorkFolder, progress: Progress | None):
+        self.plan, self.frames, self.folder = plan, frames, folder
+        self.colors = plan.colors
+        self.progress = progress or (lambda done, total: None)
+
+    def do(self) -> None:
+        """Makes all segments that are missing."""
+        done = self.folder.segments()
+        first = sum(facts["read"] for _, facts in done)
+        if done and (done[-1][0] / STATE).exists():  # the last segment of a video needs none
+            with np.load(done[-1][0] / STATE) as state:
+                self.frames.load_state(dict(state))
+        try:
+            self._make(first, len(done))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ValueError(
+                f"cannot write in {self.folder.path}: {reason}; when that is mended, the same command goes on"
+            ) from None
+
+    def _make(self, first: int, number: int) -> None:
+        """Makes the segments from a number on, beginning with the frame of a number."""
+        total = self.plan.span.num_frames(self.plan.video.facts)
+        self.progress(first, total)
+        with (
+            ahead(self._read(first), WAITING) as read,
+            ahead(map(self._look, read), WAITING) as looked,
+            behind(partial(self._write, number), WAITING) as write,
+        ):
+            for shot in looked:
+                self._swap(shot)
+                write(shot)
+                self.progress(shot.index + 1, total)
+
+    def _read(self, first: int) -> Iterator[_Shot]:
+        """Decodes all frames, and passes on those from a number on.
+
+        Seeking would save time, and some decoders give other pixels after it.
+        """
+        size, base = self.plan.frames_per_segment, self.plan.video.facts.time_base
+        last = 0
+        for index, frame in enumerate(self.plan.video.frames(self.plan.span)):
+            last = frame.pts + frame.duration
+            if index < first:
+                continue
+            seconds = float((frame.pts + self.plan.span.shift(base)) * base)
+            if frame.is_broken:
+                self._complain(f"has a broken frame at {seconds:.3f} s")
+            yield _Shot(index, frame, seconds, ends_segment=(index + 1) % size == 0)
+        end = self.plan.span.end_of(self.plan.video.facts)
+        if end is not None and (end - last) * base > MISSING:
+            self._complain(f"should be {float(end * base):.1f} s long and ends after {float(last * base):.1f} s")
+
+    def _complain(self, problem: str) -> None:
+        """Warns of damage, or makes it an error, as the plan says."""
+        text = f"{self.plan.video.facts.name} {problem}: it is damaged or truncated"
+        if self.plan.strict:
+            raise ValueError(text)
+        logger.warning(text)
+
+    def _look(self, shot: _Shot) -> _Shot:
+        picture = shot.frame.picture
+        if picture is not None and not shot.frame.is_broken:
+            shot.rgb = self.colors.rgb(picture)
+            shot.faces = self.frames.look(shot.rgb, shot.seconds)
+        if shot.ends_segment:
+            shot.state |= self.frames.look_state()
+        return shot
+
+    def _swap(self, shot: _Shot) -> None:
+        if shot.rgb is not None and shot.faces is not None:
+            try:
+                shot.made = self.frames.swap(shot.rgb, shot.seconds, shot.faces)
+            except NothingToRepaintError:
+                shot.unchanged = True
+        if shot.ends_segment:
+            shot.state |= self.frames.swap_state()
+
+    def _write(self, number: int, shots: Iterable[_Shot]) -> None:
+        """Writes segments, from a number on, each whole or not at all."""
+        size, shots = self.plan.frames_per_segment, iter(shots)
+        for first in shots:
+            facts: dict[str, Any]
+            with self.folder.new_segment(number) as (path, facts):
+                facts |= {"read": 0, "times": [], "swapped": 0, "broken": [], "unchanged": [], "made": None}
+                pictures = self._pictures(chain([first], islice(shots, size - 1)), path, facts)
+                write_segment(path / PICTURES, pictures, self.plan.encoding)
+            self._forget_state_before(number)
+            number += 1
+
+    def _pictures(self, shots: Iterable[_Shot], path: Path, facts: dict[str, Any]) -> Iterator[av.VideoFrame]:
+        """The frames of one segment as they are encoded; writes down what becomes of them."""
+        for shot in shots:
+            facts["read"] += 1
+            if shot.frame.is_broken:
+                facts["broken"].append(round(shot.seconds, 6))
+            if shot.unchanged:
+                facts["unchanged"].append(round(shot.seconds, 6))
+            if shot.made is not None:
+                facts["swapped"] += 1
+                facts["made"] = {**shot.made.settings, "source_shown": shot.made.source_shown}
+            if shot.ends_segment:
+                np.savez(path / STATE, **shot.state)  # pyright: ignore[reportArgumentType]
+            if shot.frame.picture is not None:
+                facts["times"].append(shot.frame.pts)
+                yield self._picture(shot, shot.frame.picture, path)
+
+    def _picture(self, shot: _Shot, picture: av.VideoFrame, path: Path) -> av.VideoFrame:
+        if self.plan.every and shot.index % self.plan.every == 0:
+            rgb = self.colors.rgb(picture) if shot.made is None else shot.made.rgb
+            save_thumbnail(rgb, shot.seconds, path, shot.index)
+        if shot.made is None:
+            return self.colors.unchanged(picture)
+        return self.colors.changed(picture, shot.made.rgb, shot.made.mask)
+
+    def _forget_state_before(self, number: int) -> None:
+        if number:
+            (self.folder.path / f"{number - 1:06d}" / STATE).unlink(missing_ok=True)
+
+
+def swap_video(
+    source: SourceLike | Sequence[SourceLike],
+    video: str | os.PathLike,
+    output: str | os.PathLike,
+    *,
+    swapper: FaceSwapper | None = None,
+    face: TargetFace = "largest",
+    mapping: Mapping[int, int] | None = None,
+    options: SwapOptions | None = None,
+    **plan: Any,
+) -> VideoResult:
+    """Puts the face of a source into a video, see [`VideoSwapper`].
+
+    Args:
+        source (`SourceLike` or a list): As for [`FaceSwapper.swap`].
+        video (`str | os.PathLike`): The video to change: a file, an animated picture, or a folder of frames.
+        output (`str | os.PathLike`): Where to write the new one.
+        swapper ([`FaceSwapper`], *optional*): That of the package's checkpoint if left out.
+        face (`str | int` or photo): See [`VideoSwapper`].
+        mapping (`Mapping[int, int]`, *optional*): See [`VideoSwapper`].
+        options ([`SwapOptions`], *optional*): How each face is swapped.
+        plan: `start`, `end`, `codec`, `quality` and the others of [`plan_video`].
+
+    Returns:
+        [`VideoResult`]: What came of it.
+
+    Raises:
+        NoFaceFoundError: If a source shows no face, or the video none that is to be swapped.
+        ValueError: For a video that cannot be read, and for arguments that do not fit.
+    """
+    planned = plan_video(video, output, **plan)
+    swapper = swapper or FaceSwapper.from_pretrained()
+    return VideoSwapper(swapper, options, face=face, mapping=mapping).run(source, planned)
+
+
+def networks_digest(swapper: FaceSwapper) -> str:
+    """Prefix of the SHA-256 over the weights and settings of all networks that a swapper swaps with."""
+    digest = hashlib.sha256(json.dumps(dict(swapper.pipeline.config), sort_keys=True, default=str).encode())
+    networks = {**swapper.pipeline.components, "parser": swapper.parser, "occlusion": swapper.occlusion}
+    for name, network in sorted(networks.items()):
+        if isinstance(network, torch.nn.Module):
+            for key, tensor in sorted(network.state_dict().items()):
+                digest.update(f"{name}.{key}".encode())
+                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _input(plan: VideoPlan) -> dict[str, str]:
+    return {"video": plan.video.facts.name, "video's digest": plan.video.digest()}
+
+
+def _check_people(mapping: Mapping[int, int], num_sources: int) -> None:
+    if not mapping:
+        raise ValueError("mapping is empty: give at least one track of the video and its source")
+    for track, person in mapping.items():
+        if track < 0 or not 0 <= person < num_sources:
+            raise ValueError(
+                f"mapping puts source {person} onto track {track}, but {num_sources} source(s) are given, from 0 on"
+            )
+
+
+def _digest_of_person(person: Any) -> str:
+    if isinstance(person, SourceIdentity):
+        return person.digest()[:16]
+    return "+".join(_digest(photo) for photo in person)
+
+
+def _digest(photo: Any) -> str:
+    return hashlib.sha256(load_photo(photo).rgb.tobytes()).hexdigest()[:16]
