@@ -58,8 +58,9 @@ def add_arguments(video: argparse.ArgumentParser) -> None:
     add = video.add_argument
     add("sources", nargs="+", metavar="SOURCE",
         help="photo of who to become, or what `identity` wrote; several photos are averaged, see --map")  # fmt: skip
-    add("video", metavar="VIDEO",
-        help="video to change: a file that FFmpeg reads, GIF or animated WebP too, a folder of frames")  # fmt: skip
+    add("video", type=face_choice, metavar="VIDEO",
+        help="video to change: a file that FFmpeg reads, GIF and animated WebP too, a folder of frames, or the number "
+        "of a camera, of which as much is recorded as --end says")  # fmt: skip
     add_output(video, "where to write the result: .mp4, .mov, .mkv or .webm")
     _add_choices(video)
     _add_encoding(video)

@@ -203,7 +203,7 @@ def _encode(
     if image.mode == "RGBA" and file_format in OPAQUE:
         info, image = image.info, image.convert("RGB")
         image.info.update(info)
-    packet = None if provenance is None else _xmp_packet(provenance, digital_source_type)
+    packet = None if provenance is None else xmp_packet(provenance, digital_source_type)
     content = io.BytesIO()
     try:
         image.save(content, format=file_format, **_options(image, file_format, name, packet, quality))
@@ -308,8 +308,13 @@ def plain_number(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
-def _xmp_packet(provenance: dict[str, Any], digital_source_type: str) -> bytes:
-    """An XMP packet (ISO 16684-1, section 7) with the source type, the software and the facts."""
+def xmp_packet(provenance: dict[str, Any], digital_source_type: str) -> bytes:
+    """An XMP packet (ISO 16684-1, section 7) with the source type, the software and the facts.
+
+    Args:
+        provenance (`dict[str, Any]`): JSON-serialisable facts.
+        digital_source_type (`str`): `COMPOSITE` or `GENERATED`.
+    """
     declarations = " ".join(f'xmlns:{prefix}="{uri}"' for prefix, uri in NAMESPACES.items())
     attributes = {
         "xmp:CreatorTool": SOFTWARE,

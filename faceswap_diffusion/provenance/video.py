@@ -2,10 +2,13 @@
 
 import json
 import os
+import struct
+import uuid
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from faceswap_diffusion.provenance.save import COMPOSITE, SOFTWARE, plain_number
+from faceswap_diffusion.provenance.save import COMPOSITE, SOFTWARE, plain_number, xmp_packet
 
 FACTS = "description"
 """The field of the facts, in JSON. All kinds of files have it, and what a video had there goes to `FORMER`."""
@@ -14,6 +17,9 @@ FORMER = "synopsis"
 NOTICE = "comment"
 OF_THE_FILE = ("major_brand", "minor_version", "compatible_brands", "encoder", "handler_name")
 """What says how a file was written, and not what it shows."""
+
+XMP_BOX = uuid.UUID("be7acfcb-97a9-42e8-9c71-999491e3afac")
+"""The box of an MP4 or QuickTime file that holds an XMP packet (ISO 16684-3, 2.1)."""
 
 
 def video_metadata(former: Mapping[str, str], provenance: Mapping[str, Any] | None) -> dict[str, str]:
@@ -39,6 +45,20 @@ def video_metadata(former: Mapping[str, str], provenance: Mapping[str, Any] | No
         NOTICE: f"{notice}. {former_notice}" if former_notice else notice,
         FACTS: json.dumps(facts, sort_keys=True, default=plain_number),
     }
+
+
+def append_xmp(path: Path, provenance: Mapping[str, Any]) -> None:
+    """Adds the XMP packet that photos have to the end of an MP4 or QuickTime file, for programs that look for it.
+
+    Args:
+        path (`Path`): The file, not in use yet.
+        provenance (`Mapping[str, Any]`): The facts.
+    """
+    content = XMP_BOX.bytes + xmp_packet(dict(provenance), COMPOSITE)
+    with open(path, "ab") as file:
+        file.write(struct.pack(">I4s", 8 + len(content), b"uuid") + content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_video_provenance(path: str | os.PathLike) -> dict[str, Any] | None:

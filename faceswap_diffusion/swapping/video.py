@@ -19,7 +19,7 @@ from diffusers.utils import logging
 from faceswap_diffusion import __version__
 from faceswap_diffusion.faces.selection import NoFaceFoundError
 from faceswap_diffusion.photos.loading import load_photo
-from faceswap_diffusion.provenance.video import video_metadata
+from faceswap_diffusion.provenance.video import append_xmp, video_metadata
 from faceswap_diffusion.swapping.coherence import CoherenceOptions
 from faceswap_diffusion.swapping.options import SwapOptions
 from faceswap_diffusion.swapping.request import (
@@ -122,7 +122,7 @@ class VideoSwapper:
     def swap(
         self,
         source: SourceLike | Sequence[SourceLike],
-        video: str | os.PathLike,
+        video: str | os.PathLike | int,
         output: str | os.PathLike,
         **plan: Any,
     ) -> VideoResult:
@@ -130,7 +130,7 @@ class VideoSwapper:
 
         Args:
             source (`SourceLike` or a list): As for [`FaceSwapper.swap`].
-            video (`str | os.PathLike`): The video to change: a file, an animated picture, or a folder of frames.
+            video (`str | os.PathLike | int`): The video to change, see [`plan_video`].
             output (`str | os.PathLike`): Where to write the new one.
             plan: `start`, `end`, `codec`, `quality` and the others of [`plan_video`].
 
@@ -177,6 +177,8 @@ class VideoSwapper:
             provenance = self._finish(plan, folder)
             facts = [facts for _, facts in folder.segments()]
             folder.remove()
+            if plan.recording is not None:
+                plan.recording.unlink()
         return VideoResult(
             plan.output,
             sum(len(part["times"]) for part in facts),
@@ -220,6 +222,8 @@ class VideoSwapper:
         join_segments(
             segments, plan.video.facts, plan.video.container, plan.span, metadata, joined, container_of(plan.output)
         )
+        if provenance is not None and container_of(plan.output) in ("mp4", "mov"):
+            append_xmp(joined, provenance)
         if plan.sheet is not None:
             write_sheet([path for path, _ in parts], plan.sheet, provenance)
         place(joined, plan.output)
@@ -362,7 +366,7 @@ class _Work:
 
 def swap_video(
     source: SourceLike | Sequence[SourceLike],
-    video: str | os.PathLike,
+    video: str | os.PathLike | int,
     output: str | os.PathLike,
     *,
     swapper: FaceSwapper | None = None,
@@ -375,7 +379,7 @@ def swap_video(
 
     Args:
         source (`SourceLike` or a list): As for [`FaceSwapper.swap`].
-        video (`str | os.PathLike`): The video to change: a file, an animated picture, or a folder of frames.
+        video (`str | os.PathLike | int`): The video to change, see [`plan_video`].
         output (`str | os.PathLike`): Where to write the new one.
         swapper ([`FaceSwapper`], *optional*): That of the package's checkpoint if left out.
         face (`str | int` or photo): See [`VideoSwapper`].

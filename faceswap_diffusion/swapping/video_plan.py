@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from faceswap_diffusion.provenance.save import check_place
+from faceswap_diffusion.videos.camera import record_camera
 from faceswap_diffusion.videos.colors import FrameColors
 from faceswap_diffusion.videos.encoding import (
     Encoding,
@@ -18,7 +19,6 @@ from faceswap_diffusion.videos.encoding import (
 from faceswap_diffusion.videos.frames import Seconds, Span, Video
 from faceswap_diffusion.videos.reading import open_video
 
-SEGMENT_SECONDS = 2
 FEWEST, MOST = 4, 240  # frames in a segment
 
 
@@ -35,6 +35,8 @@ class VideoPlan:
         every (`int`, *optional*): Of which frames a preview sheet shows one.
         strict (`bool`): Whether a broken frame ends the work.
         allow_empty (`bool`): Whether a video without a face to swap is written as it is.
+        segment_seconds (`float`): How long the parts are that are written whole or not at all.
+        recording (`Path`, *optional*): What a camera saw, to be removed at the end.
     """
 
     video: Video
@@ -45,11 +47,13 @@ class VideoPlan:
     every: int | None
     strict: bool
     allow_empty: bool
+    segment_seconds: Seconds
+    recording: Path | None = None
 
     @property
     def frames_per_segment(self) -> int:
         """How many frames the parts have that are written whole or not at all."""
-        return min(max(round(SEGMENT_SECONDS * self.video.facts.rate), FEWEST), MOST)
+        return min(max(round(self.segment_seconds * self.video.facts.rate), FEWEST), MOST)
 
     @property
     def sheet(self) -> Path | None:
@@ -72,11 +76,12 @@ class VideoPlan:
             "quality": encoding.quality,
             "pixel format": encoding.pixel_format,
             "every": self.every,
+            "frames in a part": self.frames_per_segment,
         }
 
 
 def plan_video(
-    video: str | os.PathLike,
+    video: str | os.PathLike | int,
     output: str | os.PathLike,
     *,
     start: Seconds = 0,
@@ -88,12 +93,14 @@ def plan_video(
     work_dir: str | os.PathLike | None = None,
     strict: bool = False,
     allow_empty: bool = False,
+    segment_seconds: Seconds = 2,
     overwrite: bool = True,
 ) -> VideoPlan:
     """Opens a video and checks what is to be done with it.
 
     Args:
-        video (`str | os.PathLike`): The video to change: a file, an animated picture, or a folder of frames.
+        video (`str | os.PathLike | int`): The video to change: a file, an animated picture, a folder of frames, or the
+            index of a camera, from which as much is recorded as `end` says.
         output (`str | os.PathLike`): Where to write the new one; ends in a key of `CONTAINERS`.
         start (`float`): Of the part to be taken, in seconds.
         end (`float`, *optional*): Where the part ends, in seconds; at the end of the video if left out.
@@ -104,6 +111,8 @@ def plan_video(
         work_dir (`str | os.PathLike`, *optional*): Where finished parts are kept; beside the output if left out.
         strict (`bool`): Whether a broken frame ends the work; else it is left as it is.
         allow_empty (`bool`): Whether a video without a face to swap is written as it is; else that is an error.
+        segment_seconds (`float`): How long the parts are that are written whole or not at all: what is lost at most if
+            the run is stopped.
         overwrite (`bool`): Whether what is there under the names of the outputs may be replaced.
 
     Returns:
@@ -118,7 +127,9 @@ def plan_video(
     codec = choose_codec(codec, output)
     quality = choose_quality(codec, quality)
     check_place(output, overwrite)
-    opened = open_video(os.fspath(video), frame_rate)
+    recording = _recording(video, output, end) if isinstance(video, int) else None
+    video = os.fspath(video if recording is None else recording)
+    opened = open_video(video, frame_rate)
     if output.exists() and os.path.samefile(output, video):
         raise ValueError(f"{output} is the video itself: name another output")
     facts = opened.facts
@@ -139,6 +150,8 @@ def plan_video(
         every,
         strict,
         allow_empty,
+        segment_seconds,
+        recording,
     )
     if every is not None and every < 1:
         raise ValueError(f"got every {every}: a preview sheet shows every 1st, 2nd, ... frame")
@@ -146,6 +159,17 @@ def plan_video(
         check_place(plan.sheet, overwrite)
     _check_work_dir(plan.work_dir)
     return plan
+
+
+def _recording(camera: int, output: Path, end: Seconds | None) -> Path:
+    """What a camera sees, or has seen before a run was stopped."""
+    path = output.with_name(f"{output.name}.camera.mkv")
+    if path.exists():
+        return path
+    if end is None:
+        raise ValueError(f"camera {camera} does not end by itself: say after how many seconds (end, --end)")
+    record_camera(camera, end, path)
+    return path
 
 
 def _span(start: Seconds, end: Seconds | None, video: Video) -> Span:

@@ -1,7 +1,8 @@
 """Encoders: which there are, what they take, and segments of a video written by one."""
 
+import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -30,6 +31,7 @@ QUALITIES = {"h264": 17, "hevc": 19, "av1": 24, "vp9": 22}
 """The constant rate factor of each codec if nobody says, and no more than a trained eye can tell from the input."""
 
 LOSSLESS = ("ffv1",)
+LONGEST_DELAY = 64  # frames by which an encoder decodes one earlier than it is shown, and more
 LAYOUTS = ("420", "422", "444")
 """How many numbers there are for colour, from few to many."""
 
@@ -175,20 +177,20 @@ def write_segment(path: Path, frames: Iterable[av.VideoFrame], encoding: Encodin
         OSError: If it cannot be written.
     """
     av.logging.set_level(av.logging.ERROR)
-    count = 0
+    count, decoded = 0, itertools.count(-LONGEST_DELAY)
     with av.open(str(path), "w", format="matroska") as container:
         stream = _add_stream(container, encoding)
         for count, picture in enumerate(frames, 1):
             picture.pts, picture.time_base = count - 1, 1 / encoding.rate
             picture.pict_type = 0  # the encoder's choice, not the source's
-            _mux(container, stream.encode(picture))
-        _mux(container, stream.encode(None))
+            _mux(container, stream.encode(picture), decoded)
+        _mux(container, stream.encode(None), decoded)
     return count
 
 
-def _mux(container: Any, packets: Iterable[Any]) -> None:
+def _mux(container: Any, packets: Iterable[Any], decoded: Iterator[int]) -> None:
     for packet in packets:
-        packet.dts = None  # of fewer frames than it looks ahead, libx265 makes it up; the file has none anyway
+        packet.dts = next(decoded)  # for fewer frames than it looks ahead, libx265 makes times of decoding up
         container.mux_one(packet)
 
 

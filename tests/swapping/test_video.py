@@ -63,6 +63,11 @@ def test_the_file_says_that_it_is_made_with_ai(undisturbed):
     assert facts["digital_source_type"].endswith("/compositeWithTrainedAlgorithmicMedia")
     assert (facts["num_inference_steps"], facts["swapped_frames"], facts["region"]) == (1, FRAMES, "face")
     assert undisturbed.provenance.items() <= facts.items()
+    content = undisturbed.output.read_bytes()
+    box = content[content.rindex(b"uuid") - 4 :]  # the last one: its length, its name and the identifier of XMP
+    assert int.from_bytes(box[:4], "big") == len(box)
+    assert box[8:24].hex() == "be7acfcb97a942e89c71999491e3afac"
+    assert b"compositeWithTrainedAlgorithmicMedia" in box
 
 
 def killed(clip: Path, output: Path) -> None:
@@ -165,6 +170,15 @@ def test_damaged_frames_pass_unless_the_run_is_strict(tmp_path: Path, caplog):
 def test_plans_that_cannot_be_carried_out(clip: Path, tmp_path: Path, settings, message: str):
     with pytest.raises(ValueError, match=message):
         plan_video(clip, tmp_path / "new.mp4", **settings)
+
+
+def test_a_recording_of_a_camera_is_used_and_removed(clip: Path, tmp_path: Path):
+    with pytest.raises(ValueError, match=r"camera 97 does not end by itself: say after how many seconds"):
+        plan_video(97, tmp_path / "new.mp4")
+    short = write_clip(tmp_path / "short.mkv", noise(3), sound=False)
+    short.rename(tmp_path / "new.mp4.camera.mkv")  # a run before has recorded it
+    assert swap(97, tmp_path / "new.mp4", allow_empty=True).frames == 3  # pyright: ignore[reportArgumentType]
+    assert [path.name for path in tmp_path.iterdir()] == ["new.mp4"]
 
 
 def test_the_output_is_not_the_video_itself(clip: Path, tmp_path: Path):
