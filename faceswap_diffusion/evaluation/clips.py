@@ -113,8 +113,8 @@ def draw_frame(photo: np.ndarray, face: Face, pose: dict[str, float], camera: bo
     grid = np.stack([x, y], axis=2) @ still[:, :2].T.astype(np.float32) + still[:, 2].astype(np.float32)
     for points, sources, triangles, nearness in _layers(mesh, moved, depth, ground):
         seen = rasterize(points, triangles, size, nearness)
-        drawn = interpolate(seen, points, triangles, sources)
-        grid[seen != NOTHING] = drawn[seen != NOTHING]
+        offsets = interpolate(seen, points, triangles, sources - points)
+        grid[seen != NOTHING] = (np.stack([x, y], axis=2) + offsets)[seen != NOTHING]
     frame = cv2.remap(photo, grid[..., 0], grid[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
     return _darken_mouth(frame.astype(np.float32), mesh, moved), moved
 

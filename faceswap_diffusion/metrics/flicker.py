@@ -3,25 +3,7 @@
 import cv2
 import numpy as np
 
-from faceswap_diffusion.faces.surface import NOTHING, face_surface, interpolate, rasterize
-
-
-def follow_mesh(frame: np.ndarray, mesh: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Warps a frame so that its mesh comes to lie on another one, that of the frame before.
-
-    Args:
-        frame (`np.ndarray`): (H, W) or (H, W, C), uint8 or float32.
-        mesh (`np.ndarray`): (478, 2), its mesh in pixels.
-        wanted (`np.ndarray`): (478, 2), the other mesh in pixels.
-
-    Returns:
-        `tuple[np.ndarray, np.ndarray]`: The warped frame, and (H, W) bool, where it shows the face.
-    """
-    triangles = face_surface().triangles
-    seen = rasterize(wanted, triangles, (frame.shape[1], frame.shape[0]))
-    drawn = interpolate(seen, wanted, triangles, mesh)
-    x, y = np.ascontiguousarray(drawn[..., 0]), np.ascontiguousarray(drawn[..., 1])
-    return cv2.remap(frame, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), seen != NOTHING
+from faceswap_diffusion.faces.surface import mesh_motion
 
 
 def change_along_motion(
@@ -39,7 +21,8 @@ def change_along_motion(
     Returns:
         `float`: NaN if nothing counts.
     """
-    warped, inside = follow_mesh(following.astype(np.float32), next_mesh, mesh)
+    x, y, inside = mesh_motion(next_mesh, mesh, (frame.shape[1], frame.shape[0]))
+    warped = cv2.remap(following.astype(np.float32), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     inside &= mask > 0.5
     return float(np.abs(warped - frame.astype(np.float32))[inside].mean()) if inside.any() else float("nan")
 

@@ -12,6 +12,7 @@ import numpy as np
 from faceswap_diffusion.faces.alignment import ffhq_matrix, invert, transform_points
 from faceswap_diffusion.faces.analyzer import Face
 from faceswap_diffusion.faces.tracking import TrackedFace
+from faceswap_diffusion.swapping.steadying import ShownFace, steady_pixels
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,14 @@ class CoherenceOptions:
         mesh (`bool`): Landmarks and the crop that follows from them.
         tone (`bool`): Light, exposure, and colours that are matched to the target's.
         masks (`bool`): What is repainted, and what is in front of it.
+        pixels (`bool`): The new face itself, along the motion of the mesh.
         fade (`bool`): Whether a swap comes and goes softly with its track.
     """
 
     mesh: bool = True
     tone: bool = True
     masks: bool = True
+    pixels: bool = True
     fade: bool = True
 
 
@@ -98,11 +101,14 @@ class OneEuro:
         Returns:
             `np.ndarray`: Of the shape of `raw`; `raw` itself at first, or if its shape is another than before.
         """
-        if self.raw is None or self.value is None or self.derivative is None or self.raw.shape != raw.shape:
-            self.raw, self.value, self.derivative = raw, raw, np.zeros_like(raw)
+        if self.raw is None or self.value is None or self.raw.shape != raw.shape:
+            self.raw, self.value, self.derivative = raw, raw, None
             return raw
+        now = (raw - self.raw) / passed
         rate = _alpha(self.smoothing.derivative_cutoff, passed)
-        self.derivative = (rate * (raw - self.raw) / passed + (1 - rate) * self.derivative).astype(raw.dtype)
+        # The second value is the first that tells a speed. To begin from 0 would be a lag behind what moves already.
+        smooth = now if self.derivative is None else rate * now + (1 - rate) * self.derivative
+        self.derivative = np.asarray(smooth, raw.dtype)
         speed = np.linalg.norm(self.derivative, axis=-1, keepdims=True) / unit
         share = _alpha(self.smoothing.min_cutoff + self.smoothing.beta * speed, passed)
         self.value = (share * raw + (1 - share) * self.value).astype(raw.dtype)
@@ -124,6 +130,7 @@ class FaceState:
     def __init__(self, options: CoherenceOptions):
         self.options = options
         self.filters: dict[str, OneEuro] = {}
+        self.before: ShownFace | None = None
         self.time, self.passed, self.strength = 0.0, 0.0, 1.0
         self.centre = np.zeros(2)
 
@@ -133,7 +140,7 @@ class FaceState:
         middle = invert(matrix)[:, 2]
         jump = np.hypot(*(middle - self.centre)) * np.sqrt(abs(np.linalg.det(matrix[:, :2])))
         if tracked.age == 0 or time - self.time > GAP or jump > JUMP:
-            self.filters = {}
+            self.filters, self.before = {}, None
         self.passed, self.time, self.centre = time - self.time, time, middle
         self.strength = tracked.strength if self.options.fade else 1.0
 
@@ -205,6 +212,24 @@ class FaceState:
             return mask
         return self._filter(f"mask.{name}", mask[..., None].astype(np.float32))[..., 0]
 
+    def pixels(self, pixels: np.ndarray, target: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        """Makes a repainted crop like that of the frame before, see `steadying.steady_pixels`, and remembers it.
+
+        Args:
+            pixels (`np.ndarray`): (F, F, 3) float32 RGB in [0, 255].
+            target (`np.ndarray`): (F, F, 3) uint8 RGB, the crop before it was repainted.
+            landmarks (`np.ndarray`): (N, 2), x, y in its pixels.
+
+        Returns:
+            `np.ndarray`: (F, F, 3) float32 RGB; `pixels` itself if it is switched off, or the face has no mesh.
+        """
+        if not self.options.pixels or len(landmarks) != 478:
+            return pixels
+        if self.before is not None:
+            pixels = steady_pixels(pixels, target, landmarks, self.before, self.passed)
+        self.before = ShownFace(np.round(np.clip(pixels, 0, 255)).astype(np.uint8), target, landmarks)
+        return pixels
+
     def _filter_each(self, name: str, values: np.ndarray) -> np.ndarray:
         """Filters numbers (N,) that have nothing to do with each other."""
         return self._filter(f"expression.{name}", values[:, None])[:, 0]
@@ -218,7 +243,7 @@ class FaceState:
 
 def independent() -> FaceState:
     """What a picture that belongs to no video is swapped with: everything is as it was estimated."""
-    return FaceState(CoherenceOptions(mesh=False, tone=False, masks=False, fade=False))
+    return FaceState(CoherenceOptions(mesh=False, tone=False, masks=False, pixels=False, fade=False))
 
 
 class TemporalCoherence:
@@ -260,16 +285,22 @@ class TemporalCoherence:
             for name, known in state.filters.items():
                 parts = {"raw": known.raw, "value": known.value, "derivative": known.derivative}
                 arrays |= {f"{track}/{name}/{part}": value for part, value in parts.items() if value is not None}
+            if state.before is not None:
+                arrays |= {f"{track}/before/{part}": value for part, value in vars(state.before).items()}
         return arrays
 
     def load_state_dict(self, arrays: dict[str, np.ndarray]) -> None:
         """Goes on after the frame at which `state_dict` was called."""
-        self._states = {}
+        self._states, shown = {}, {}
         for key, value in arrays.items():
             track, *name, part = key.split("/")
             state = self._states.setdefault(int(track), FaceState(self.options))
-            if not name:
+            if name == ["before"]:
+                shown.setdefault(int(track), {})[part] = np.array(value)
+            elif not name:
                 setattr(state, part, float(value) if part == "time" else np.array(value))
             else:
                 known = state.filters.setdefault(name[0], OneEuro(SMOOTHING[name[0].split(".")[0]]))
                 setattr(known, part, np.array(value))
+        for track, parts in shown.items():
+            self._states[track].before = ShownFace(**parts)

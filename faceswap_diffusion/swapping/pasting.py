@@ -69,6 +69,8 @@ def paste_faces(
         matrix = resized_matrix(face.matrix, len(pixels), size)
         fine_target = brighten(crop(photo, matrix, size), face.exposure)
         fine = add_detail(pixels, face.pixels, fine_target, skin if skin_texture else None, reference)
+        landmarks = (face.landmarks + 0.5) * (size / len(pixels)) - 0.5
+        fine = state.pixels(fine, fine_target, landmarks)
         # The region ends softly, things in front of it as sharply as they are.
         seam = state.strength * bare * feather(mask, FEATHER * len(mask))
         seam = cv2.resize(seam, (size, size), interpolation=cv2.INTER_LINEAR)

@@ -34,10 +34,17 @@ def test_step_of_the_one_euro_filter():
 
 
 def test_speed_raises_the_cutoff():
-    """The derivative 10 / s becomes 3.8587 / s, smoothed at 1 Hz, so f = 1 + 2 * 3.8587 Hz and alpha = 0.84561."""
+    """The derivative 10 / s after 0 / s becomes 3.8587 / s at 1 Hz: f = 1 + 2 * 3.8587 Hz, and alpha = 0.84561."""
     smooth = OneEuro(Smoothing(min_cutoff=1.0, beta=2.0))
-    smooth(np.array([0.0]), 0.1)
-    assert smooth(np.array([1.0]), 0.1)[0] == pytest.approx(0.84561, abs=1e-5)
+    values = [smooth(np.array([raw]), 0.1)[0] for raw in (0.0, 0.0, 1.0)]
+    assert values == pytest.approx([0, 0, 0.84561], abs=1e-5)
+
+
+def test_what_moves_already_is_not_lagged_behind_at_first():
+    """The second value is the first that tells a speed, 10 / s: f = 1 + 2 * 10 Hz, and alpha = 0.92955."""
+    smooth = OneEuro(Smoothing(min_cutoff=1.0, beta=2.0))
+    values = [smooth(np.array([raw]), 0.1)[0] for raw in (0.0, 1.0)]
+    assert values == pytest.approx([0, 0.92955], abs=1e-5)
 
 
 @pytest.mark.parametrize(("speed", "beta"), [(0.2, 0.0), (0.2, 40.0), (3.0, 40.0)])
@@ -56,7 +63,7 @@ def test_components_of_a_vector_share_its_speed():
     smooth(np.array([[0.0, 0.0], [0.0, 0.0]]), 0.1)
     moved = smooth(np.array([[1.0, 0.01], [0.0, 0.01]]), 0.1)
     assert moved[0, 1] / 0.01 == pytest.approx(moved[0, 0])  # beside what is quick, the same share
-    assert moved[1, 1] < 0.5 * moved[0, 1]  # a point by itself
+    assert moved[1, 1] < 0.6 * moved[0, 1]  # a point by itself
 
 
 def frames_of(face: Face, offsets: np.ndarray, seed: int = 0, noise: float = 0.0) -> list[TrackedFace]:
