@@ -62,6 +62,9 @@ RESIDUAL_LIMIT = np.array([14.0, 6.0, 6.0], np.float32)
 FACE_REACH, HEAD_REACH = 1.4, 2.0
 """How far around the mesh the source's head is copied, relative to the mesh's outline."""
 
+SHRED = 0.035
+"""Share of a crop's side: narrower parts of a source's head are not copied."""
+
 RING_INSET = 0.04
 """Tones of face and ring are compared this far inside the outline, as a share of the distance to its middle."""
 
@@ -227,7 +230,9 @@ def shown_around(
         `np.ndarray`: (S, S) float32, 1 where it is copied.
     """
     shown = repaint_mask(labels, landmarks, "head" if ring_reach(region) == HEAD_REACH else "face", label_names)
-    return cv2.erode(shown, np.ones((3, 3)))
+    # An opening: between strands of hair there are shreds of forehead.
+    width = 2 * round(SHRED * len(shown) / 2) + 1
+    return cv2.erode(cv2.morphologyEx(shown, cv2.MORPH_OPEN, np.ones((width, width))), np.ones((3, 3)))
 
 
 def render_surroundings(head: SourceHead, face: Reference, landmarks: np.ndarray, tone: Tone = unchanged) -> Reference:

@@ -23,6 +23,9 @@ HIDDEN_BEHIND = 0.06
 MIRRORED_CONFIDENCE = 0.3
 """Factor on the confidence of a mirrored texel: faces are not quite symmetric."""
 
+SEAM, SEAM_SIGMA = 0.04, 0.05
+"""Shares of the texture's side: how softly a half passes into its mirror image, whose tone is matched at the seam."""
+
 LEAST_CONFIDENCE = 0.05
 """Texels below it are holes: the photo shows them at an angle of less than 3 degrees."""
 
@@ -179,8 +182,13 @@ def fill_by_mirror(texture: FaceTexture) -> FaceTexture:
     Returns:
         [`FaceTexture`]: Filled; `shown` does not change.
     """
+    size = len(texture.confidence)
     mirrored, its_confidence = texture.pixels[:, ::-1], MIRRORED_CONFIDENCE * texture.confidence[:, ::-1]
-    share = smoothstep(texture.confidence, 0.0, MIRRORED_CONFIDENCE)
+    both = np.minimum(texture.confidence, texture.confidence[:, ::-1])
+    tone = blur_known(texture.pixels - mirrored, both, SEAM_SIGMA * size, doubt=0.01)
+    mirrored = mirrored + cv2.resize(tone, (size, size), interpolation=cv2.INTER_LINEAR)
+    inside = cv2.distanceTransform((texture.confidence > 0).astype(np.uint8), cv2.DIST_L2, 5) / size
+    share = smoothstep(texture.confidence, 0.0, MIRRORED_CONFIDENCE) * smoothstep(inside, 0.0, SEAM)
     share = np.where(its_confidence > 0, np.where(texture.confidence > 0, share, 0), 1)
     pixels = share[..., None] * texture.pixels + (1 - share[..., None]) * mirrored
     confidence = np.maximum(texture.confidence, its_confidence)

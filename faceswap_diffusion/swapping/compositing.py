@@ -37,7 +37,7 @@ BORDER_SIGMA = 0.025
 BORDER_LIMIT = 25.0
 """Of 255: a larger difference is no tone, but a beard or a shadow."""
 
-AGREEMENT = (9.0, 20.0)
+AGREEMENT = (14.0, 28.0)
 """CIELAB distances of structure up to which a crop wholly, and from which on not at all, shows its reference."""
 
 TONE_SIGMA, STRUCTURE_SIGMA = 0.06, 0.012
@@ -47,7 +47,7 @@ DETAIL_SIGMA = 0.03
 """As a share of the crop's side: what is finer is detail, and the source's where crop and reference agree."""
 
 FINE_INSET = 0.012
-"""Width of the border of a drawn face that has no detail to give, as a share of the crop's side."""
+"""Width of the border of a drawn face that has no detail to give, but its own edge, as a share of the crop's side."""
 
 SPECK = 45.0
 """Of 255: by how much a pixel that is no detail differs from the median of its neighbours."""
@@ -88,7 +88,7 @@ class ShownReference:
     Args:
         filled (`np.ndarray`): (S, S, 3) float32 RGB in [0, 255], the target with the reference in it.
         rebuilt (`np.ndarray`): (S, S, 3) float32 RGB, the same through the autoencoder.
-        coverage (`np.ndarray`): (S, S) float32 in [0, 1], where the reference shows something.
+        coverage (`np.ndarray`): (S, S) float32 in [0, 1], where the reference is shown.
         fine ([`Reference`], *optional*): (F, F), the source's face on the target's mesh, as fine as the photo; `None`
             where that is no finer than the crop.
     """
@@ -202,7 +202,7 @@ def agreement(pixels: np.ndarray, reference: ShownReference) -> np.ndarray:
     # Tone may differ, structure may not.
     difference = _finer(painted - shown, TONE_SIGMA * size)
     distance = cv2.GaussianBlur(np.linalg.norm(difference, axis=2), (0, 0), STRUCTURE_SIGMA * size)
-    return reference.coverage * (1 - smoothstep(distance, *AGREEMENT))
+    return _well_inside(reference.coverage, FINE_INSET * size) * (1 - smoothstep(distance, *AGREEMENT))
 
 
 def add_detail(

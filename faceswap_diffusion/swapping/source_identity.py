@@ -16,7 +16,8 @@ from torch.nn.functional import normalize
 
 from faceswap_diffusion.conditioning.reference import SourceHead, ring_reach, shown_around
 from faceswap_diffusion.faces.alignment import crop, resized_matrix
-from faceswap_diffusion.faces.texture import FaceTexture, extract_texture, fill_by_mirror, merge_textures
+from faceswap_diffusion.faces.texture import FaceTexture, extract_texture, merge_textures
+from faceswap_diffusion.faces.texture_cleaning import clean_texture, complete_texture
 from faceswap_diffusion.masks.occlusion import mend_thin
 from faceswap_diffusion.masks.regions import around_eyes, repaint_mask
 from faceswap_diffusion.provenance.save import check_place, replace_file
@@ -213,7 +214,7 @@ def average_identities(looks: Sequence[SourceIdentity]) -> SourceIdentity:
     if len(textures) < len(looks):
         return identity
     best = looks[int(np.argmax([texture.shown for texture in textures]))]
-    return replace(identity, texture=fill_by_mirror(merge_textures(textures)), head=best.head)
+    return replace(identity, texture=complete_texture(merge_textures(textures)), head=best.head)
 
 
 def hides_eyes(face: AlignedFace) -> bool:
@@ -243,11 +244,11 @@ def take_texture(rgb: np.ndarray, face: AlignedFace) -> FaceTexture:
     assert face.depth is not None  # only meshes have textures
     landmarks, depth = (face.landmarks + 0.5) * scale - 0.5, face.depth * scale
     texels = min(FINEST_TEXTURE, 2 ** int(np.ceil(np.log2(size)) + 1))  # the face fills half of the crop
-    return extract_texture(pixels, landmarks, depth, visible, texels)
+    return clean_texture(extract_texture(pixels, landmarks, depth, visible, texels))
 
 
 def source_head(rgb: np.ndarray, face: AlignedFace, region: str) -> SourceHead:
     """What a source's photo (H, W, 3) uint8 shows around the mesh of its face, for a region to be repainted."""
     shown = shown_around(face.labels, face.landmarks, region, face.label_names)
-    shown = shown * within_photo(rgb, face.matrix, len(face.pixels))
+    shown = shown * face.free(region) * within_photo(rgb, face.matrix, len(face.pixels))
     return SourceHead(face.pixels, face.landmarks, shown, ring_reach(region))

@@ -399,7 +399,7 @@ class SwapSteps:
             scale = finest / size
             landmarks = (self.exchange_mesh(face, identity) + 0.5) * scale - 0.5
             fine = render_texture(identity.texture, landmarks, face.depth * scale, (finest, finest))
-        return ShownReference(filled, rebuilt, reference.coverage, fine)
+        return ShownReference(filled, rebuilt, reference.coverage * mask, fine)
 
     def exchange_shape(self, face: AlignedFace, identity: SourceIdentity) -> torch.Tensor:
         """Gives a target's landmarks the facial shape of the source, as far as the checkpoint says.

@@ -24,9 +24,9 @@ from faceswap_diffusion.faces.surface import face_surface
 from faceswap_diffusion.faces.texture import (
     FaceTexture,
     extract_texture,
-    fill_by_mirror,
     smoothstep,
 )
+from faceswap_diffusion.faces.texture_cleaning import clean_texture, complete_texture
 from faceswap_diffusion.masks.regions import region_mask, repaint_mask
 from faceswap_diffusion.training.config import ReferenceConfig
 from faceswap_diffusion.training.data.dataset import FaceRecord, PreparedFaces
@@ -88,10 +88,10 @@ class TrainingReferences:
         rgb = to_rgb(source)
         if rng.random() < self.faults.occluded:
             rgb = draw_occluder(source.landmarks, to_rgb(self._anybody(rng)), rng).over(rgb)
-        texture = extract_texture(rgb, source.landmarks, source.depth, shown, TEXTURE_SIZE)
+        texture = clean_texture(extract_texture(rgb, source.landmarks, source.depth, shown, TEXTURE_SIZE))
         if same_photo and rng.random() < self.faults.cycled:
-            texture = self._seen_elsewhere(fill_by_mirror(texture), rng)
-        return fill_by_mirror(self._shade(texture, rng))
+            texture = self._seen_elsewhere(complete_texture(texture), rng)
+        return complete_texture(self._shade(texture, rng))
 
     def _seen_elsewhere(self, texture: FaceTexture, rng: np.random.Generator) -> FaceTexture:
         other, size = self._anybody(rng), self.faces.resolution

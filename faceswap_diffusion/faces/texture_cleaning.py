@@ -1,0 +1,245 @@
+"""Texels that are not the face: strands, edges of hair and hats, shadows of frames; and light from one side."""
+
+from dataclasses import replace
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from faceswap_diffusion.faces.mesh_topology import BROWS_478, EYES_478, MOUTH_478, NOSE_478
+from faceswap_diffusion.faces.surface import NOTHING
+from faceswap_diffusion.faces.texture import (
+    LEAST_CONFIDENCE,
+    FaceTexture,
+    blur_known,
+    fill_by_mirror,
+    resize_texture,
+    scale_lightness,
+    smoothstep,
+    texture_raster,
+)
+
+SIDE = 256
+"""Side in texels at which textures are examined and filled."""
+
+FOREHEAD, BEARDLESS, INNER = 0.31, 0.58, 0.24
+"""Skin is even above the first texture coordinate v, and above the second at more than the third from the middle."""
+
+EXAMINED_MARGIN, FILLED_MARGIN, BROW_MARGIN = 0.03, 0.015, 0.012
+"""Shares of the texture's side around eyes and lips that are not examined, because of lashes, and not filled; and of
+what is left alone around brows."""
+
+DARKER, CHROMA = 6.0, 12.0
+"""Differences from the skin around in L*, and in a* and b*, from which on a texel is not skin."""
+
+SPREADS = 2.5
+"""The same in robust standard deviations of the skin, where that is more."""
+
+MOLE = 0.03
+"""Share of the texture's side, about 5 mm: dark spots up to this length are the person's own."""
+
+MARGIN = 0.02
+"""Share of the texture's side by which what is not skin is widened."""
+
+FILLED_CONFIDENCE = 0.4
+"""Confidence of skin that is filled in: drawn in full, and replaced by any photo that shows it."""
+
+WEAK = 0.25
+"""Texels of less confidence are filled in as holes are."""
+
+EDGE = 0.03
+"""Share of the texture's side over which known skin passes into skin that is filled in."""
+
+
+BALANCE_SIGMA = 0.05
+"""Standard deviation, in sides of the texture, of the blur that leaves light and removes features."""
+
+BALANCE_RANGE = (2.0, 6.0)
+"""Differences of the halves in L* that are left, and that are evened out in full."""
+
+
+@lru_cache(maxsize=8)
+def plain_skin(size: int, margin: float) -> np.ndarray:
+    """Skin of a texture, (size, size) bool, as a share of its side away from eyes, brows and lips."""
+    raster = texture_raster(size)
+    skin = raster.seen != NOTHING
+    for outlines, share in ((BROWS_478, BROW_MARGIN), (EYES_478 + MOUTH_478, margin)):
+        features = np.zeros((size, size), np.uint8)
+        for outline in outlines:
+            cv2.fillPoly(features, [np.round(raster.points[list(outline)]).astype(np.int32)], 1)
+        skin = skin & (cv2.dilate(features, _disc(share * size)) == 0)
+    return skin
+
+
+@lru_cache(maxsize=2)
+def even_skin(size: int) -> np.ndarray:
+    """Skin of forehead, temples and outer cheeks, which has no beard and little shape, (size, size) bool."""
+    v, u = (np.mgrid[:size, :size] + 0.5) / size
+    return plain_skin(size, EXAMINED_MARGIN) & ((v < FOREHEAD) | (v < BEARDLESS) & (np.abs(u - 0.5) > INNER))
+
+
+@lru_cache(maxsize=2)
+def fillable_skin(size: int) -> np.ndarray:
+    """Skin without much shape: all but nose, mouth and chin, (size, size) bool."""
+    v, u = (np.mgrid[:size, :size] + 0.5) / size
+    shaped = np.zeros((size, size), np.uint8)
+    cv2.fillPoly(shaped, [np.round(texture_raster(size).points[list(NOSE_478[0])]).astype(np.int32)], 1)
+    middle = (v > BEARDLESS) & (np.abs(u - 0.5) < INNER)
+    return plain_skin(size, FILLED_MARGIN) & (shaped == 0) & ~middle
+
+
+def clean_texture(texture: FaceTexture) -> FaceTexture:
+    """Takes off a photo's texture what is not the face: see `drop_foreign` and `balance_halves`."""
+    return balance_halves(drop_foreign(texture))
+
+
+def complete_texture(texture: FaceTexture) -> FaceTexture:
+    """Fills a texture's holes, as far as that can be done: see `fill_by_mirror` and `fill_skin`."""
+    return fill_skin(fill_by_mirror(texture))
+
+
+def drop_foreign(texture: FaceTexture) -> FaceTexture:
+    """Makes holes where skin is covered: by strands and edges of hair, brims, frames and what is behind the face.
+
+    Skin of forehead, temples and cheeks is even. What is much darker, or of another colour, than a smooth symmetric
+    function of the place (a polynomial of second order, fitted robustly) is not skin. Spots of the size of moles are.
+
+    Args:
+        texture ([`FaceTexture`]): Of one photo.
+
+    Returns:
+        [`FaceTexture`]: With less confidence.
+    """
+    small = resize_texture(texture, SIDE)
+    lab = cv2.GaussianBlur(_to_lab(small.pixels), (0, 0), 1.2)
+    known = even_skin(SIDE) & (small.confidence > 0)
+    if known.sum() < SIDE:
+        return texture
+    expected, spread = fit_skin(lab, known)
+    darker = (expected - lab)[..., 0] / max(DARKER, SPREADS * spread[0])
+    stained = np.abs(lab - expected)[..., 1:] / np.maximum(CHROMA, SPREADS * spread[1:])
+    foreign = smoothstep(np.maximum(darker, stained.max(axis=2)), 0.8, 1.1) * known
+    foreign = _without_moles(foreign.astype(np.float32))
+    foreign = cv2.dilate(foreign, _disc(MARGIN * SIDE)) * even_skin(SIDE)
+    foreign = cv2.resize(foreign, texture.confidence.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    confidence = texture.confidence * (1 - foreign)
+    return replace(texture, confidence=np.where(confidence < LEAST_CONFIDENCE, 0, confidence))
+
+
+def _without_moles(foreign: np.ndarray) -> np.ndarray:
+    """Takes spots out of a map (S, S) float32 that are no longer than `MOLE`."""
+    _, spots, boxes, _ = cv2.connectedComponentsWithStats((foreign > 0).astype(np.uint8))
+    lengths = boxes[:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]].max(axis=1)
+    return foreign * (lengths > MOLE * len(foreign))[spots]
+
+
+def fit_skin(lab: np.ndarray, where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Fits the colour of even skin by iteratively reweighted least squares (Beaton and Tukey 1974).
+
+    Args:
+        lab (`np.ndarray` of shape `(S, S, 3)`): CIELAB.
+        where (`np.ndarray` of shape `(S, S)`, bool): Which texels are fitted.
+
+    Returns:
+        `tuple[np.ndarray, np.ndarray]`: The fit (S, S, 3), and robust standard deviations (3,) about it.
+    """
+    v, u = (np.mgrid[: len(lab), : len(lab)] + 0.5) / len(lab)
+    basis = np.stack([np.ones_like(v), v, v**2, (u - 0.5) ** 2], axis=-1)
+    terms, values = basis[where], lab[where]
+    weights, spread, fitted = np.ones(len(values)), np.ones(3), np.zeros((4, 3))
+    for _ in range(8):
+        scaled = terms * weights[:, None]
+        fitted = np.linalg.solve(scaled.T @ terms + 1e-6 * np.eye(4), scaled.T @ values)
+        errors = values - terms @ fitted
+        spread = 1.4826 * np.median(np.abs(errors), axis=0) + 0.5
+        weights = np.clip(1 - (errors[:, 0] / (4.685 * spread[0])) ** 2, 0, None) ** 2 + 1e-6
+    return basis @ fitted, spread
+
+
+def fill_skin(texture: FaceTexture) -> FaceTexture:
+    """Fills holes in plain skin with the smooth colour of the skin around.
+
+    Args:
+        texture ([`FaceTexture`]): The texture.
+
+    Returns:
+        [`FaceTexture`]: `shown` does not change.
+    """
+    size = len(texture.confidence)
+    small = resize_texture(texture, SIDE)
+    known = plain_skin(SIDE, EXAMINED_MARGIN) * np.where(small.confidence > WEAK, small.confidence, 0)
+    if not known.any():
+        return texture
+    smooth = push_pull(small.pixels, known.astype(np.float32))
+    smooth = cv2.resize(smooth, (size, size), interpolation=cv2.INTER_LINEAR)
+    inside = cv2.distanceTransform((texture.confidence > WEAK).astype(np.uint8), cv2.DIST_L2, 5)
+    hole = fillable_skin(size) * (1 - smoothstep(inside / size, 0, EDGE)).astype(np.float32)
+    hole = hole[..., None]
+    pixels = (1 - hole) * texture.pixels + hole * smooth
+    confidence = np.maximum(texture.confidence, FILLED_CONFIDENCE * hole[..., 0])
+    return replace(texture, pixels=pixels.astype(np.float32), confidence=confidence.astype(np.float32))
+
+
+def push_pull(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Fills unknown values smoothly from known ones, over a pyramid (Gortler et al. 1996, "The Lumigraph", 3.4).
+
+    Args:
+        values (`np.ndarray` of shape `(S, S, C)`, float32): The values.
+        weights (`np.ndarray` of shape `(S, S)`, float32): 0 where they are unknown.
+
+    Returns:
+        `np.ndarray` of shape `(S, S, C)`: Known values, blurred a little, and filled in between.
+    """
+    levels, total = [], np.minimum(1, 4 * weights[..., None])
+    weighted = values * total
+    while len(total) > 1:
+        levels.append((weighted, total))
+        half = (max(1, len(total) // 2),) * 2
+        weighted, total = (
+            cv2.resize(plane, half, interpolation=cv2.INTER_AREA).reshape(*half, -1) for plane in (weighted, total)
+        )
+        # Many known texels are as good as one: a weight says whether there is something, not how much.
+        share = np.minimum(1, 4 * total) / np.maximum(total, 1e-8)
+        weighted, total = weighted * share, total * share
+    filled = weighted / np.maximum(total, 1e-8)
+    for weighted, total in reversed(levels):
+        filled = cv2.resize(filled, total.shape[1::-1], interpolation=cv2.INTER_LINEAR).reshape(weighted.shape)
+        filled = cv2.GaussianBlur(filled, (0, 0), 1.0).reshape(weighted.shape)
+        filled = weighted + (1 - total) * filled
+    return filled
+
+
+def balance_halves(texture: FaceTexture) -> FaceTexture:
+    """Brightens what lies in the shadow on one half of the face only, up to the other half.
+
+    Faces are about symmetric, and so is the colour of their skin: what differs between the halves over a wide area is
+    light that no distant source explains, such as the shadow of a nose, a brim or a hand.
+
+    Args:
+        texture ([`FaceTexture`]): Of one photo, shading divided out.
+
+    Returns:
+        [`FaceTexture`]: Brighter in places.
+    """
+    small = resize_texture(texture, SIDE)
+    lightness = _to_lab(small.pixels)[..., :1]
+    weights = (small.confidence * plain_skin(SIDE, EXAMINED_MARGIN)).astype(np.float32)
+    smooth = blur_known(
+        np.concatenate([lightness, np.ones_like(lightness)], axis=2), weights, BALANCE_SIGMA * SIDE, 0.02
+    )
+    level = smooth[..., 0] / np.maximum(smooth[..., 1], 1e-3)
+    sure = smooth[..., 1] * smooth[:, ::-1, 1]
+    darker = np.maximum(level[:, ::-1] - level, 0) * sure
+    lifted = level + darker * smoothstep(darker, *BALANCE_RANGE)
+    factor = ((lifted + 16) / (level + 16)) ** 3
+    factor = cv2.resize(factor.astype(np.float32), texture.confidence.shape[::-1], interpolation=cv2.INTER_CUBIC)
+    return replace(texture, pixels=scale_lightness(texture.pixels, factor))
+
+
+def _disc(radius: float) -> np.ndarray:
+    side = 2 * round(radius) + 1
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+
+
+def _to_lab(pixels: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(np.clip(pixels, 0, 255).astype(np.float32) / 255, cv2.COLOR_RGB2Lab)

@@ -1,0 +1,118 @@
+"""Textures of plain skin with things on it that are no skin: what is left out, and what is put there instead."""
+
+import cv2
+import numpy as np
+
+from faceswap_diffusion.faces.mesh_topology import BROWS_478
+from faceswap_diffusion.faces.surface import NOTHING
+from faceswap_diffusion.faces.texture import FaceTexture, texture_raster
+from faceswap_diffusion.faces.texture_cleaning import (
+    FILLED_CONFIDENCE,
+    balance_halves,
+    drop_foreign,
+    fill_skin,
+    fillable_skin,
+    push_pull,
+)
+
+SIDE = 256
+SKIN = np.array([205.0, 160, 135])  # L* 70
+HAIR = np.array([60.0, 45, 40])  # L* 20
+
+
+def skin_texture() -> FaceTexture:
+    pixels = np.broadcast_to(SKIN, (SIDE, SIDE, 3)).astype(np.float32).copy()
+    known = (texture_raster(SIDE).seen != NOTHING).astype(np.float32)
+    return FaceTexture(pixels, known, 1.0, np.array([0.3, 0.3]), 0.0)
+
+
+def lightness(pixels: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor((pixels / 255).astype(np.float32), cv2.COLOR_RGB2Lab)[..., 0]
+
+
+class TestDropForeign:
+    def test_plain_skin_is_left(self):
+        texture = skin_texture()
+        np.testing.assert_array_equal(drop_foreign(texture).confidence, texture.confidence)
+
+    def test_a_strand_on_the_forehead_becomes_a_hole(self):
+        texture = skin_texture()
+        texture.pixels[35:60, 120:123] = HAIR
+        confidence = drop_foreign(texture).confidence
+        assert (confidence[36:59, 120:123] == 0).all()
+        assert confidence[70:, :].sum() == texture.confidence[70:, :].sum()
+        assert (confidence[35:60, :100] == texture.confidence[35:60, :100]).all()
+
+    def test_a_stain_of_the_same_lightness_becomes_a_hole(self):
+        texture = skin_texture()
+        texture.pixels[110:130, 30:50] = [100, 185, 140]  # green, L* 69
+        assert (drop_foreign(texture).confidence[112:128, 32:48] == 0).all()
+
+    def test_moles_brows_and_beards_are_the_persons_own(self):
+        texture = skin_texture()
+        texture.pixels[45:48, 128:131] = HAIR  # on the forehead
+        brow = np.round(texture_raster(SIDE).points[list(BROWS_478[0])]).astype(int)
+        cv2.fillPoly(texture.pixels, [brow], HAIR.tolist())
+        texture.pixels[190:230, 90:166] = HAIR  # a chin
+        np.testing.assert_array_equal(drop_foreign(texture).confidence, texture.confidence)
+
+    def test_light_from_above_is_no_stain(self):
+        texture = skin_texture()
+        texture.pixels[:] *= np.linspace(1.15, 0.7, SIDE)[:, None, None]
+        np.testing.assert_array_equal(drop_foreign(texture).confidence, texture.confidence)
+
+
+class TestFillSkin:
+    def test_a_hole_gets_the_colour_around_it(self):
+        texture = skin_texture()
+        texture.pixels[30:60, 80:180] = HAIR
+        texture.confidence[30:60, 80:180] = 0
+        filled = fill_skin(texture)
+        wanted = fillable_skin(SIDE)[30:60, 80:180]
+        np.testing.assert_allclose(filled.pixels[30:60, 80:180][wanted], np.tile(SKIN, (wanted.sum(), 1)), atol=0.5)
+        np.testing.assert_allclose(filled.confidence[30:60, 80:180][wanted], FILLED_CONFIDENCE)
+        assert filled.shown == texture.shown
+
+    def test_eyes_nose_and_mouth_stay_holes(self):
+        texture = skin_texture()
+        texture.confidence[90:200, 60:196] = 0
+        filled = fill_skin(texture)
+        points = texture_raster(SIDE).points
+        for point in (159, 386, 4, 13):  # lids, tip of the nose, lips
+            column, row = np.round(points[point]).astype(int)
+            assert filled.confidence[row, column] == 0
+
+    def test_known_skin_stays_as_it_is(self):
+        rng = np.random.default_rng(0)
+        texture = skin_texture()
+        texture.pixels[:] += rng.uniform(-5, 5, texture.pixels.shape)
+        texture.confidence[30:60, 80:180] = 0
+        filled = fill_skin(texture)
+        np.testing.assert_array_equal(filled.pixels[100:150, 60:100], texture.pixels[100:150, 60:100])
+        assert (filled.confidence >= texture.confidence).all()
+
+
+def test_push_pull_keeps_what_is_known_and_fills_a_ramp():
+    ramp = np.repeat(np.linspace(0, 100, 64, dtype=np.float32)[None, :, None], 64, axis=0)
+    weights = np.ones((64, 64), np.float32)
+    weights[24:40, 24:40] = 0
+    filled = push_pull(np.where(weights[..., None] > 0, ramp, 0), weights)
+    np.testing.assert_array_equal(filled[weights > 0], ramp[weights > 0])
+    np.testing.assert_allclose(filled[weights == 0], ramp[weights == 0], atol=6)
+
+
+class TestBalanceHalves:
+    def test_a_shadow_on_one_half_is_lifted(self):
+        texture = skin_texture()
+        texture.pixels[:, :128] *= 0.75
+        before, after = (lightness(pixels) for pixels in (texture.pixels, balance_halves(texture).pixels))
+        lit, dark = np.s_[130:150, 190:210], np.s_[130:150, 46:66]
+        assert before[lit].mean() - before[dark].mean() > 15
+        assert abs(after[lit].mean() - after[dark].mean()) < 3
+        np.testing.assert_allclose(after[lit], before[lit], atol=0.1)
+
+    def test_small_differences_and_symmetric_beards_stay(self):
+        texture = skin_texture()
+        texture.pixels[:, :128] *= 0.98
+        texture.pixels[190:230, 90:166] = HAIR
+        np.testing.assert_allclose(balance_halves(texture).pixels, texture.pixels, atol=0.6)
