@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from faceswap_diffusion.provenance.save import COMPOSITE, SOFTWARE, plain_number, xmp_packet
+from faceswap_diffusion.videos.reading import open_container
 
 FACTS = "description"
 """The field of the facts, in JSON. All kinds of files have it, and what a video had there goes to `FORMER`."""
@@ -70,9 +71,7 @@ def read_video_provenance(path: str | os.PathLike) -> dict[str, Any] | None:
     Returns:
         `dict[str, Any]`, *optional*: As `read_provenance` for photos; `None` if it has no such facts.
     """
-    import av
-
-    with av.open(os.fspath(path)) as container:
+    with open_container(Path(path)) as container:
         fields = {key.lower(): value for key, value in container.metadata.items()}
     try:
         facts = json.loads(fields.get(FACTS, ""))

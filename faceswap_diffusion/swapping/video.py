@@ -12,7 +12,6 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import torch
 from diffusers.utils import logging
@@ -38,7 +37,7 @@ from faceswap_diffusion.swapping.video_frames import ChosenFaces, FrameSwapper, 
 from faceswap_diffusion.swapping.video_plan import VideoPlan, plan_video
 from faceswap_diffusion.swapping.video_preview import save_thumbnail, write_sheet
 from faceswap_diffusion.videos.encoding import container_of, write_segment
-from faceswap_diffusion.videos.frames import Frame
+from faceswap_diffusion.videos.frames import Frame, Picture
 from faceswap_diffusion.videos.joining import Segment, join_segments, place
 from faceswap_diffusion.videos.overlap import ahead, behind
 from faceswap_diffusion.videos.work_folder import WorkFolder
@@ -337,7 +336,7 @@ class _Work:
             self._forget_state_before(number)
             number += 1
 
-    def _pictures(self, shots: Iterable[_Shot], path: Path, facts: dict[str, Any]) -> Iterator[av.VideoFrame]:
+    def _pictures(self, shots: Iterable[_Shot], path: Path, facts: dict[str, Any]) -> Iterator[Picture]:
         """The frames of one segment as they are encoded; writes down what becomes of them."""
         for shot in shots:
             facts["read"] += 1
@@ -354,7 +353,7 @@ class _Work:
                 facts["times"].append(shot.frame.pts)
                 yield self._picture(shot, shot.frame.picture, path)
 
-    def _picture(self, shot: _Shot, picture: av.VideoFrame, path: Path) -> av.VideoFrame:
+    def _picture(self, shot: _Shot, picture: Picture, path: Path) -> Picture:
         if self.plan.every and shot.index % self.plan.every == 0:
             rgb = self.colors.rgb(picture) if shot.made is None else shot.made.rgb
             save_thumbnail(rgb, shot.seconds, path, shot.index)

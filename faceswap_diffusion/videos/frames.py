@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    import av
+import av
 
+Picture = av.VideoFrame
 Seconds = float | Fraction
 
 
@@ -80,7 +80,7 @@ class Frame:
 
     pts: int
     duration: int
-    picture: "av.VideoFrame | None"
+    picture: Picture | None
     is_broken: bool = False
 
 

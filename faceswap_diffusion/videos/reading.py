@@ -8,16 +8,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
+from av.error import FFmpegError, InvalidDataError
+from av.stream import Disposition
 
 from faceswap_diffusion.videos.frames import Colors, Frame, Seconds, Span, Video, VideoFacts
-
-try:
-    import av
-    from av.error import FFmpegError, InvalidDataError
-    from av.stream import Disposition
-except ImportError:
-    raise ValueError("videos need PyAV, which is not installed: pip install 'faceswap-diffusion[video]'") from None
 
 logger = logging.getLogger(__name__)
 
