@@ -5,7 +5,6 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from faceswap_diffusion.cli.faces_video import is_video, run_video
 from faceswap_diffusion.cli.loading import add_checkpoint_options, add_face_score, find_faces
 from faceswap_diffusion.cli.options import tell
 from faceswap_diffusion.console import say
@@ -32,6 +31,8 @@ def add_arguments(faces: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Lists the faces of a photo, and draws them; or the tracks of a video."""
+    from faceswap_diffusion.cli.faces_video import is_video, run_video
+
     if is_video(args.photo):
         return run_video(args)
     from faceswap_diffusion.photos.loading import load_photo
