@@ -1,5 +1,6 @@
 """What is to be done with a video, read and checked before the work, without PyTorch."""
 
+import logging
 import math
 import os
 import shutil
@@ -18,6 +19,8 @@ from faceswap_diffusion.videos.encoding import (
 )
 from faceswap_diffusion.videos.frames import Seconds, Span, Video
 from faceswap_diffusion.videos.reading import open_video
+
+logger = logging.getLogger(__name__)
 
 FEWEST, MOST = 4, 240  # frames in a segment
 
@@ -119,7 +122,7 @@ def plan_video(
         [`VideoPlan`]: To be given to `VideoSwapper.run`.
 
     Raises:
-        ValueError: If the video cannot be read, has no video stream, or is of high dynamic range; if the output is
+        ValueError: If the video cannot be read, has no video stream; if the output is
             the video, or cannot be written; for a codec that is not in this build of FFmpeg, and for other settings
             that do not fit.
     """
@@ -134,9 +137,9 @@ def plan_video(
         raise ValueError(f"{output} is the video itself: name another output")
     facts = opened.facts
     if facts.colors.is_hdr:
-        raise ValueError(
-            f"{facts.name} is of high dynamic range (HDR), which this model does not know: convert it to standard "
-            "dynamic range first"
+        logger.warning(
+            f"{facts.name} is of high dynamic range (HDR), which the model does not know: it is converted to standard "
+            "range (BT.709), all of it"
         )
     pixel_format = choose_pixel_format(codec, facts)
     colors = FrameColors(facts, pixel_format).output_colors(facts.colors)

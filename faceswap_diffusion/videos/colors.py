@@ -7,11 +7,15 @@ import numpy as np
 from av.video.reformatter import Interpolation
 
 from faceswap_diffusion.videos.frames import Colors, VideoFacts
+from faceswap_diffusion.videos.tone_mapping import to_standard_range
 
 ACCURATE = (
     Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP | Interpolation.ACCURATE_RND
 )
 LIMITED, FULL = 1, 2
+BT709 = Colors(matrix=1, range=1, primaries=1, transfer=1)
+"""What a video of high dynamic range becomes."""
+
 MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 """The number that FFmpeg's scaler has for a matrix, by that of ITU-T H.273."""
 
@@ -33,14 +37,18 @@ class FrameColors:
         self.has_alpha = any(component.is_alpha for component in source.components)
         self.is_rgb = source.is_rgb or source.has_palette or facts.colors.matrix == 0
         self.bits = max(component.bits for component in av.VideoFormat(pixel_format, 16, 16).components)
+        self.hdr = facts.colors.transfer if facts.colors.is_hdr else None
         self.matrix = _matrix(facts)
+        self.output_matrix = self.matrix if self.hdr is None else BT709.matrix
         full = facts.colors.range == FULL or facts.pixel_format.startswith("yuvj")
         self.source_range = FULL if full or self.is_rgb else LIMITED
-        self.output_range = LIMITED if self.is_rgb else self.source_range
+        self.output_range = LIMITED if self.is_rgb or self.hdr is not None else self.source_range
         self.turn = Turn(facts.matrix)
 
     def output_colors(self, colors: Colors) -> Colors:
         """What the new video says of its colours, given what the old one says."""
+        if self.hdr is not None:
+            return BT709
         if self.is_rgb:
             return replace(colors, matrix=self.matrix, range=LIMITED)
         return replace(colors, range=FULL) if self.output_range == FULL else colors
@@ -51,7 +59,7 @@ class FrameColors:
 
     def unchanged(self, picture: av.VideoFrame) -> av.VideoFrame:
         """A frame in the format to go back to."""
-        if self.has_alpha:
+        if self.has_alpha or self.hdr is not None:
             return self._from_rgb(self._stored_rgb(picture))
         return picture.reformat(
             format=self.pixel_format,
@@ -82,19 +90,21 @@ class FrameColors:
 
     def _stored_rgb(self, picture: av.VideoFrame) -> np.ndarray:
         converted = picture.reformat(
-            format="rgba" if self.has_alpha else "rgb24",
+            format="rgba" if self.has_alpha else "rgb24" if self.hdr is None else "rgb48le",
             src_colorspace=self.matrix,
             src_color_range=self.source_range,
             dst_color_range=FULL,
             interpolation=ACCURATE,
         )
         pixels = converted.to_ndarray()
+        if self.hdr is not None:
+            return to_standard_range(pixels, self.hdr)
         return _on_white(pixels) if self.has_alpha else pixels
 
     def _from_rgb(self, rgb: np.ndarray) -> av.VideoFrame:
         return av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24").reformat(
             format=self.pixel_format,
-            dst_colorspace=self.matrix,
+            dst_colorspace=self.output_matrix,
             src_color_range=FULL,
             dst_color_range=self.output_range,
             interpolation=ACCURATE,

@@ -141,6 +141,8 @@ def _layout(facts: VideoFacts) -> tuple[int, int]:
     across, down = 16 // form.chroma_width(16), 16 // form.chroma_height(16)
     is_colorless = form.is_rgb or form.has_palette or len(form.components) < 3
     layout = 0 if is_colorless or (across >= 2 and down == 2) else 1 if across == 2 else 2
+    if facts.colors.is_hdr:  # it becomes standard, of which 8 bits are enough
+        bits = 8
     width, height = facts.size
     if width % 2 or (height % 2 and layout == 0):  # H.264 and others halve only what is even
         layout = 2

@@ -16,6 +16,7 @@ from faceswap_diffusion.swapping.options import SwapOptions
 from faceswap_diffusion.swapping.swapper import FaceSwapper
 from faceswap_diffusion.swapping.video import VideoSwapper
 from faceswap_diffusion.swapping.video_plan import plan_video
+from faceswap_diffusion.videos.frames import Colors
 from tests import processes
 from tests.clips import SOURCE, moving_face, noise, packets, pictures, times, write_clip
 from tests.tiny import tiny_pipeline
@@ -189,10 +190,18 @@ def test_the_output_is_not_the_video_itself(clip: Path, tmp_path: Path):
         plan_video(clip, tmp_path / "link.mp4")
 
 
-def test_high_dynamic_range_is_refused(tmp_path: Path):
+def test_high_dynamic_range_is_converted_with_a_warning(tmp_path: Path, caplog):
     clip = write_clip(
         tmp_path / "hdr.mp4", noise(8, (64, 64)), codec="libx265", pixel_format="yuv420p10le",
         options={"x265-params": "log-level=error"}, colors=(9, 1, 9, 16), sound=False,
     )  # fmt: skip
-    with pytest.raises(ValueError, match=r"hdr\.mp4 is of high dynamic range \(HDR\)"):
-        plan_video(clip, tmp_path / "new.mp4")
+    with caplog.at_level(logging.WARNING):
+        plan = plan_video(clip, tmp_path / "new.mp4")
+    assert [record.getMessage().partition(" is of ")[2][:27] for record in caplog.records] == [
+        "high dynamic range (HDR), w"
+    ]
+    assert (plan.encoding.pixel_format, plan.encoding.colors) == ("yuv420p", Colors(1, 1, 1, 1))
+    frame = next(plan.video.frames(plan.span)).picture
+    assert frame is not None
+    shown = plan.colors.unchanged(frame)
+    assert (shown.format.name, shown.width) == ("yuv420p", 64)
