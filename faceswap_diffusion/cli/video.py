@@ -41,6 +41,9 @@ EXAMPLES = """examples:
 SUMMARY = "put a face into a video"
 DESCRIPTION = textwrap.fill(f"Put the face of SOURCE into VIDEO. {RESPONSIBLE_USE}", 79)
 
+SMOOTHED = ("mesh", "tone", "masks", "pixels", "fade")
+"""The switches of [`CoherenceOptions`], which is not imported before it is needed: it imports PyTorch."""
+
 
 def seconds(text: str) -> float:
     """Reads a time: seconds, or minutes and seconds, or hours, minutes and seconds, parted by colons."""
@@ -114,6 +117,8 @@ def _add_painting_options(video: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="the same seed gives the same video (default: 0)")
     add("--no-color-match", action="store_true", help="leave the colours as the network made them")
     add("--no-skin-texture", action="store_true", help="leave the skin as smooth as the network made it")
+    add("--unsmoothed", nargs="+", default=[], choices=SMOOTHED, metavar="WHAT",
+        help=f"what not to smooth along a track, of {', '.join(SMOOTHED)} (default: nothing)")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -159,6 +164,7 @@ def check_sources(args: argparse.Namespace, analyzer: FoundFaces, sources: "list
 
 def swap(args: argparse.Namespace, swapper, sources: list, plan: "VideoPlan") -> "VideoResult":
     """Swaps, with a progress bar; where it is interrupted, says that it can go on."""
+    from faceswap_diffusion.swapping.coherence import CoherenceOptions
     from faceswap_diffusion.swapping.options import SwapOptions
     from faceswap_diffusion.swapping.video import VideoSwapper
 
@@ -171,7 +177,8 @@ def swap(args: argparse.Namespace, swapper, sources: list, plan: "VideoPlan") ->
         skin_texture=not args.no_skin_texture,
         seed=args.seed,
     )
-    videos = VideoSwapper(swapper, options, face=args.face, mapping=args.mapping)
+    coherence = CoherenceOptions(**dict.fromkeys(args.unsmoothed, False))
+    videos = VideoSwapper(swapper, options, face=args.face, mapping=args.mapping, coherence=coherence)
     try:
         with progress_bar(args) as progress:
             return videos.run(sources, plan, progress, args.source_face)

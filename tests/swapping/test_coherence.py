@@ -1,11 +1,12 @@
 """What holds from frame to frame: the One-Euro filter by hand, and a real face that trembles, moves and jumps."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from faceswap_diffusion.cli.video import SMOOTHED
 from faceswap_diffusion.faces.analyzer import Face, MeshFaceAnalyzer
 from faceswap_diffusion.faces.tracking import TrackedFace, moved_face
 from faceswap_diffusion.swapping.coherence import (
@@ -162,6 +163,10 @@ def test_single_pictures_are_left_alone(face):
         assert state.mask("region", value) is value
     assert state.steady(face) is face
     assert state.strength == 1
+
+
+def test_command_line_has_every_switch():
+    assert {field.name for field in fields(CoherenceOptions)} == {*SMOOTHED}
 
 
 def test_fade_can_be_switched_off():
