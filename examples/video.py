@@ -14,7 +14,7 @@ import av
 import cv2
 import numpy as np
 
-from faceswap_diffusion import swap_video
+from faceswap_diffusion import load_photo, swap_video
 
 IMAGES = Path(__file__).parent / "images"
 OUTPUTS = Path("outputs")
@@ -32,7 +32,7 @@ def draw(index: int, photo: np.ndarray) -> np.ndarray:
 
 def write_clip(path: Path) -> None:
     """Writes frames, and a tone that rises."""
-    photo = cv2.cvtColor(cv2.imread(str(IMAGES / "p010_selfie.jpg")), cv2.COLOR_BGR2RGB)
+    photo = load_photo(IMAGES / "p010_selfie.jpg").rgb
     seconds = np.arange(16_000 * FRAMES // RATE) / 16_000
     tone = 0.2 * np.sin(2 * np.pi * (330 + 110 * seconds) * seconds).astype(np.float32)
     with av.open(str(path), "w") as container:

@@ -217,6 +217,7 @@ def report(args: argparse.Namespace, result: "VideoResult") -> None:
             "unchanged": result.unchanged,
             "resumed": result.resumed,
             "seconds": round(result.seconds, 3),
+            "stages": {stage: round(value, 3) for stage, value in result.stages.items()},
             "provenance": result.provenance,
         }
         say(json.dumps(made, indent=2))

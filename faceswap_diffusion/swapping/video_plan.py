@@ -131,9 +131,9 @@ def plan_video(
     quality = choose_quality(codec, quality)
     check_place(output, overwrite)
     recording = _recording(video, output, end) if isinstance(video, int) else None
-    video = os.fspath(video if recording is None else recording)
-    opened = open_video(video, frame_rate)
-    if output.exists() and os.path.samefile(output, video):
+    path = Path(video) if recording is None else recording  # pyright: ignore[reportArgumentType]
+    opened = open_video(path, frame_rate)
+    if output.exists() and os.path.samefile(output, path):
         raise ValueError(f"{output} is the video itself: name another output")
     facts = opened.facts
     if facts.colors.is_hdr:

@@ -15,6 +15,7 @@ from typing import Any
 import av
 import numpy as np
 from av.error import FFmpegError
+from av.stream import Disposition
 
 from faceswap_diffusion.videos.frames import Span, VideoFacts
 from faceswap_diffusion.videos.reading import open_container, origin_of, video_stream
@@ -181,7 +182,7 @@ def _follows_by_itself(stream: Any, container: Any) -> bool:
     """Whether a data stream of a QuickTime file holds the titles of chapters or a clock, which FFmpeg writes anew."""
     starts = [chapter["start"] * chapter["time_base"] for chapter in container.chapters()]
     times = [entry.timestamp * stream.time_base for entry in stream.index_entries]
-    return TIMECODE in stream.metadata or times == starts
+    return TIMECODE in stream.metadata or bool(starts and times == starts)
 
 
 def _copy(joined: Any, stream: Any) -> Any:
@@ -210,9 +211,11 @@ def _copied_packets(container: Any, copies: dict[int, Any], span: Span) -> Itera
     if not streams:
         return
     for packet in container.demux(streams):
+        base = packet.time_base
+        if packet.stream.disposition & Disposition.attached_pic:  # a cover has no time
+            packet.pts = packet.dts = origin_of(container, base) + max(int(span.ticks(base)[0]), 0)
         if packet.size == 0 or packet.pts is None:
             continue
-        base = packet.time_base
         origin, (first, last) = origin_of(container, base), span.ticks(base)
         if first <= packet.pts - origin < last:
             shift = origin + span.shift(base)

@@ -49,6 +49,7 @@ def undisturbed(clip: Path, tmp_path_factory):
 def test_every_frame_is_swapped_at_its_time_and_the_sound_is_the_same(clip: Path, undisturbed):
     result = undisturbed
     assert (result.frames, result.swapped, result.broken, result.resumed) == (FRAMES, FRAMES, [], 0)
+    assert {"convert", "find", "swap", "diffuse"} <= result.stages.keys()
     assert times(result.output) == times(clip)
     assert packets(result.output) == packets(clip)
     for new, old in zip(pictures(result.output), pictures(clip), strict=True):

@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from faceswap_diffusion.videos.colors import FrameColors
 from faceswap_diffusion.videos.encoding import (
@@ -146,6 +147,34 @@ def test_what_a_file_cannot_hold_is_named(clip: Path, tmp_path: Path, caplog):
         f"{clip}: its audio stream 1 (aac) is left out, which a webm file cannot hold: write a .mkv, or convert it "
         "beforehand"
     ]
+
+
+def test_covers_and_attached_files_are_copied(tmp_path: Path):
+    source = write_clip(tmp_path / "source.mkv", noise(3))
+    cover = write_clip(
+        tmp_path / "cover.mkv", noise(1), codec="mjpeg", pixel_format="yuvj420p", options={}, sound=False
+    )
+    with av.open(str(source)) as video, av.open(str(cover)) as picture:
+        for name in ("cover.mp4", "font.mkv"):
+            with av.open(str(tmp_path / name), "w") as container:
+                copies = {stream: container.add_stream_from_template(stream, opaque=True) for stream in video.streams}
+                if name == "cover.mp4":
+                    copies[picture.streams[0]] = container.add_stream_from_template(picture.streams[0], opaque=True)
+                    copies[picture.streams[0]].disposition = Disposition.attached_pic
+                else:
+                    container.add_attachment("font.ttf", "font/ttf", b"letters")
+                for stream, copy in copies.items():
+                    stream.container.seek(0)
+                    for packet in stream.container.demux(stream):
+                        if packet.size:
+                            packet.stream = copy
+                            container.mux_one(packet)
+    copied(tmp_path / "cover.mp4", tmp_path / "new.mp4", span=Span(Fraction(1, 50)))
+    copied(tmp_path / "font.mkv", tmp_path / "new.mkv")
+    with av.open(str(tmp_path / "new.mp4")) as container:
+        assert [stream.disposition for stream in container.streams.video] == [1, Disposition.attached_pic]
+    with av.open(str(tmp_path / "new.mkv")) as container:
+        assert container.streams[-1].data == b"letters"
 
 
 def test_subtitles_are_copied(tmp_path: Path):
