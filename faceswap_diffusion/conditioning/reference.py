@@ -5,7 +5,7 @@ the model paints them.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -150,10 +150,22 @@ def render_texture(
     pixels, confidence = _sample(texture, x, y)
     left_out = _unlike_openings(texture, landmarks)
     confidence[(seen == NOTHING) | left_out[np.maximum(seen, 0)]] = 0
-    if light is not None:
-        pixels = scale_lightness(pixels, np.where(seen != NOTHING, drawn[..., 2], 1))
     coverage = smoothstep(confidence / np.maximum(drawn[..., 3], LEAST_FACING), *RESOLUTION_RANGE)
-    return Reference(pixels, coverage.astype(np.float32))
+    face = Reference(pixels, coverage.astype(np.float32))
+    if texture.skin is not None:
+        face = lay_over(_sample_skin(texture, x, y), face)
+    if light is not None:
+        face = replace(face, pixels=scale_lightness(face.pixels, np.where(seen != NOTHING, drawn[..., 2], 1)))
+    return replace(face, coverage=np.where(seen != NOTHING, face.coverage, 0).astype(np.float32))
+
+
+def _sample_skin(texture: FaceTexture, x: np.ndarray, y: np.ndarray) -> Reference:
+    """Samples the smooth skin of a texture at texels x, y (H, W) of the texture itself."""
+    assert texture.skin is not None
+    scale = len(texture.skin) / len(texture.confidence)
+    x, y = ((plane + 0.5) * scale - 0.5 for plane in (x, y))
+    drawn = cv2.remap(texture.skin, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return Reference(drawn[..., :3], drawn[..., 3])
 
 
 def _texels_per_pixel(texture: FaceTexture, landmarks: np.ndarray) -> int:

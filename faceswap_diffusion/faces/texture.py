@@ -56,6 +56,8 @@ class FaceTexture:
         shown (`float`): Share of the face's texels that the photos show, without mirrored ones.
         eye_opening (`np.ndarray` of shape `(2,)`): Height over width of the viewer's left and right eye.
         mouth_opening (`float`): Gap between the inner lips over the mouth's width.
+        skin (`np.ndarray` of shape `(S, S, 4)`, float32, *optional*): The smooth colour of the skin, RGB in [0, 255],
+            coarser than `pixels`, and in [0, 1] where holes are drawn with it, see [`texture_cleaning.add_skin`].
     """
 
     pixels: np.ndarray
@@ -63,6 +65,7 @@ class FaceTexture:
     shown: float
     eye_opening: np.ndarray
     mouth_opening: float
+    skin: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,20 +41,16 @@ MOLE = 0.03
 MARGIN = 0.02
 """Share of the texture's side by which what is not skin is widened."""
 
-FILLED_CONFIDENCE = 0.4
-"""Confidence of skin that is filled in: drawn in full, and replaced by any photo that shows it."""
+SKIN_SIDE = 64
+"""Side in texels of the smooth skin that holes are filled with."""
 
-WEAK = 0.25
-"""Texels of less confidence are filled in as holes are."""
-
-EDGE = 0.03
-"""Share of the texture's side over which known skin passes into skin that is filled in."""
-
+WEAK = 0.1
+"""Texels of less confidence do not count for it."""
 
 BALANCE_SIGMA = 0.05
 """Standard deviation, in sides of the texture, of the blur that leaves light and removes features."""
 
-BALANCE_RANGE = (2.0, 6.0)
+BALANCE_RANGE = (5.0, 12.0)
 """Differences of the halves in L* that are left, and that are evened out in full."""
 
 
@@ -78,14 +74,15 @@ def even_skin(size: int) -> np.ndarray:
     return plain_skin(size, EXAMINED_MARGIN) & ((v < FOREHEAD) | (v < BEARDLESS) & (np.abs(u - 0.5) > INNER))
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=1)
 def fillable_skin(size: int) -> np.ndarray:
-    """Skin without much shape: all but nose, mouth and chin, (size, size) bool."""
-    v, u = (np.mgrid[:size, :size] + 0.5) / size
-    shaped = np.zeros((size, size), np.uint8)
-    cv2.fillPoly(shaped, [np.round(texture_raster(size).points[list(NOSE_478[0])]).astype(np.int32)], 1)
+    """Skin without much shape: all but nose, mouth and chin, (size, size) float32 in [0, 1]."""
+    v, u = (np.mgrid[:SIDE, :SIDE] + 0.5) / SIDE
+    shaped = np.zeros((SIDE, SIDE), np.uint8)
+    cv2.fillPoly(shaped, [np.round(texture_raster(SIDE).points[list(NOSE_478[0])]).astype(np.int32)], 1)
     middle = (v > BEARDLESS) & (np.abs(u - 0.5) < INNER)
-    return plain_skin(size, FILLED_MARGIN) & (shaped == 0) & ~middle
+    skin = plain_skin(SIDE, FILLED_MARGIN) & (shaped == 0) & ~middle
+    return cv2.resize(skin.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
 
 
 def clean_texture(texture: FaceTexture) -> FaceTexture:
@@ -94,8 +91,8 @@ def clean_texture(texture: FaceTexture) -> FaceTexture:
 
 
 def complete_texture(texture: FaceTexture) -> FaceTexture:
-    """Fills a texture's holes, as far as that can be done: see `fill_by_mirror` and `fill_skin`."""
-    return fill_skin(fill_by_mirror(texture))
+    """Fills a texture's holes, as far as that can be done: see `fill_by_mirror` and `add_skin`."""
+    return add_skin(fill_by_mirror(texture))
 
 
 def drop_foreign(texture: FaceTexture) -> FaceTexture:
@@ -156,28 +153,21 @@ def fit_skin(lab: np.ndarray, where: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return basis @ fitted, spread
 
 
-def fill_skin(texture: FaceTexture) -> FaceTexture:
-    """Fills holes in plain skin with the smooth colour of the skin around.
+def add_skin(texture: FaceTexture) -> FaceTexture:
+    """Adds the smooth colour of the plain skin, for where a drawing would have holes.
 
     Args:
         texture ([`FaceTexture`]): The texture.
 
     Returns:
-        [`FaceTexture`]: `shown` does not change.
+        [`FaceTexture`]: With `skin`, unless no plain skin is known.
     """
-    size = len(texture.confidence)
-    small = resize_texture(texture, SIDE)
-    known = plain_skin(SIDE, EXAMINED_MARGIN) * np.where(small.confidence > WEAK, small.confidence, 0)
+    small = resize_texture(texture, SKIN_SIDE)
+    known = plain_skin(SKIN_SIDE, EXAMINED_MARGIN) * np.where(small.confidence > WEAK, small.confidence, 0)
     if not known.any():
         return texture
     smooth = push_pull(small.pixels, known.astype(np.float32))
-    smooth = cv2.resize(smooth, (size, size), interpolation=cv2.INTER_LINEAR)
-    inside = cv2.distanceTransform((texture.confidence > WEAK).astype(np.uint8), cv2.DIST_L2, 5)
-    hole = fillable_skin(size) * (1 - smoothstep(inside / size, 0, EDGE)).astype(np.float32)
-    hole = hole[..., None]
-    pixels = (1 - hole) * texture.pixels + hole * smooth
-    confidence = np.maximum(texture.confidence, FILLED_CONFIDENCE * hole[..., 0])
-    return replace(texture, pixels=pixels.astype(np.float32), confidence=confidence.astype(np.float32))
+    return replace(texture, skin=np.dstack([smooth, fillable_skin(SKIN_SIDE)]).astype(np.float32))
 
 
 def push_pull(values: np.ndarray, weights: np.ndarray) -> np.ndarray:

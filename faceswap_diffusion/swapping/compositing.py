@@ -187,22 +187,29 @@ def match_border_tone(
     return pixels + share[..., None] * cv2.resize(lacking, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
-def agreement(pixels: np.ndarray, reference: ShownReference) -> np.ndarray:
-    """How far a repainted crop shows what its reference does, so that it may have its detail.
+def keep_reference(pixels: np.ndarray, reference: ShownReference) -> tuple[np.ndarray, np.ndarray]:
+    """Gives a repainted crop the structure of its reference, where it shows the same.
+
+    Neither the autoencoder nor the model keeps all the small things by which a person is known: what is fine in the
+    reference replaces what is fine in the crop. Tone is the model's. Where it shows something else, as in a mouth, at
+    seams and in holes, all is the model's.
 
     Args:
-        pixels (`np.ndarray`): (S, S, 3) float32 RGB in [0, 255].
+        pixels (`np.ndarray`): (S, S, 3) float32 RGB in [0, 255], the repainted crop.
         reference ([`ShownReference`]): See there.
 
     Returns:
-        `np.ndarray`: (S, S) float32 in [0, 1].
+        `tuple[np.ndarray, np.ndarray]`: The crop, (S, S, 3) float32 RGB, and the share of the reference in it, (S, S)
+        float32 in [0, 1].
     """
     size = len(pixels)
-    painted, shown = (_to_lab(np.clip(view, 0, 255)) for view in (pixels, reference.rebuilt))
+    repainted, shown = (_to_lab(np.clip(view, 0, 255)) for view in (pixels, reference.rebuilt))
     # Tone may differ, structure may not.
-    difference = _finer(painted - shown, TONE_SIGMA * size)
+    difference = _finer(repainted - shown, TONE_SIGMA * size)
     distance = cv2.GaussianBlur(np.linalg.norm(difference, axis=2), (0, 0), STRUCTURE_SIGMA * size)
-    return _well_inside(reference.coverage, FINE_INSET * size) * (1 - smoothstep(distance, *AGREEMENT))
+    share = reference.coverage * (1 - smoothstep(distance, *AGREEMENT))
+    lost = reference.filled - reference.rebuilt
+    return pixels + share[..., None] * (lost + _finer(reference.rebuilt - pixels, DETAIL_SIGMA * size)), share
 
 
 def add_detail(
@@ -210,37 +217,33 @@ def add_detail(
     target: np.ndarray,
     fine_target: np.ndarray,
     skin: np.ndarray | None,
-    reference: ShownReference | None,
+    fine: Reference | None,
+    share: np.ndarray,
 ) -> np.ndarray:
     """Gives a repainted crop the detail that it is too coarse for, at the photo's resolution.
 
-    Where it agrees with the reference, that is the source's: what is fine in the reference replaces what is fine in
-    the crop, for neither the autoencoder nor the model keeps all the small things by which a person is known. What
-    the source's photo has beyond the crop comes on top. Other skin gets the target's fine texture.
+    Where it shows its reference, that is the source's; other skin gets the target's fine texture.
 
     Args:
         pixels (`np.ndarray`): (S, S, 3) float32 RGB in [0, 255], the repainted crop.
         target (`np.ndarray`): (S, S, 3) uint8 RGB, the crop before it was repainted.
         fine_target (`np.ndarray`): (F, F, 3) uint8 RGB, the same at the photo's resolution.
         skin (`np.ndarray`, *optional*): (S, S) float in [0, 1], where the target's texture may be put.
-        reference ([`ShownReference`], *optional*): Of the source's detail.
+        fine ([`Reference`], *optional*): (F, F), see [`ShownReference`].
+        share (`np.ndarray`): (S, S) float32 in [0, 1], where the crop shows its reference.
 
     Returns:
         `np.ndarray`: (F, F, 3) float32 RGB in [0, 255].
     """
-    size, pixels = fine_target.shape[1::-1], pixels.astype(np.float32)
-    share = np.zeros(target.shape[:2], np.float32) if reference is None else agreement(pixels, reference)
-    if reference is not None:
-        lost, repainted = reference.filled - reference.rebuilt, reference.rebuilt - pixels
-        pixels = pixels + share[..., None] * (lost + _finer(repainted, DETAIL_SIGMA * len(pixels)))
-    fine = cv2.resize(pixels, size, interpolation=cv2.INTER_LANCZOS4)
-    if reference is not None and reference.fine is not None:
-        inside = _well_inside(reference.fine.coverage, FINE_INSET * size[0])
-        fine += (inside * cv2.resize(share, size))[..., None] * _beyond(reference.fine.pixels, target.shape[1::-1])
-    if skin is not None and size != target.shape[1::-1]:
+    coarse, size = target.shape[1::-1], fine_target.shape[1::-1]
+    detailed = cv2.resize(pixels.astype(np.float32), size, interpolation=cv2.INTER_LANCZOS4)
+    if fine is not None:
+        inside = _well_inside(fine.coverage, FINE_INSET * size[0])
+        detailed += (inside * cv2.resize(share, size))[..., None] * _beyond(fine.pixels, coarse)
+    if skin is not None and size != coarse:
         texture = fine_target - cv2.resize(target.astype(np.float32), size, interpolation=cv2.INTER_LANCZOS4)
-        fine += cv2.resize(skin * (1 - share), size)[..., None] * texture
-    return np.clip(fine, 0, 255)
+        detailed += cv2.resize(skin * (1 - share), size)[..., None] * texture
+    return np.clip(detailed, 0, 255)
 
 
 def _finer(pixels: np.ndarray, sigma: float) -> np.ndarray:

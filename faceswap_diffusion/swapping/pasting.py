@@ -13,6 +13,7 @@ from faceswap_diffusion.swapping.compositing import (
     ShownReference,
     add_detail,
     continue_surroundings,
+    keep_reference,
     match_border_tone,
     match_color,
     match_light,
@@ -54,12 +55,15 @@ def paste_faces(
     states = states or [independent() for _ in faces]
     photo, changed = rgb, np.zeros(rgb.shape[:2], np.float32)
     parts = zip(faces, masks, free, crops, shown, states, strict=True)
-    for face, mask, bare, pixels, reference, state in sorted(
-        parts, key=lambda part: part[0].score
-    ):  # see `overlap.in_front`
+    ordered = sorted(parts, key=lambda part: part[0].score)  # see `overlap.in_front`
+    for face, mask, bare, pixels, reference, state in ordered:
         skin = mask * bare * state.mask("skin", region_mask(face.labels, "skin", face.label_names))
+        fine, share = None, np.zeros(mask.shape, np.float32)
         if reference is not None:
             pixels = continue_surroundings(pixels.astype(np.float32), face.pixels, mask, state.tone)
+            pixels, share = keep_reference(pixels, reference)
+            pixels = np.where((mask * bare)[..., None] > 0, pixels, face.pixels)  # the seam is softer than the mask
+            fine = reference.fine
             assert face.depth is not None  # only meshes have references
             pixels = match_light(pixels, face.pixels, face.landmarks, face.depth, skin, state.tone)
             pixels = match_border_tone(pixels, face.pixels, mask, skin, state.tone)
@@ -68,12 +72,12 @@ def paste_faces(
         size = native_size(face.matrix, len(pixels))
         matrix = resized_matrix(face.matrix, len(pixels), size)
         fine_target = brighten(crop(photo, matrix, size), face.exposure)
-        fine = add_detail(pixels, face.pixels, fine_target, skin if skin_texture else None, reference)
+        detailed = add_detail(pixels, face.pixels, fine_target, skin if skin_texture else None, fine, share)
         landmarks = (face.landmarks + 0.5) * (size / len(pixels)) - 0.5
-        fine = state.pixels(fine, fine_target, landmarks)
+        detailed = state.pixels(detailed, fine_target, landmarks)
         # The region ends softly, things in front of it as sharply as they are.
         seam = state.strength * bare * feather(mask, FEATHER * len(mask))
         seam = cv2.resize(seam, (size, size), interpolation=cv2.INTER_LINEAR)
-        rgb, seam = paste_back(rgb, darken(fine, face.exposure), seam, matrix)
+        rgb, seam = paste_back(rgb, darken(detailed, face.exposure), seam, matrix)
         changed = np.maximum(changed, seam)
     return rgb, changed

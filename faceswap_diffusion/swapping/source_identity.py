@@ -155,7 +155,8 @@ def _taken_apart(identity: SourceIdentity) -> tuple[dict[str, torch.Tensor], dic
     facts = {"region": identity.region, "eyes_hidden": str(identity.eyes_hidden)}
     texture, head = identity.texture, identity.head
     if texture is not None:
-        parts |= {f"texture.{name}": getattr(texture, name) for name in ("pixels", "confidence", "eye_opening")}
+        arrays = ("pixels", "confidence", "eye_opening", "skin")
+        parts |= {f"texture.{name}": getattr(texture, name) for name in arrays}
         facts |= {f"texture.{name}": repr(float(getattr(texture, name))) for name in ("shown", "mouth_opening")}
     if head is not None:
         parts |= {f"head.{name}": getattr(head, name) for name in ("image", "landmarks", "shown")}

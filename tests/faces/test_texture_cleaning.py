@@ -7,11 +7,9 @@ from faceswap_diffusion.faces.mesh_topology import BROWS_478
 from faceswap_diffusion.faces.surface import NOTHING
 from faceswap_diffusion.faces.texture import FaceTexture, texture_raster
 from faceswap_diffusion.faces.texture_cleaning import (
-    FILLED_CONFIDENCE,
+    add_skin,
     balance_halves,
     drop_foreign,
-    fill_skin,
-    fillable_skin,
     push_pull,
 )
 
@@ -62,34 +60,32 @@ class TestDropForeign:
         np.testing.assert_array_equal(drop_foreign(texture).confidence, texture.confidence)
 
 
-class TestFillSkin:
+class TestAddSkin:
     def test_a_hole_gets_the_colour_around_it(self):
         texture = skin_texture()
         texture.pixels[30:60, 80:180] = HAIR
         texture.confidence[30:60, 80:180] = 0
-        filled = fill_skin(texture)
-        wanted = fillable_skin(SIDE)[30:60, 80:180]
-        np.testing.assert_allclose(filled.pixels[30:60, 80:180][wanted], np.tile(SKIN, (wanted.sum(), 1)), atol=0.5)
-        np.testing.assert_allclose(filled.confidence[30:60, 80:180][wanted], FILLED_CONFIDENCE)
-        assert filled.shown == texture.shown
+        skin = add_skin(texture).skin
+        assert skin is not None
+        hole = skin[8:15, 21:44]  # of 64 texels
+        np.testing.assert_allclose(hole[..., :3], np.broadcast_to(SKIN, hole[..., :3].shape), atol=0.5)
+        assert (hole[:4, 10:13, 3] == 1).all()  # between the brows and above
 
-    def test_eyes_nose_and_mouth_stay_holes(self):
-        texture = skin_texture()
-        texture.confidence[90:200, 60:196] = 0
-        filled = fill_skin(texture)
-        points = texture_raster(SIDE).points
+    def test_eyes_nose_and_mouth_are_not_filled(self):
+        skin = add_skin(skin_texture()).skin
+        assert skin is not None
+        points = texture_raster(64).points
         for point in (159, 386, 4, 13):  # lids, tip of the nose, lips
             column, row = np.round(points[point]).astype(int)
-            assert filled.confidence[row, column] == 0
+            assert skin[row, column, 3] == 0
+        for point in (151, 50, 280):  # forehead and cheeks
+            column, row = np.round(points[point]).astype(int)
+            assert skin[row, column, 3] == 1
 
-    def test_known_skin_stays_as_it_is(self):
-        rng = np.random.default_rng(0)
+    def test_without_any_skin_there_is_none(self):
         texture = skin_texture()
-        texture.pixels[:] += rng.uniform(-5, 5, texture.pixels.shape)
-        texture.confidence[30:60, 80:180] = 0
-        filled = fill_skin(texture)
-        np.testing.assert_array_equal(filled.pixels[100:150, 60:100], texture.pixels[100:150, 60:100])
-        assert (filled.confidence >= texture.confidence).all()
+        texture.confidence[:] = 0
+        assert add_skin(texture).skin is None
 
 
 def test_push_pull_keeps_what_is_known_and_fills_a_ramp():

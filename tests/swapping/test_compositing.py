@@ -11,8 +11,8 @@ from faceswap_diffusion.swapping.compositing import (
     LIGHT_RANGE,
     ShownReference,
     add_detail,
-    agreement,
     continue_surroundings,
+    keep_reference,
     match_border_tone,
     match_color,
     match_light,
@@ -198,22 +198,34 @@ def shown(filled: np.ndarray, rebuilt: np.ndarray, coverage: float = 1.0, fine: 
     return ShownReference(filled, rebuilt, np.full(filled.shape[:2], coverage, np.float32), fine)
 
 
-class TestAgreement:
+class TestKeepReference:
     @pytest.mark.parametrize("coverage", [1.0, 0.4])
-    def test_equal_pictures_agree_as_far_as_the_reference_covers(self, coverage: float):
-        picture = soft_picture(128, 16, seed=1)
-        np.testing.assert_allclose(agreement(picture, shown(picture, picture, coverage)), coverage, rtol=1e-6)
+    def test_what_shows_the_reference_becomes_it_as_far_as_it_covers(self, coverage: float):
+        """A crop that is what latents held of the reference, which is finer."""
+        filled = np.clip(soft_picture(64, 8, seed=4) + fine_pattern(64, 12), 0, 255)
+        rebuilt = cv2.GaussianBlur(filled, (0, 0), 1.5)
+        kept, share = keep_reference(rebuilt, shown(filled, rebuilt, coverage))
+        np.testing.assert_allclose(share, coverage, rtol=1e-6)
+        np.testing.assert_allclose(kept, rebuilt + coverage * (filled - rebuilt), atol=1e-3)
+
+    def test_structure_is_the_references_and_tone_the_crops(self):
+        """A crop without the reference's fine pattern, and brighter: it gets the pattern and stays brighter."""
+        smooth = np.full((128, 128, 3), 120, np.float32)
+        drawn = smooth + 4 * np.sin(np.arange(128, dtype=np.float32) * np.pi / 2)[None, :, None]  # waves of 4 pixels
+        kept, _ = keep_reference(smooth + 15, shown(drawn, drawn))
+        np.testing.assert_allclose(kept[8:-8, 8:-8], (drawn + 15)[8:-8, 8:-8], atol=0.6)
 
     def test_another_tone_is_no_disagreement(self):
         picture = soft_picture(128, 16, seed=1, low=90)
-        darker = picture - 25
-        assert agreement(darker, shown(picture, picture)).min() > 0.8
+        assert keep_reference(picture - 25, shown(picture, picture))[1].min() > 0.8
 
-    def test_shifted_structure_disagrees(self):
+    def test_shifted_structure_is_the_models_word(self):
         stripes = np.where(np.arange(128) // 8 % 2, 200, 40).astype(np.float32)
         picture = np.broadcast_to(stripes[None, :, None], (128, 128, 3))
         moved = np.broadcast_to(np.roll(stripes, 8)[None, :, None], (128, 128, 3))
-        assert agreement(moved, shown(picture, picture))[:, 8:-8].max() == 0
+        kept, share = keep_reference(moved, shown(picture, picture))
+        assert share[:, 8:-8].max() == 0
+        np.testing.assert_array_equal(kept[:, 8:-8], moved[:, 8:-8])
 
 
 class TestDetail:
@@ -228,55 +240,35 @@ class TestDetail:
         fine[100, 100] = 0
         target, fine_target = np.zeros((64, 64, 3), np.uint8), np.zeros((256, 256, 3), np.uint8)
         coverage = np.ones((256, 256), np.float32)
-        result = add_detail(drawn, target, fine_target, None, shown(drawn, drawn, fine=Reference(fine, coverage)))
+        whole = np.ones((64, 64), np.float32)
+        result = add_detail(drawn, target, fine_target, None, Reference(fine, coverage), whole)
         assert np.abs(result[90:110, 90:110] - 120).max() < 13
-
-    def test_structure_is_the_references_and_tone_the_crops(self):
-        """A crop without the reference's fine pattern, and brighter: it gets the pattern and stays brighter."""
-        smooth = np.full((128, 128, 3), 120, np.float32)
-        drawn = smooth + 4 * np.sin(np.arange(128, dtype=np.float32) * np.pi / 2)[None, :, None]  # waves of 4 pixels
-        target = np.zeros((128, 128, 3), np.uint8)
-        result = add_detail(smooth + 15, target, target, None, shown(drawn, drawn))
-        np.testing.assert_allclose(result[8:-8, 8:-8], (drawn + 15)[8:-8, 8:-8], atol=0.6)
 
     def test_what_is_too_fine_for_a_crop_is_put_on_it_where_the_skin_is(self):
         painted, left = np.full((64, 64, 3), 120, np.float32), np.zeros((64, 64), np.float32)
         left[:, :32] = 1
+        nowhere = np.zeros((64, 64), np.float32)
         fine_target = np.round(self.photo).astype(np.uint8)
-        result = add_detail(painted, self.target, fine_target, left, None)
+        result = add_detail(painted, self.target, fine_target, left, None, nowhere)
         assert result.dtype == np.float32
         assert np.abs(result[16:240, 16:112] - (120 + fine_pattern(256, 10)[16:240, 16:112])).max() <= 2
         np.testing.assert_allclose(result[:, 144:], 120, atol=1e-3)
-        np.testing.assert_allclose(add_detail(painted, self.target, fine_target, None, None), 120, atol=1e-3)
+        np.testing.assert_allclose(add_detail(painted, self.target, fine_target, None, None, nowhere), 120, atol=1e-3)
 
     def test_a_photo_no_finer_than_its_crop_has_none_to_give(self):
         painted = soft_picture(64, 4, seed=2)
-        result = add_detail(painted, self.target, self.target, np.ones((64, 64), np.float32), None)
+        everywhere, nowhere = np.ones((64, 64), np.float32), np.zeros((64, 64), np.float32)
+        result = add_detail(painted, self.target, self.target, everywhere, None, nowhere)
         np.testing.assert_allclose(result, painted, atol=1e-4)
-
-    def test_a_crop_that_is_what_latents_held_of_the_reference_becomes_the_reference(self):
-        filled = np.clip(soft_picture(64, 8, seed=4) + fine_pattern(64, 12), 0, 255)
-        rebuilt = cv2.GaussianBlur(filled, (0, 0), 1.5)
-        result = add_detail(rebuilt, self.target, self.target, None, shown(filled, rebuilt))
-        np.testing.assert_allclose(result, filled, atol=1e-3)
-        half = add_detail(rebuilt, self.target, self.target, None, shown(filled, rebuilt, coverage=0.5))
-        np.testing.assert_allclose(half, (filled + rebuilt) / 2, atol=1e-3)
-
-    def test_a_crop_unlike_the_reference_gets_nothing_of_it(self):
-        filled = np.clip(soft_picture(64, 8, seed=4) + fine_pattern(64, 12), 0, 255)
-        stripes = np.where(np.arange(64) // 4 % 2, 220.0, 30.0).astype(np.float32)
-        painted = np.ascontiguousarray(np.broadcast_to(stripes[None, :, None], (64, 64, 3)))
-        result = add_detail(painted, self.target, self.target, None, shown(filled, cv2.blur(filled, (5, 5))))
-        np.testing.assert_allclose(result[4:-4, 4:-4], painted[4:-4, 4:-4], atol=1e-3)
 
     def test_the_sources_photo_gives_what_the_crop_cannot_hold(self):
         """The drawn face is finer than the crop: its pattern of +-8 arrives, and the target's of +-10 does not."""
         crop_view = soft_picture(64, 6, seed=5)
         fine = cv2.resize(crop_view, (256, 256), interpolation=cv2.INTER_CUBIC) + fine_pattern(256, 8)
-        reference = shown(crop_view, crop_view, fine=Reference(fine, np.ones((256, 256), np.float32)))
-        fine_target, skin = np.round(self.photo).astype(np.uint8), np.ones((64, 64), np.float32)
-        result = add_detail(crop_view, self.target, fine_target, skin, reference)
-        without = add_detail(crop_view, self.target, fine_target, None, shown(crop_view, crop_view))
+        drawn = Reference(fine, np.ones((256, 256), np.float32))
+        fine_target, everywhere = np.round(self.photo).astype(np.uint8), np.ones((64, 64), np.float32)
+        result = add_detail(crop_view, self.target, fine_target, everywhere, drawn, everywhere)
+        without = add_detail(crop_view, self.target, fine_target, None, None, everywhere)
         inside = np.s_[16:240, 16:240]
         added = (result - without)[inside]
         assert np.abs(added - fine_pattern(256, 8)[inside]).mean() < 1.5
@@ -291,15 +283,8 @@ class TestDetail:
         fine.pixels[:, edge:], fine.coverage[:, edge:] = 250, 1  # its edge is no detail of a face
         crop_view = np.full((256, 256, 3), 120, np.float32)
         photo, target = (np.full((size, size, 3), 120, np.uint8) for size in (512, 256))
-        result = add_detail(crop_view, target, photo, None, shown(crop_view, crop_view, fine=fine))
+        result = add_detail(crop_view, target, photo, None, fine, np.ones((256, 256), np.float32))
         np.testing.assert_allclose(result, 120, atol=1)
-
-    def test_texture_of_the_target_stands_in_where_there_is_no_reference(self):
-        crop_view = soft_picture(64, 6, seed=5)
-        fine_target, skin = np.round(self.photo).astype(np.uint8), np.ones((64, 64), np.float32)
-        alone = add_detail(crop_view, self.target, fine_target, skin, None)
-        uncovered = add_detail(crop_view, self.target, fine_target, skin, shown(crop_view, crop_view, coverage=0.0))
-        np.testing.assert_allclose(uncovered, alone, atol=1e-4)
 
 
 LIGHT = np.array([3.0, 0.3, 0.9, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])  # from the front, a little from above

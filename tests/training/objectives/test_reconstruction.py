@@ -44,7 +44,7 @@ def test_the_autoencoder_of_the_package_keeps_what_faces_look_like(vae, example_
     images = torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2).float() / 127.5 - 1
     result = reconstruct(vae, images)
     assert result.psnr > 24
-    # Half as fine as the crop: what is finer comes from the reference, see `compositing.add_detail`.
+    # Half as fine as the crop: what is finer comes from the reference, see `compositing.keep_reference`.
     shrunk = [F.avg_pool2d(view, 2) for view in (result.images, images)]
     energies = [sum(view.diff(dim=axis).square().mean(dim=(1, 2, 3)) for axis in (2, 3)) for view in shrunk]
     assert 0.6 < (energies[0] / energies[1]).mean() < 1.2
