@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from .swapping.result import SwapResult as SwapResult
     from .swapping.source_identity import SourceIdentity as SourceIdentity
     from .swapping.swapper import FaceSwapper as FaceSwapper
+    from .swapping.video import VideoResult as VideoResult
+    from .swapping.video import VideoSwapper as VideoSwapper
+    from .swapping.video import swap_video as swap_video
     from .weights.registry import ModelFileError as ModelFileError
 
 __version__ = "0.1.0"
@@ -51,6 +54,8 @@ _HOMES = {
     "SourceIdentity": "faceswap_diffusion.swapping.source_identity",
     "SwapOptions": "faceswap_diffusion.swapping.options",
     "SwapResult": "faceswap_diffusion.swapping.result",
+    "VideoResult": "faceswap_diffusion.swapping.video",
+    "VideoSwapper": "faceswap_diffusion.swapping.video",
     "feather": "faceswap_diffusion.masks.regions",
     "load_photo": "faceswap_diffusion.photos.loading",
     "paste_back": "faceswap_diffusion.swapping.compositing",
@@ -58,6 +63,7 @@ _HOMES = {
     "repaint_mask": "faceswap_diffusion.masks.regions",
     "save_image": "faceswap_diffusion.provenance.save",
     "select_face": "faceswap_diffusion.faces.selection",
+    "swap_video": "faceswap_diffusion.swapping.video",
     "verify": "faceswap_diffusion.provenance.verify",
 }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from faceswap_diffusion.cli.main import build_parser
+from tests.clips import moving_face, write_clip
 from tests.test_layering import LAYERS
 
 ROOT = Path(__file__).parents[1]
@@ -88,6 +89,8 @@ def test_commands_parse():
 def test_code_runs(page: Path, example_images: Path, tmp_path: Path, monkeypatch):
     for name, example in PHOTOS.items():
         shutil.copy(example_images / example, tmp_path / name)
+    if "clip.mp4" in page.read_text(encoding="utf-8"):
+        write_clip(tmp_path / "clip.mp4", moving_face(3, (128, 128)))
     monkeypatch.chdir(tmp_path)
     namespace = {"__name__": "__main__"}
     for number, block in enumerate(python_blocks(page), 1):

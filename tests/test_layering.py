@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 LAYERS = (
     {"writing"},
     {"console", "devices", "memory", "photos", "versions", "weights"},
-    {"faces"},
+    {"faces", "videos"},
     {"masks"},
     {"conditioning"},
     {"pipelines"},

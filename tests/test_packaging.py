@@ -37,6 +37,7 @@ EXTRAS = {
         "trackio",
         "yaml",
     },
+    "videos": {"av"},
 }
 
 
@@ -150,6 +151,7 @@ def test_core_needs_one_headless_opencv_and_no_compiler(wheel):
     assert set(wheel.metadata.core.optional_dependencies) == {
         "heif",
         "insightface",
+        "video",
         "xformers",
         "train",
         "eval",

@@ -1,11 +1,11 @@
-"""`faceswap-diffusion faces`: lists the faces of a photo, and draws them. Only `--draw masks` needs PyTorch."""
+"""`faceswap-diffusion faces`: lists the faces of a photo or a video, and draws them."""
 
 import argparse
 import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from faceswap_diffusion.cli.loading import add_face_score, find_faces, import_diffusers
+from faceswap_diffusion.cli.loading import add_checkpoint_options, add_face_score, find_faces, import_diffusers
 from faceswap_diffusion.cli.options import tell
 from faceswap_diffusion.console import say
 
@@ -15,23 +15,29 @@ if TYPE_CHECKING:
 
     from faceswap_diffusion.faces.analyzer import Face
 
-SUMMARY = "list and draw the faces found in a photo"
+SUMMARY = "list and draw the faces found in a photo or in a video"
 
 
 def add_arguments(faces: argparse.ArgumentParser) -> None:
     """Adds the command's arguments to its parser."""
-    faces.add_argument("photo", metavar="PHOTO")
-    faces.add_argument("-o", "--output", metavar="OUT", help="also write the photo with the faces drawn into it")
+    faces.add_argument("photo", metavar="PHOTO", help="or a video, or a folder of its frames")
+    faces.add_argument("-o", "--output", metavar="OUT",
+        help="also write the photo with the faces drawn into it, or a sheet of a video's faces")  # fmt: skip
     faces.add_argument("--draw", choices=("faces", "masks"), default="faces",
-        help="what is drawn: boxes and landmarks, or the regions of faces and what is in front of them "
+        help="what is drawn into a photo: boxes and landmarks, or the regions of faces and what is in front of them "
         "(default: faces)")  # fmt: skip
     faces.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     add_face_score(faces)
+    add_checkpoint_options(faces)
     faces.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Lists the faces of a photo, and draws them."""
+    """Lists the faces of a photo, and draws them; or the tracks of a video."""
+    from faceswap_diffusion.cli.faces_video import is_video, run_video
+
+    if is_video(args.photo):
+        return run_video(args)
     from faceswap_diffusion.photos.loading import load_photo
     from faceswap_diffusion.provenance.save import check_output, save_image
 

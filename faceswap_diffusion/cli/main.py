@@ -5,7 +5,7 @@ import traceback
 from collections.abc import Sequence
 
 from faceswap_diffusion import __version__
-from faceswap_diffusion.cli import batch, convert, doctor, evaluate, faces, fetch, identity, swap, verify
+from faceswap_diffusion.cli import batch, convert, doctor, evaluate, faces, fetch, identity, swap, verify, video
 from faceswap_diffusion.cli.options import PROG, RESPONSIBLE_USE, OneLineParser, common_options, set_loudness
 from faceswap_diffusion.console import ready_streams, say, say_interrupted
 
@@ -33,6 +33,16 @@ def build_parser() -> argparse.ArgumentParser:
             help=batch.SUMMARY,
             description=batch.DESCRIPTION,
             epilog=batch.EXAMPLES,
+            formatter_class=raw,
+        )
+    )
+    video.add_arguments(
+        commands.add_parser(
+            "video",
+            parents=[common],
+            help=video.SUMMARY,
+            description=video.DESCRIPTION,
+            epilog=video.EXAMPLES,
             formatter_class=raw,
         )
     )

@@ -4,7 +4,7 @@ It contains details that an identity embedding does not have. Parts that the sou
 the model paints them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -71,6 +71,19 @@ RING_INSET = 0.04
 RESIDUAL_SIGMA = 0.10  # share of the crop's side: narrower than cast shadows, wider than features
 LIP_SIGMA = 0.004  # share of the crop's side: softness of the edge of the lips
 SMALLEST_SAMPLE = 64
+
+Tone = Callable[[str, np.ndarray, float], np.ndarray]
+"""Takes an estimate of light or colour (a name, vectors `(..., C)`, and what in their unit is a large difference) and
+returns what to use in its place: in a video, one that is smooth in time."""
+
+LAB_RANGE = 100.0  # a large difference in CIELAB
+
+
+def unchanged(name: str, value: np.ndarray, unit: float) -> np.ndarray:
+    """The `Tone` of a single picture."""
+    return value
+
+
 """Minimal number of skin pixels for statistics."""
 
 
@@ -234,7 +247,7 @@ def shown_around(
     return cv2.erode(cv2.morphologyEx(shown, cv2.MORPH_OPEN, np.ones((width, width))), np.ones((3, 3)))
 
 
-def render_surroundings(head: SourceHead, face: Reference, landmarks: np.ndarray) -> Reference:
+def render_surroundings(head: SourceHead, face: Reference, landmarks: np.ndarray, tone: Tone = unchanged) -> Reference:
     """Copies the source's head around the mesh: forehead and ears, and hair as well if wanted.
 
     It gets the same change of tone as the face, so that there is no edge at the forehead.
@@ -243,13 +256,14 @@ def render_surroundings(head: SourceHead, face: Reference, landmarks: np.ndarray
         head ([`SourceHead`]): The source.
         face ([`Reference`]): Its face, drawn on the target's mesh.
         landmarks (`np.ndarray` of shape `(478, 2)`): That mesh, in pixels.
+        tone (`Callable`): See `Tone`.
 
     Returns:
         [`Reference`]: The ring around the target's mesh, filled.
     """
     points, triangles = surrounding_ring(landmarks, head.reach)
     source_points, _ = surrounding_ring(head.landmarks, head.reach)
-    change = _tone_change(head, face, landmarks)
+    change = tone("ring", _tone_change(head, face, landmarks), LAB_RANGE)
     seen = rasterize(points, triangles, face.coverage.shape[::-1])
     values = np.column_stack([source_points, np.concatenate([change, change])])
     drawn = interpolate(seen, points, triangles, values)
@@ -292,7 +306,9 @@ def lay_over(below: Reference, above: Reference) -> Reference:
     return Reference(weight * above.pixels + (1 - weight) * below.pixels, coverage)
 
 
-def relight(reference: Reference, target: np.ndarray, skin: np.ndarray, beardless: np.ndarray) -> Reference:
+def relight(
+    reference: Reference, target: np.ndarray, skin: np.ndarray, beardless: np.ndarray, tone: Tone = unchanged
+) -> Reference:
     """Matches a reference to the tone of the target's skin and to its shadows.
 
     First, the mean in CIELAB is matched over the skin that both show (Reinhard et al. 2001). Contrast is kept, unless
@@ -305,6 +321,7 @@ def relight(reference: Reference, target: np.ndarray, skin: np.ndarray, beardles
         target (`np.ndarray` of shape `(H, W, 3)`, uint8): RGB.
         skin (`np.ndarray` of shape `(H, W)`, float): In [0, 1], plain skin of the target inside the mesh.
         beardless (`np.ndarray` of shape `(H, W)`, float): In [0, 1], the part of the skin that is compared.
+        tone (`Callable`): See `Tone`.
 
     Returns:
         [`Reference`]: Unchanged if they have too little skin in common.
@@ -314,9 +331,11 @@ def relight(reference: Reference, target: np.ndarray, skin: np.ndarray, beardles
     if (compared > 0.5).sum() < SMALLEST_SAMPLE:
         return reference
     drawn, wanted = _to_lab(reference.pixels), _to_lab(target)
-    mean, wanted_mean = _mean_tone(drawn, compared), _mean_tone(wanted, compared)
+    means = np.stack([_mean_tone(drawn, compared), _mean_tone(wanted, compared)])
+    mean, wanted_mean = tone("mean", means, LAB_RANGE)
     matched = (drawn - mean) * _contrast(mean, wanted_mean) + wanted_mean
     residual = blur_known(wanted - matched, weights, RESIDUAL_SIGMA * len(target), doubt=0.02)
+    residual = tone("residual", residual, LAB_RANGE)
     residual = cv2.resize(residual, weights.shape[::-1], interpolation=cv2.INTER_LINEAR)
     matched = matched + np.clip(residual, -RESIDUAL_LIMIT, RESIDUAL_LIMIT)
     return Reference(_to_rgb(matched), reference.coverage)
@@ -354,6 +373,7 @@ def draw_reference(
     skin: np.ndarray,
     head: SourceHead | None = None,
     keep_mouth: bool = True,
+    tone: Tone = unchanged,
 ) -> Reference:
     """Draws the source's face as the target's photo would show it.
 
@@ -365,17 +385,19 @@ def draw_reference(
         skin (`np.ndarray` of shape `(H, W)`, float): In [0, 1], where the target shows bare skin.
         head ([`SourceHead`], *optional*): Source photo for the surroundings of the mesh.
         keep_mouth (`bool`): Whether an open mouth keeps the target's teeth if the source shows none.
+        tone (`Callable`): See `Tone`.
 
     Returns:
         [`Reference`]: Of the target's size.
     """
     size = (target.shape[1], target.shape[0])
     skin = evenly_lit_skin(target, skin)
-    face = render_texture(texture, landmarks, depth, size, face_light(target, landmarks, depth, skin))
-    face = relight(face, target, skin * skin_of_mesh(landmarks, size), beardless_skin(landmarks, size))
+    light = tone("light", face_light(target, landmarks, depth, skin), 1.0)
+    face = render_texture(texture, landmarks, depth, size, light)
+    face = relight(face, target, skin * skin_of_mesh(landmarks, size), beardless_skin(landmarks, size), tone)
     if keep_mouth and lacks_open_mouth(texture, landmarks):
         face = lay_over(face, inside_mouth(target, landmarks))
-    return face if head is None else lay_over(render_surroundings(head, face, landmarks), face)
+    return face if head is None else lay_over(render_surroundings(head, face, landmarks, tone), face)
 
 
 def _to_lab(pixels: np.ndarray) -> np.ndarray:

@@ -33,11 +33,13 @@ EXAMPLES = """examples:
     faceswap-diffusion evaluate --checkpoint A --checkpoint B --pairs pairs.csv --seeds 0 1 2 -o report
   finished swaps of another method on the same pairs:
     faceswap-diffusion evaluate --outputs SWAPS --pairs pairs.csv -o report
+  flicker in clips that are made from the photos of a folder, with and without temporal coherence:
+    faceswap-diffusion evaluate --protocol video=FACES --limit 3 -o report
   REFace's protocol (all pictures of CelebA-HQ in one folder):
     faceswap-diffusion evaluate --checkpoint A --protocol celebahq=CelebA-HQ-img -o report
 """
 EXTRA_MODULES = ("jinja2", "onnxruntime", "scipy", "skimage")
-PROTOCOL_NAMES = ("london", "turned", "looks", "self", "celebahq", "ffhq", "casia", "occluded")
+PROTOCOL_NAMES = ("london", "turned", "looks", "self", "celebahq", "ffhq", "casia", "occluded", "video")
 
 
 def protocol_and_path(text: str) -> tuple[str, Path]:
@@ -96,11 +98,32 @@ def run(args: argparse.Namespace) -> int:
     """Measures, prints the tables and writes the report."""
     if not args.pairs and not args.protocol:
         raise ValueError("nothing to measure on: give --pairs or --protocol")
+    videos = [path for name, path in args.protocol if name == "video"]
+    args.protocol = [(name, path) for name, path in args.protocol if name != "video"]
+    for folder in videos:
+        measure_videos(args, folder)
+    if not args.pairs and not args.protocol:
+        return 0
     with ExitStack() as stack:
         sets = open_sets(args, stack)
         outputs = find_outputs(args.outputs, sets)
         evaluate(args, sets, outputs)
     return 0
+
+
+def measure_videos(args: argparse.Namespace, folder: Path) -> None:
+    """Measures the protocol `video` with the first checkpoint, and prints its table."""
+    from faceswap_diffusion.evaluation.description import load_networks
+    from faceswap_diffusion.evaluation.video import NUM_CLIPS, evaluate_videos, video_pairs, video_table
+    from faceswap_diffusion.swapping.options import SwapOptions
+    from faceswap_diffusion.swapping.swapper import FaceSwapper
+
+    pairs = video_pairs(folder, args.limit or NUM_CLIPS)
+    swapper = FaceSwapper.from_pretrained(*args.checkpoint[:1], device=args.device, dtype=args.dtype)
+    swapper.pipeline.set_progress_bar_config(disable=True)
+    options = SwapOptions(num_inference_steps=args.steps, guidance_scale=args.guidance, seed=args.seeds[0])
+    figures = evaluate_videos(swapper, load_networks(), pairs, args.output, options)
+    say(json.dumps(figures, indent=2) if args.json else f"{video_table(figures)}\n\nThe figures are in {args.output}")
 
 
 def open_sets(args: argparse.Namespace, stack: ExitStack) -> "list[PairSet]":

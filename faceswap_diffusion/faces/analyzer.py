@@ -1,8 +1,9 @@
 """From a photo to its faces: the description of a face that all other packages use, and the default analyzer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -16,6 +17,10 @@ from faceswap_diffusion.faces.mesh_topology import dlib68
 CERTAIN = 0.999
 # The detector's orientation is mostly right. Another one is used only if it reduces 1 - confidence to this share.
 LESS_DOUBT = 0.1
+# Intersection over union of a detection and a mesh from which on they are one face.
+SAME_FACE = 0.3
+# A followed mesh that ends up further from where it was expected, as a share of its height, is fitted once more.
+FAR_OFF = 0.08
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +68,36 @@ class FaceAnalyzer(Protocol):
         ...
 
 
+@runtime_checkable
+class FollowingAnalyzer(FaceAnalyzer, Protocol):
+    """An analyzer that follows a face from frame to frame for less than it takes to find it anew."""
+
+    def follow(self, image: np.ndarray, face: Face, landmarks: np.ndarray) -> Face | None:
+        """Finds a face of the frame before again.
+
+        Args:
+            image (`np.ndarray` of shape `(H, W, 3)`, uint8, RGB): The frame.
+            face ([`Face`]): As it was.
+            landmarks (`np.ndarray` of shape `(N, 2)`): Where its landmarks are expected, in pixels.
+
+        Returns:
+            [`Face`], *optional*: As it is; `None` if it is not there.
+        """
+        ...
+
+    def find_others(self, image: np.ndarray, known: Sequence[Face]) -> list[Face]:
+        """Finds and describes the faces that are not among those already known.
+
+        Args:
+            image (`np.ndarray` of shape `(H, W, 3)`, uint8, RGB): The frame.
+            known (`Sequence[Face]`): Its known faces.
+
+        Returns:
+            `list[Face]`: From left to right.
+        """
+        ...
+
+
 class MeshFaceAnalyzer:
     """The default analyzer: YuNet finds the faces and MediaPipe's mesh describes them. It has no recogniser.
 
@@ -100,11 +135,46 @@ class MeshFaceAnalyzer:
         Raises:
             ModelFileError: When a network's file is missing or altered.
         """
-        return self._find(image) or self._find(_clearer(image))
+        return self.find_others(image, []) or self.find_others(_clearer(image), [])
 
-    def _find(self, image: np.ndarray) -> list[Face]:
-        faces = [self._describe(image, detection) for detection in self.detector.detect(image)]
+    def find_others(self, image: np.ndarray, known: Sequence[Face]) -> list[Face]:
+        """Finds and describes the faces that are not among those already known.
+
+        Args:
+            image (`np.ndarray` of shape `(H, W, 3)`, uint8, RGB): The photo.
+            known (`Sequence[Face]`): Its known faces.
+
+        Returns:
+            `list[Face]`: From left to right.
+        """
+        detections = [
+            detection
+            for detection in self.detector.detect(image)
+            if all(overlap(detection.bbox, mesh_box(face.landmarks)) < SAME_FACE for face in known)
+        ]
+        faces = [self._describe(image, detection) for detection in detections]
         return [face for face in faces if face is not None]
+
+    def follow(self, image: np.ndarray, face: Face, landmarks: np.ndarray) -> Face | None:
+        """Fits the mesh around where it is expected, without the detector.
+
+        Args:
+            image (`np.ndarray` of shape `(H, W, 3)`, uint8, RGB): The frame.
+            face ([`Face`]): As it was in the frame before. Its score is kept.
+            landmarks (`np.ndarray` of shape `(478, 2)`): Where its mesh is expected, in pixels.
+
+        Returns:
+            [`Face`], *optional*: As it is; `None` if the mesh is not confident of a face there.
+        """
+        mesh = self.mesh.follow(image, landmarks)
+        if np.abs(mesh_box(mesh.landmarks) - mesh_box(landmarks)).max() > FAR_OFF * np.ptp(landmarks[:, 1]):
+            mesh = self.mesh.follow(image, mesh.landmarks)
+        if mesh.confidence < self.mesh_threshold:
+            return None
+        before, after = mesh_box(face.landmarks), mesh_box(mesh.landmarks)
+        scale = np.tile((after[2:] - after[:2]) / (before[2:] - before[:2]), 2)
+        bbox = (face.bbox - np.tile(before[:2], 2)) * scale + np.tile(after[:2], 2)
+        return _described(mesh, bbox, face.score)
 
     def _describe(self, image: np.ndarray, detection: Detection) -> Face | None:
         mesh = self.mesh(image, detection.keypoints)
@@ -114,16 +184,32 @@ class MeshFaceAnalyzer:
             mesh = _most_confident(mesh, attempts)
         if mesh.confidence < self.mesh_threshold:
             return None
-        return Face(
-            bbox=detection.bbox,
-            score=detection.score,
-            keypoints=keypoints_from_landmarks(mesh.landmarks),
-            landmarks=mesh.landmarks,
-            landmarks68=dlib68(mesh.landmarks),
-            blendshapes=mesh.blendshapes,
-            head_pose=mesh.head_pose,
-            depth=mesh.depth,
-        )
+        return _described(mesh, detection.bbox, detection.score)
+
+
+def mesh_box(landmarks: np.ndarray) -> np.ndarray:
+    """Bounding box (4,), x0, y0, x1, y1, of landmarks (N, 2)."""
+    return np.concatenate([landmarks.min(axis=0), landmarks.max(axis=0)])
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two boxes x0, y0, x1, y1."""
+    sides = np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0)
+    shared = np.prod(sides)
+    return float(shared / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - shared))
+
+
+def _described(mesh: MeshResult, bbox: np.ndarray, score: float) -> Face:
+    return Face(
+        bbox=bbox,
+        score=score,
+        keypoints=keypoints_from_landmarks(mesh.landmarks),
+        landmarks=mesh.landmarks,
+        landmarks68=dlib68(mesh.landmarks),
+        blendshapes=mesh.blendshapes,
+        head_pose=mesh.head_pose,
+        depth=mesh.depth,
+    )
 
 
 def _most_confident(detected: MeshResult, others: list[MeshResult]) -> MeshResult:

@@ -72,7 +72,19 @@ class FaceMesh:
         """
         matrix = _roi_from_keypoints(keypoints)
         points, _ = self._run(image, matrix)
-        matrix = _roi_from_landmarks(transform_points(points[:, :2], invert(matrix)))
+        return self.follow(image, transform_points(points[:, :2], invert(matrix)))
+
+    def follow(self, image: np.ndarray, landmarks: np.ndarray) -> MeshResult:
+        """Runs the landmark network once, on the square around landmarks that are roughly known.
+
+        Args:
+            image (`np.ndarray` of shape `(H, W, 3)`, uint8, RGB): The photo.
+            landmarks (`np.ndarray` of shape `(478, 2)`): x, y in photo pixels, such as those of the frame before.
+
+        Returns:
+            `MeshResult`: Mesh, expression and pose.
+        """
+        matrix = _roi_from_landmarks(landmarks)
         points, confidence = self._run(image, matrix)
         pixel = abs(np.linalg.det(matrix[:, :2])) ** -0.5  # photo pixels per network pixel
         landmarks = transform_points(points[:, :2], invert(matrix))

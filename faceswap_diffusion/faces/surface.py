@@ -184,6 +184,28 @@ def interpolate(seen: np.ndarray, points: np.ndarray, triangles: np.ndarray, val
     return result
 
 
+def mesh_motion(
+    mesh: np.ndarray, wanted: np.ndarray, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where to take pixels from, so that a picture's mesh comes to lie on another one.
+
+    Args:
+        mesh (`np.ndarray` of shape `(478, 2)`): Of the picture, in pixels.
+        wanted (`np.ndarray` of shape `(478, 2)`): The other mesh in pixels.
+        size (`tuple[int, int]`): Width and height of the picture.
+
+    Returns:
+        `tuple[np.ndarray, np.ndarray, np.ndarray]`: x and y, `(height, width)` float32, as `cv2.remap` takes them, and
+        `(height, width)` bool, where the other mesh is; elsewhere pixels stay.
+    """
+    triangles = face_surface().triangles
+    seen = rasterize(wanted, triangles, size)
+    # Offsets, because `interpolate` clips values to those of a triangle's corners, and places vary within it.
+    offsets = interpolate(seen, wanted, triangles, mesh - wanted)
+    y, x = np.indices(seen.shape, np.float32)
+    return x + offsets[..., 0], y + offsets[..., 1], seen != NOTHING
+
+
 def surrounding_ring(landmarks: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:
     """Extends the mesh beyond its outline in the image plane, over forehead, ears and hair.
 

@@ -198,6 +198,7 @@ def fill_by_mirror(texture: FaceTexture) -> FaceTexture:
     return replace(texture, pixels=pixels.astype(np.float32), confidence=confidence.astype(np.float32))
 
 
+@lru_cache(maxsize=8)
 def resize_texture(texture: FaceTexture, size: int) -> FaceTexture:
     """Resizes a texture by averaging or interpolating, with texels weighted by confidence.
 

@@ -203,7 +203,7 @@ def _encode(
     if image.mode == "RGBA" and file_format in OPAQUE:
         info, image = image.info, image.convert("RGB")
         image.info.update(info)
-    packet = None if provenance is None else _xmp_packet(provenance, digital_source_type)
+    packet = None if provenance is None else xmp_packet(provenance, digital_source_type)
     content = io.BytesIO()
     try:
         image.save(content, format=file_format, **_options(image, file_format, name, packet, quality))
@@ -301,19 +301,25 @@ def _xmp_options(file_format: str, packet: bytes) -> dict[str, Any]:
     return {"pnginfo": text}
 
 
-def _plain_number(value: Any) -> Any:
+def plain_number(value: Any) -> Any:
+    """What JSON has for a number of NumPy."""
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
-def _xmp_packet(provenance: dict[str, Any], digital_source_type: str) -> bytes:
-    """An XMP packet (ISO 16684-1, section 7) with the source type, the software and the facts."""
+def xmp_packet(provenance: dict[str, Any], digital_source_type: str) -> bytes:
+    """An XMP packet (ISO 16684-1, section 7) with the source type, the software and the facts.
+
+    Args:
+        provenance (`dict[str, Any]`): JSON-serialisable facts.
+        digital_source_type (`str`): `COMPOSITE` or `GENERATED`.
+    """
     declarations = " ".join(f'xmlns:{prefix}="{uri}"' for prefix, uri in NAMESPACES.items())
     attributes = {
         "xmp:CreatorTool": SOFTWARE,
         "Iptc4xmpExt:DigitalSourceType": digital_source_type,
-        "fsd:facts": json.dumps(provenance, sort_keys=True, default=_plain_number),
+        "fsd:facts": json.dumps(provenance, sort_keys=True, default=plain_number),
     }
     values = " ".join(f"{name}={quoteattr(value)}" for name, value in attributes.items())
     return (

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import torch
 
-from faceswap_diffusion.conditioning.reference import Reference
+from faceswap_diffusion.conditioning.reference import LAB_RANGE, Reference, Tone, unchanged
 from faceswap_diffusion.faces.alignment import invert, transform_points, uncrop
 from faceswap_diffusion.faces.lighting import face_light, shading
 from faceswap_diffusion.faces.surface import NOTHING, face_surface, interpolate, rasterize, vertex_normals
@@ -56,7 +56,7 @@ INVISIBLE = 1 / 512
 """Mask values below this cannot change an 8-bit pixel, and are taken as 0."""
 
 
-def match_color(swap: np.ndarray, target: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def match_color(swap: np.ndarray, target: np.ndarray, mask: np.ndarray, tone: Tone = unchanged) -> np.ndarray:
     """Gives a swapped crop the colours of the target's skin (Reinhard et al. 2001, eq. 10 and 11, in CIE Lab).
 
     Means and standard deviations are taken inside the mask only, and the contrast factor is limited.
@@ -65,6 +65,7 @@ def match_color(swap: np.ndarray, target: np.ndarray, mask: np.ndarray) -> np.nd
         swap (`np.ndarray`): (H, W, 3) uint8 RGB, the swapped crop.
         target (`np.ndarray`): (H, W, 3) uint8 RGB, the crop before the swap.
         mask (`np.ndarray`): (H, W) float in [0, 1], where both show skin.
+        tone (`Callable`): See `conditioning.reference.Tone`.
 
     Returns:
         `np.ndarray`: (H, W, 3) uint8 RGB; `swap` itself where the mask is too small to tell.
@@ -72,8 +73,8 @@ def match_color(swap: np.ndarray, target: np.ndarray, mask: np.ndarray) -> np.nd
     if mask.sum() < SMALLEST_SAMPLE:
         return swap
     swap_lab, target_lab = _to_lab(swap), _to_lab(target)
-    swap_mean, swap_std = _weighted_statistics(swap_lab, mask)
-    target_mean, target_std = _weighted_statistics(target_lab, mask)
+    statistics = np.stack([_weighted_statistics(view, mask) for view in (swap_lab, target_lab)])
+    (swap_mean, swap_std), (target_mean, target_std) = tone("statistics", statistics, LAB_RANGE)
     contrast = np.clip((target_std + 1e-3) / (swap_std + 1e-3), *CONTRAST_RANGE)
     matched = ((swap_lab - swap_mean) * contrast + target_mean).astype(np.float32)
     rgb = cv2.cvtColor(matched, cv2.COLOR_Lab2RGB)
@@ -98,7 +99,9 @@ class ShownReference:
     fine: Reference | None
 
 
-def continue_surroundings(pixels: np.ndarray, target: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def continue_surroundings(
+    pixels: np.ndarray, target: np.ndarray, mask: np.ndarray, tone: Tone = unchanged
+) -> np.ndarray:
     """Takes out of a repainted crop by what it differs from the target around the mask.
 
     Autoencoder and model shift colours a little. What they did to the surroundings, which nobody asked them to change,
@@ -108,6 +111,7 @@ def continue_surroundings(pixels: np.ndarray, target: np.ndarray, mask: np.ndarr
         pixels (`np.ndarray`): (S, S, 3) float32 RGB in [0, 255], the repainted crop with its surroundings.
         target (`np.ndarray`): (S, S, 3) uint8 RGB, the crop before it was repainted.
         mask (`np.ndarray`): (S, S) float in [0, 1], 1 = repainted.
+        tone (`Callable`): See `conditioning.reference.Tone`.
 
     Returns:
         `np.ndarray`: (S, S, 3) float32 RGB.
@@ -115,11 +119,17 @@ def continue_surroundings(pixels: np.ndarray, target: np.ndarray, mask: np.ndarr
     known = torch.from_numpy(1 - mask.astype(np.float32))[None, None]
     difference = torch.from_numpy(target.astype(np.float32) - pixels).permute(2, 0, 1)[None]
     carried = close_holes(difference * known, known)[0].permute(1, 2, 0).numpy()
-    return pixels + cv2.GaussianBlur(carried, (0, 0), SURROUNDINGS_SIGMA * len(mask))
+    carried = cv2.GaussianBlur(carried, (0, 0), SURROUNDINGS_SIGMA * len(mask))
+    return pixels + tone("surroundings", carried, 255.0)
 
 
 def match_light(
-    pixels: np.ndarray, target: np.ndarray, landmarks: np.ndarray, depth: np.ndarray, skin: np.ndarray
+    pixels: np.ndarray,
+    target: np.ndarray,
+    landmarks: np.ndarray,
+    depth: np.ndarray,
+    skin: np.ndarray,
+    tone: Tone = unchanged,
 ) -> np.ndarray:
     """Shades a repainted crop as the target is shaded: by the ratio of the two lights' shading of the mesh.
 
@@ -132,6 +142,7 @@ def match_light(
         landmarks (`np.ndarray`): (478, 2), the target's mesh in crop pixels.
         depth (`np.ndarray`): (478,), in crop pixels, smaller is nearer.
         skin (`np.ndarray`): (S, S) float in [0, 1], where both show bare skin.
+        tone (`Callable`): See `conditioning.reference.Tone`.
 
     Returns:
         `np.ndarray`: (S, S, 3) float32 RGB; `pixels` itself where too little skin is seen to tell.
@@ -140,6 +151,7 @@ def match_light(
     given, wanted = (face_light(np.clip(view, 0, 255), landmarks, depth, skin) for view in (pixels, target))
     if np.isnan(given).any() or np.isnan(wanted).any():
         return pixels
+    given, wanted = tone("lights", np.stack([given, wanted]), 1.0)
     normals = vertex_normals(np.column_stack([landmarks, depth]), surface.triangles)
     factor = np.clip(shading(wanted, normals) / shading(given, normals), *LIGHT_RANGE)
     seen = rasterize(landmarks, surface.triangles, (size, size), depth)
@@ -148,7 +160,9 @@ def match_light(
     return scale_lightness(pixels, np.exp(cv2.resize(spread, (size, size), interpolation=cv2.INTER_LINEAR)))
 
 
-def match_border_tone(pixels: np.ndarray, target: np.ndarray, mask: np.ndarray, skin: np.ndarray) -> np.ndarray:
+def match_border_tone(
+    pixels: np.ndarray, target: np.ndarray, mask: np.ndarray, skin: np.ndarray, tone: Tone = unchanged
+) -> np.ndarray:
     """Brings a repainted crop to the target's tone near the mask's border, where both show skin.
 
     Broad differences are blended over a wide band and fine ones over the mask's own narrow edge, as in multiresolution
@@ -159,6 +173,7 @@ def match_border_tone(pixels: np.ndarray, target: np.ndarray, mask: np.ndarray, 
         target (`np.ndarray`): (S, S, 3) uint8 RGB, the crop before it was repainted.
         mask (`np.ndarray`): (S, S) float in [0, 1], 1 = repainted.
         skin (`np.ndarray`): (S, S) float in [0, 1], where the target shows bare skin.
+        tone (`Callable`): See `conditioning.reference.Tone`.
 
     Returns:
         `np.ndarray`: (S, S, 3) float32 RGB.
@@ -166,9 +181,10 @@ def match_border_tone(pixels: np.ndarray, target: np.ndarray, mask: np.ndarray, 
     size, inside = len(mask), np.pad((mask > 0.5).astype(np.uint8), 1, constant_values=1)
     from_border = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_5)[1:-1, 1:-1] / size
     near = mask * skin * (from_border < BORDER_REACH / 2)
-    tone = np.clip(blur_known(target - pixels, near, BORDER_SIGMA * size, doubt=0.05), -BORDER_LIMIT, BORDER_LIMIT)
+    lacking = np.clip(blur_known(target - pixels, near, BORDER_SIGMA * size, doubt=0.05), -BORDER_LIMIT, BORDER_LIMIT)
+    lacking = tone("border", lacking, 255.0)
     share = 1 - smoothstep(from_border, 0, BORDER_REACH)
-    return pixels + share[..., None] * cv2.resize(tone, (size, size), interpolation=cv2.INTER_LINEAR)
+    return pixels + share[..., None] * cv2.resize(lacking, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
 def keep_reference(pixels: np.ndarray, reference: ShownReference) -> tuple[np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ import numpy as np
 from faceswap_diffusion.faces.alignment import crop, resized_matrix
 from faceswap_diffusion.masks.regions import feather, region_mask
 from faceswap_diffusion.swapping.aligned_face import AlignedFace, native_size
+from faceswap_diffusion.swapping.coherence import FaceState, independent
 from faceswap_diffusion.swapping.compositing import (
     ShownReference,
     add_detail,
@@ -32,6 +33,7 @@ def paste_faces(
     shown: Sequence[ShownReference | None],
     color_match: bool,
     skin_texture: bool,
+    states: Sequence[FaceState] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Puts repainted crops back into a photo, from back to front, as fine as the photo is.
 
@@ -44,32 +46,37 @@ def paste_faces(
         shown (`Sequence[ShownReference | None]`): For each face the source of its fine detail, if there is one.
         color_match (`bool`): Whether to give new skin the colours of the target's, where there is no reference.
         skin_texture (`bool`): Whether skin without a reference gets the photo's own fine texture.
+        states (`Sequence[FaceState]`, *optional*): For each face of a video what holds from frame to frame.
 
     Returns:
         `tuple[np.ndarray, np.ndarray]`: The new photo (H, W, 3) uint8 RGB, and (H, W) float32 in [0, 1], which is 0
         where the photo is unchanged to the byte.
     """
+    states = states or [independent() for _ in faces]
     photo, changed = rgb, np.zeros(rgb.shape[:2], np.float32)
-    parts = zip(faces, masks, free, crops, shown, strict=True)
-    for face, mask, bare, pixels, reference in sorted(parts, key=lambda part: part[0].score):  # see `overlap.in_front`
-        skin = mask * bare * region_mask(face.labels, "skin", face.label_names)
+    parts = zip(faces, masks, free, crops, shown, states, strict=True)
+    ordered = sorted(parts, key=lambda part: part[0].score)  # see `overlap.in_front`
+    for face, mask, bare, pixels, reference, state in ordered:
+        skin = mask * bare * state.mask("skin", region_mask(face.labels, "skin", face.label_names))
         fine, share = None, np.zeros(mask.shape, np.float32)
         if reference is not None:
-            pixels = continue_surroundings(pixels.astype(np.float32), face.pixels, mask)
+            pixels = continue_surroundings(pixels.astype(np.float32), face.pixels, mask, state.tone)
             pixels, share = keep_reference(pixels, reference)
             pixels = np.where((mask * bare)[..., None] > 0, pixels, face.pixels)  # the seam is softer than the mask
             fine = reference.fine
             assert face.depth is not None  # only meshes have references
-            pixels = match_light(pixels, face.pixels, face.landmarks, face.depth, skin)
-            pixels = match_border_tone(pixels, face.pixels, mask, skin)
+            pixels = match_light(pixels, face.pixels, face.landmarks, face.depth, skin, state.tone)
+            pixels = match_border_tone(pixels, face.pixels, mask, skin, state.tone)
         elif color_match:
-            pixels = match_color(pixels, face.pixels, skin)
+            pixels = match_color(pixels, face.pixels, skin, state.tone)
         size = native_size(face.matrix, len(pixels))
         matrix = resized_matrix(face.matrix, len(pixels), size)
         fine_target = brighten(crop(photo, matrix, size), face.exposure)
         detailed = add_detail(pixels, face.pixels, fine_target, skin if skin_texture else None, fine, share)
+        landmarks = (face.landmarks + 0.5) * (size / len(pixels)) - 0.5
+        detailed = state.pixels(detailed, fine_target, landmarks)
         # The region ends softly, things in front of it as sharply as they are.
-        seam = bare * feather(mask, FEATHER * len(mask))
+        seam = state.strength * bare * feather(mask, FEATHER * len(mask))
         seam = cv2.resize(seam, (size, size), interpolation=cv2.INTER_LINEAR)
         rgb, seam = paste_back(rgb, darken(detailed, face.exposure), seam, matrix)
         changed = np.maximum(changed, seam)

@@ -18,6 +18,10 @@ SourceLike = PhotoLike | SourceIdentity | Sequence[PhotoLike]
 TargetFace = str | int | np.integer | PhotoLike
 
 
+class NothingToRepaintError(ValueError):
+    """A face shows nothing of the region that is to be repainted."""
+
+
 def check_choice(target_face: TargetFace, mapping: Mapping[int, int] | None) -> None:
     """Finds out early what cannot be meant.
 

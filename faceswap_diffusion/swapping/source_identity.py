@@ -79,6 +79,10 @@ class SourceIdentity:
         # One entry: the order of several differs from file to file.
         replace_file(path, save(tensors, {FORMAT: json.dumps(facts)}))
 
+    def digest(self) -> str:
+        """SHA-256 of all that a file of it would say."""
+        return _digest(*_taken_apart(self))
+
     def check_networks(self, fingerprint: torch.Tensor) -> None:
         """Checks that it was encoded with networks of a fingerprint (F,).
 

@@ -15,6 +15,7 @@ from faceswap_diffusion.conditioning.geometry import exchange_geometry, identity
 from faceswap_diffusion.conditioning.reference import Reference, draw_reference, lay_over, render_texture, ring_reach
 from faceswap_diffusion.faces.alignment import crop, ffhq_matrix, transform_points
 from faceswap_diffusion.faces.analyzer import Face, FaceAnalyzer
+from faceswap_diffusion.faces.tracking import FaceTracker
 from faceswap_diffusion.masks.bisenet import BiSeNet
 from faceswap_diffusion.masks.occlusion import OcclusionNetwork, cover_mask
 from faceswap_diffusion.masks.outlines import around_eyes
@@ -32,6 +33,7 @@ from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipelin
 from faceswap_diffusion.pipelines.inputs import fill_hidden
 from faceswap_diffusion.pipelines.latents import rebuild
 from faceswap_diffusion.swapping.aligned_face import AlignedFace, native_size
+from faceswap_diffusion.swapping.coherence import FaceState, independent
 from faceswap_diffusion.swapping.compositing import ShownReference
 from faceswap_diffusion.swapping.exposure import brighten, measure_exposure
 from faceswap_diffusion.swapping.overlap import own_pixels
@@ -90,13 +92,42 @@ class SwapSteps:
         """
         with self._analyzer_lock:
             detected = self.analyzer.analyze(rgb)
-        looks = [self._look(rgb, face) for face in detected]
+        still = independent()
+        looks = [self._look(rgb, face, still) for face in detected]
         doubts = [doubt(look) for look in looks]
         faces = [face for face, reason in zip(detected, doubts, strict=True) if reason is None]
         dropped = [DroppedFace(face, reason) for face, reason in zip(detected, doubts, strict=True) if reason]
         kept = [look for look, reason in zip(looks, doubts, strict=True) if reason is None]
-        aligned = [self._finish(look, face, faces) for look, face in zip(kept, faces, strict=True)]
+        aligned = [self._finish(look, face, faces, still) for look, face in zip(kept, faces, strict=True)]
         return PhotoFaces(faces, aligned, dropped)
+
+    def new_tracker(self, **settings: Any) -> FaceTracker:
+        """A tracker for the frames of one video, which tells people apart as the checkpoint's recogniser does.
+
+        Args:
+            settings: Passed to [`FaceTracker`].
+        """
+        known = {} if self.same_person is None else {"embed": self.embed, "same_person": self.same_person}
+        return FaceTracker(self.analyzer, **known, accept=self._is_face, **settings)
+
+    @torch.no_grad()
+    def embed(self, rgb: np.ndarray, face: Face) -> np.ndarray:
+        """What the recogniser makes of a face.
+
+        Args:
+            rgb (`np.ndarray`): (H, W, 3) uint8 RGB.
+            face ([`Face`]): Of this picture.
+
+        Returns:
+            `np.ndarray`: (D,), of unit length.
+        """
+        size = self.pipeline.config["crop_size"]
+        pixels = crop(rgb, ffhq_matrix(face.landmarks68, size), size)
+        with self._pipeline_lock:
+            return self.pipeline.encode_identity(pixels, np.ones((size, size), np.float32))[0].float().cpu().numpy()
+
+    def _is_face(self, rgb: np.ndarray, face: Face) -> bool:
+        return doubt(self._look(rgb, face, independent())) is None
 
     @property
     def same_person(self) -> float | None:
@@ -107,17 +138,21 @@ class SwapSteps:
         """
         return self.pipeline.conditioner.identity_encoder.same_person
 
-    def align(self, rgb: np.ndarray, face: Face, faces: Sequence[Face] = ()) -> AlignedFace:
+    def align(
+        self, rgb: np.ndarray, face: Face, faces: Sequence[Face] = (), state: FaceState | None = None
+    ) -> AlignedFace:
         """Cuts a face out of a photo, shows it in plain light, parses it, and finds what is in front of it.
 
         Args:
             rgb (`np.ndarray`): (H, W, 3) uint8 RGB.
             face ([`Face`]): The one to cut out.
             faces (`Sequence[Face]`): All faces of the photo, as far as they are to be told from this one.
+            state ([`FaceState`], *optional*): Of the face's track, if the photo is a frame of a video.
         """
-        return self._finish(self._look(rgb, face), face, faces)
+        state = state or independent()
+        return self._finish(self._look(rgb, state.steady(face), state), face, faces, state)
 
-    def _look(self, rgb: np.ndarray, face: Face) -> AlignedFace:
+    def _look(self, rgb: np.ndarray, face: Face, state: FaceState) -> AlignedFace:
         """Cuts a face out and parses it."""
         size = self.pipeline.config["crop_size"]
         matrix = ffhq_matrix(face.landmarks68, size)
@@ -125,6 +160,8 @@ class SwapSteps:
         landmarks, landmarks68 = (transform_points(points, matrix) for points in (landmarks, face.landmarks68))
         pixels = crop(rgb, matrix, size)
         exposure = measure_exposure(pixels, landmarks)
+        black, gain = state.tone("black", exposure.black, 64.0), state.tone("gain", exposure.gain, 1.0)
+        exposure = replace(exposure, black=black, gain=gain)
         pixels = brighten(pixels, exposure)
         return AlignedFace(
             pixels=pixels,
@@ -139,13 +176,14 @@ class SwapSteps:
             exposure=exposure,
         )
 
-    def _finish(self, look: AlignedFace, face: Face, faces: Sequence[Face]) -> AlignedFace:
+    def _finish(self, look: AlignedFace, face: Face, faces: Sequence[Face], state: FaceState) -> AlignedFace:
         """Adds what is in front of a face, and which pixels other faces have."""
         others = [other for other in faces if other is not face]
         own = own_pixels(face, others, look.matrix, len(look.pixels))
         if self.occlusion is None:
             return replace(look, own=own)
-        return replace(look, own=own, covered=cover_mask(self.occlusion.find(look.pixels, look.landmarks)))
+        covered = state.mask("covered", cover_mask(self.occlusion.find(look.pixels, look.landmarks)))
+        return replace(look, own=own, covered=covered)
 
     def own_geometry(
         self, landmarks68: np.ndarray, head_pose: np.ndarray | None, blendshapes: np.ndarray | None
@@ -241,12 +279,15 @@ class SwapSteps:
         """Whether the checkpoint is shown the source's face, drawn on the target's mesh."""
         return self.pipeline.config["hidden_fill"] == "reference"
 
-    def draw_reference(self, face: AlignedFace, identity: SourceIdentity) -> Reference | None:
+    def draw_reference(
+        self, face: AlignedFace, identity: SourceIdentity, state: FaceState | None = None
+    ) -> Reference | None:
         """Draws a source's face on that of a target.
 
         Args:
             face ([`AlignedFace`]): Of the target.
             identity ([`SourceIdentity`]): Who it becomes.
+            state ([`FaceState`], *optional*): Of the face's track, if it is a video's.
 
         Returns:
             [`Reference`], *optional*: Of the crop's size; `None` if the checkpoint shows none, or one of the two faces
@@ -254,9 +295,10 @@ class SwapSteps:
         """
         if identity.texture is None or face.depth is None:
             return None
-        skin = region_mask(face.labels, "skin", face.label_names) * face.free()
+        state = state or independent()
+        skin = state.mask("shown_skin", region_mask(face.labels, "skin", face.label_names) * face.free())
         mesh = self.exchange_mesh(face, identity)
-        drawn = draw_reference(identity.texture, face.pixels, mesh, face.depth, skin, identity.head)
+        drawn = draw_reference(identity.texture, face.pixels, mesh, face.depth, skin, identity.head, tone=state.tone)
         if not identity.eyes_hidden:
             return drawn
         own = feather(around_eyes(face.landmarks, len(face.pixels)), FEATHER * len(face.pixels)) * face.free()

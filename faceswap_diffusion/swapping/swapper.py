@@ -30,10 +30,12 @@ from faceswap_diffusion.pipelines.loading import (
 )
 from faceswap_diffusion.provenance.watermark import SIZE, lay_mark, payload_of
 from faceswap_diffusion.swapping.aligned_face import AlignedFace
+from faceswap_diffusion.swapping.coherence import FaceState, independent
 from faceswap_diffusion.swapping.options import SwapOptions
 from faceswap_diffusion.swapping.painted import PaintedMasks
 from faceswap_diffusion.swapping.pasting import paste_faces
 from faceswap_diffusion.swapping.request import (
+    NothingToRepaintError,
     SourceLike,
     TargetFace,
     check_choice,
@@ -222,7 +224,8 @@ class FaceSwapper(SwapSteps):
             options,
             painted,
             callback_on_step_end,
-            names=names,
+            names,
+            [independent() for _ in mapping],
         )
         changed = Image.fromarray(np.ceil(made.mask * 255).astype(np.uint8))
         provenance = {
@@ -265,6 +268,7 @@ class FaceSwapper(SwapSteps):
         others: Sequence[Face] = (),
         painted: PaintedMasks | None = None,
         callback_on_step_end: StepCallback | None = None,
+        states: Sequence[FaceState] | None = None,
     ) -> SwappedFaces:
         """Gives faces of a picture other identities: what `swap` does between reading a photo and making one.
 
@@ -276,6 +280,8 @@ class FaceSwapper(SwapSteps):
             others (`Sequence[Face]`): The picture's other faces, which stay as they are.
             painted ([`PaintedMasks`], *optional*): Masks for the picture.
             callback_on_step_end (`Callable`, *optional*): As for `swap`.
+            states (`Sequence[FaceState]`, *optional*): For each of `faces`, if the picture is a frame of a video, what
+                [`TemporalCoherence.advance`] gives: it keeps the swaps of neighbouring frames alike.
 
         Returns:
             [`SwappedFaces`]: The new picture, and where it is new.
@@ -283,10 +289,12 @@ class FaceSwapper(SwapSteps):
         Raises:
             ValueError: If a face has nothing to be repainted, and for options that do not fit.
         """
-        aligned = [self.align(rgb, face, [*faces, *others]) for face in faces]
+        states = states or [independent() for _ in faces]
+        around = [*faces, *others]
+        aligned = [self.align(rgb, face, around, state) for face, state in zip(faces, states, strict=True)]
         names = [f"face {index} of those to swap" for index in range(len(faces))]
         return self._swap_aligned(
-            rgb, aligned, identities, options, painted or PaintedMasks(), callback_on_step_end, names
+            rgb, aligned, identities, options, painted or PaintedMasks(), callback_on_step_end, names, states
         )
 
     @torch.no_grad()
@@ -299,17 +307,20 @@ class FaceSwapper(SwapSteps):
         painted: PaintedMasks,
         callback_on_step_end: StepCallback | None,
         names: Sequence[str],
+        states: Sequence[FaceState],
     ) -> SwappedFaces:
         """Does what `swap_faces` says with faces that are aligned, called `names` in errors."""
         watch = Stopwatch()
         for identity in identities:
             self.check_identity(identity, options.region)
-        regions = [painted.wanted(face, options) for face in aligned]
+        regions = [
+            state.mask("region", painted.wanted(face, options)) for face, state in zip(aligned, states, strict=True)
+        ]
         free = [painted.free(face, options) for face in aligned]
         masks = [region * bare for region, bare in zip(regions, free, strict=True)]
         _check_masks(masks, names)
         settings = self._settings(options)
-        references = [self.draw_reference(*parts) for parts in zip(aligned, identities, strict=True)]
+        references = [self.draw_reference(*parts) for parts in zip(aligned, identities, states, strict=True)]
         watch.lap("reference")
         crops = self.repaint(
             aligned, masks, identities, references, options.seed, callback_on_step_end=callback_on_step_end, **settings
@@ -317,7 +328,7 @@ class FaceSwapper(SwapSteps):
         watch.lap("diffuse")
         shown = self.shown_references(aligned, masks, references, identities)
         pasted, changed = paste_faces(
-            rgb, aligned, regions, free, crops, shown, options.color_match, options.skin_texture
+            rgb, aligned, regions, free, crops, shown, options.color_match, options.skin_texture, states
         )
         allowed = painted.allowed(rgb.shape)
         pasted, changed = np.where(allowed[..., None], pasted, rgb), changed * allowed
@@ -422,4 +433,4 @@ def _warn_of_turned(faces: Sequence[Face], names: Sequence[str]) -> None:
 def _check_masks(masks: Sequence[np.ndarray], names: Sequence[str]) -> None:
     for name, mask in zip(names, masks, strict=True):
         if not mask.any():
-            raise ValueError(f"nothing to repaint on {name}: choose another region, mask or face")
+            raise NothingToRepaintError(f"nothing to repaint on {name}: choose another region, mask or face")

@@ -1,0 +1,199 @@
+"""Swaps the faces of one frame after another: whose they are is decided along their tracks."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from faceswap_diffusion.faces.selection import select_face
+from faceswap_diffusion.faces.tracking import TrackedFace
+from faceswap_diffusion.photos.loading import Photo, load_photo
+from faceswap_diffusion.swapping.coherence import CoherenceOptions, TemporalCoherence
+from faceswap_diffusion.swapping.options import SwapOptions
+from faceswap_diffusion.swapping.request import TargetFace
+from faceswap_diffusion.swapping.result import SwappedFaces
+from faceswap_diffusion.swapping.source_identity import SourceIdentity
+from faceswap_diffusion.swapping.swapper import FaceSwapper
+
+State = dict[str, np.ndarray]
+LOOK_EVERY = 10  # frames between two looks at how much a track is like the person who is sought
+MARGIN = 0.1  # of the cosine, by which another track has to be more like them than the one that was taken for them
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenFaces:
+    """The faces of a frame.
+
+    Args:
+        swapped (`list[TrackedFace]`): Those to be swapped.
+        people (`list[int]`): For each of them the index of the source that it becomes.
+        others (`list[TrackedFace]`): Those that stay as they are.
+    """
+
+    swapped: list[TrackedFace]
+    people: list[int]
+    others: list[TrackedFace]
+
+
+class FaceChoice:
+    """Which faces of a video are swapped, and who they become.
+
+    Args:
+        swapper ([`FaceSwapper`]): Knows who is who.
+        face (`str | int` or photo): "largest": in each shot the largest of its first frame, "all", the number of a
+            track, or a photo of the person to replace.
+        mapping (`Mapping[int, int]`, *optional*): From the number of a track to that of a source, in place of `face`.
+
+    Raises:
+        NoFaceFoundError: If a photo of the person shows no face.
+        ValueError: If the checkpoint's recogniser cannot tell whether two faces are one person's.
+    """
+
+    def __init__(self, swapper: FaceSwapper, face: TargetFace, mapping: Mapping[int, int] | None):
+        self.swapper, self.mapping = swapper, mapping
+        self.face = face
+        self.sought: np.ndarray | None = None
+        if mapping is None and not is_number_or_word(face):
+            self.sought = self._embedding(load_photo(face, "face"))  # pyright: ignore[reportArgumentType]
+        self._held = -1  # the track that "largest" or a photo has chosen last
+        self._likeness: dict[int, float] = {}  # of tracks to the person who is sought, at their best
+
+    def _embedding(self, photo: Photo) -> np.ndarray:
+        if self.swapper.same_person is None:
+            raise ValueError(
+                "this checkpoint's recogniser cannot tell people apart: give the number of a track as face"
+            )
+        face = select_face(self.swapper.find_faces(photo.rgb), "largest", where=photo.name)
+        return self.swapper.embed(photo.rgb, face)
+
+    def choose(self, rgb: np.ndarray, tracked: Sequence[TrackedFace]) -> ChosenFaces:
+        """Chooses among the faces of the next frame (H, W, 3) uint8 RGB."""
+        if self.mapping is not None:
+            people = {face.track: self.mapping[face.track] for face in tracked if face.track in self.mapping}
+        else:
+            people = dict.fromkeys(self._tracks(rgb, tracked), 0)
+        swapped = [face for face in tracked if face.track in people]
+        others = [face for face in tracked if face.track not in people]
+        return ChosenFaces(swapped, [people[face.track] for face in swapped], others)
+
+    def _tracks(self, rgb: np.ndarray, tracked: Sequence[TrackedFace]) -> list[int]:
+        numbers = [face.track for face in tracked]
+        if self.sought is not None:
+            return self._sought_track(rgb, tracked)
+        if isinstance(self.face, int | np.integer):
+            return [number for number in numbers if number == self.face]
+        if self.face == "all" or not numbers:
+            return numbers
+        if self._held not in numbers:
+            self._held = max(tracked, key=lambda face: float(np.prod(np.ptp(face.face.landmarks, axis=0)))).track
+        return [self._held]
+
+    def _sought_track(self, rgb: np.ndarray, tracked: Sequence[TrackedFace]) -> list[int]:
+        """The one track of a frame that is most like the person; another one has to be clearly more like them."""
+        assert self.sought is not None
+        assert self.swapper.same_person is not None
+        for face in tracked:
+            if face.seen and face.age % LOOK_EVERY == 0:
+                likeness = float(self.swapper.embed(rgb, face.face) @ self.sought)
+                self._likeness[face.track] = max(likeness, self._likeness.get(face.track, -1.0))
+        known = {face.track: self._likeness.get(face.track, -1.0) for face in tracked}
+        alike = {track: likeness for track, likeness in known.items() if likeness >= self.swapper.same_person}
+        if not alike:
+            return []
+        best = max(alike, key=lambda track: alike[track])
+        if self._held not in alike or alike[best] > alike[self._held] + MARGIN:
+            self._held = best
+        return [self._held]
+
+    def state_dict(self) -> State:
+        """What has to be known of the frames so far."""
+        likeness = np.array(sorted(self._likeness.items()), np.float64).reshape(-1, 2)
+        return {"held": np.array(self._held), "likeness": likeness}
+
+    def load_state_dict(self, state: State) -> None:
+        """Goes on after the frame at which `state_dict` was called."""
+        self._held = int(state["held"])
+        self._likeness = {int(track): float(likeness) for track, likeness in state["likeness"]}
+
+
+class FrameSwapper:
+    """Swaps the faces of the frames of one video, in their order: `look` at each, then `swap` it.
+
+    `look` and `swap` may run in two threads. What they give depends on the frames before, and on nothing else.
+
+    Args:
+        swapper ([`FaceSwapper`]): Finds and swaps faces.
+        identities (`Sequence[SourceIdentity]`): The sources.
+        options ([`SwapOptions`]): How.
+        face (`str | int` or photo): See [`FaceChoice`].
+        mapping (`Mapping[int, int]`, *optional*): See [`FaceChoice`].
+        coherence ([`CoherenceOptions`], *optional*): What is smoothed along a track.
+    """
+
+    def __init__(
+        self,
+        swapper: FaceSwapper,
+        identities: Sequence[SourceIdentity],
+        options: SwapOptions,
+        face: TargetFace = "largest",
+        mapping: Mapping[int, int] | None = None,
+        coherence: CoherenceOptions | None = None,
+    ):
+        self.swapper, self.identities, self.options = swapper, identities, options
+        self.choice = FaceChoice(swapper, face, mapping)
+        self.tracker = swapper.new_tracker()
+        self.coherence = TemporalCoherence(coherence)
+
+    def look(self, rgb: np.ndarray, time: float) -> ChosenFaces:
+        """Finds the faces of the next frame.
+
+        Args:
+            rgb (`np.ndarray`): (H, W, 3) uint8 RGB.
+            time (`float`): When it is shown, in seconds.
+        """
+        return self.choice.choose(rgb, self.tracker.update(rgb, time))
+
+    def swap(self, rgb: np.ndarray, time: float, faces: ChosenFaces) -> SwappedFaces | None:
+        """Swaps the faces that `look` has found in a frame; `None` if there are none.
+
+        Raises:
+            NothingToRepaintError: If a face shows nothing of the region.
+        """
+        states = self.coherence.advance(faces.swapped, time)
+        if not faces.swapped:
+            return None
+        return self.swapper.swap_faces(
+            rgb,
+            [face.face for face in faces.swapped],
+            [self.identities[person] for person in faces.people],
+            self.options,
+            others=[face.face for face in faces.others],
+            states=states,
+        )
+
+    def look_state(self) -> State:
+        """What `look` has to know of the frames so far, as plain arrays."""
+        return _prefixed("tracker", self.tracker.state_dict()) | _prefixed("choice", self.choice.state_dict())
+
+    def swap_state(self) -> State:
+        """What `swap` has to know of the frames so far, as plain arrays."""
+        return _prefixed("coherence", self.coherence.state_dict())
+
+    def load_state(self, state: State) -> None:
+        """Goes on after the frame at which both states were taken."""
+        self.tracker.load_state_dict(_without_prefix("tracker", state))
+        self.choice.load_state_dict(_without_prefix("choice", state))
+        self.coherence.load_state_dict(_without_prefix("coherence", state))
+
+
+def is_number_or_word(face: TargetFace) -> bool:
+    """Whether a choice of faces is the number of a track, "largest" or "all", and not a photo."""
+    return isinstance(face, int | np.integer) or (isinstance(face, str) and face in ("largest", "all"))
+
+
+def _prefixed(name: str, state: State) -> State:
+    return {f"{name}:{key}": value for key, value in state.items()}
+
+
+def _without_prefix(name: str, state: State) -> State:
+    return {key.removeprefix(f"{name}:"): value for key, value in state.items() if key.startswith(f"{name}:")}

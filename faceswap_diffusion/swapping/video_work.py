@@ -1,0 +1,183 @@
+"""The frames of a video on their way: decoded, looked at, swapped and encoded side by side, part by part."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from diffusers.utils import logging
+
+from faceswap_diffusion.swapping.request import NothingToRepaintError
+from faceswap_diffusion.swapping.result import Stopwatch, SwappedFaces
+from faceswap_diffusion.swapping.video_frames import ChosenFaces, FrameSwapper, State
+from faceswap_diffusion.swapping.video_plan import VideoPlan
+from faceswap_diffusion.swapping.video_preview import save_thumbnail
+from faceswap_diffusion.videos.encoding import write_segment
+from faceswap_diffusion.videos.frames import Frame, Picture
+from faceswap_diffusion.videos.overlap import ahead, behind
+from faceswap_diffusion.videos.work_folder import WorkFolder
+
+logger = logging.get_logger(__name__)
+
+PICTURES, STATE = "pictures.mkv", "state.npz"
+MISSING = 0.5  # seconds without frames at the end of a video from which on it is truncated
+WAITING = 3  # frames that may wait between two stages; this and nothing else bounds the memory
+
+Progress = Callable[[int, int | None], None]
+
+
+@dataclass(eq=False)
+class _Shot:
+    """A frame on its way through the stages."""
+
+    index: int
+    frame: Frame
+    seconds: float
+    ends_segment: bool
+    rgb: np.ndarray | None = None
+    faces: ChosenFaces | None = None
+    made: SwappedFaces | None = None
+    unchanged: bool = False
+    state: State = field(default_factory=dict)
+
+
+class VideoWork:
+    """Decoding, looking, swapping and encoding of the frames that are still missing, each in a thread of its own.
+
+    Args:
+        plan ([`VideoPlan`]): What is to be done.
+        frames ([`FrameSwapper`]): Looks at frames and swaps them.
+        folder ([`WorkFolder`]): Where the parts are.
+        progress (`Callable`, *optional*): Called with the number of frames that are done, and of all, if known.
+    """
+
+    def __init__(self, plan: VideoPlan, frames: FrameSwapper, folder: WorkFolder, progress: Progress | None):
+        self.plan, self.frames, self.folder = plan, frames, folder
+        self.colors = plan.colors
+        self.progress = progress or (lambda done, total: None)
+        self.seconds: Counter[str] = Counter()
+
+    def do(self) -> None:
+        """Makes all segments that are missing."""
+        done = self.folder.segments()
+        first = sum(facts["read"] for _, facts in done)
+        if done and (done[-1][0] / STATE).exists():  # the last segment of a video needs none
+            with np.load(done[-1][0] / STATE) as state:
+                self.frames.load_state(dict(state))
+        try:
+            self._make(first, len(done))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ValueError(
+                f"cannot write in {self.folder.path}: {reason}; when that is mended, the same command goes on"
+            ) from None
+
+    def _make(self, first: int, number: int) -> None:
+        """Makes the segments from a number on, beginning with the frame of a number."""
+        total = self.plan.span.num_frames(self.plan.video.facts)
+        self.progress(first, total)
+        with (
+            ahead(self._read(first), WAITING) as read,
+            ahead(map(self._look, read), WAITING) as looked,
+            behind(partial(self._write, number), WAITING) as write,
+        ):
+            for shot in looked:
+                self._swap(shot)
+                write(shot)
+                self.progress(shot.index + 1, total)
+
+    def _read(self, first: int) -> Iterator[_Shot]:
+        """Decodes all frames, and passes on those from a number on.
+
+        Seeking would save time, and some decoders give other pixels after it.
+        """
+        size, base = self.plan.frames_per_segment, self.plan.video.facts.time_base
+        last = 0
+        for index, frame in enumerate(self.plan.video.frames(self.plan.span)):
+            last = frame.pts + frame.duration
+            if index < first:
+                continue
+            seconds = float((frame.pts + self.plan.span.shift(base)) * base)
+            if frame.is_broken:
+                self._complain(f"has a broken frame at {seconds:.3f} s")
+            yield _Shot(index, frame, seconds, ends_segment=(index + 1) % size == 0)
+        end = self.plan.span.end_of(self.plan.video.facts)
+        if end is not None and (end - last) * base > MISSING:
+            self._complain(f"should be {float(end * base):.1f} s long and ends after {float(last * base):.1f} s")
+
+    def _complain(self, problem: str) -> None:
+        """Warns of damage, or makes it an error, as the plan says."""
+        text = f"{self.plan.video.facts.name} {problem}: it is damaged or truncated"
+        if self.plan.strict:
+            raise ValueError(text)
+        logger.warning(text)
+
+    def _look(self, shot: _Shot) -> _Shot:
+        picture = shot.frame.picture
+        if picture is not None and not shot.frame.is_broken:
+            watch = Stopwatch()
+            shot.rgb = self.colors.rgb(picture)
+            watch.lap("convert")
+            shot.faces = self.frames.look(shot.rgb, shot.seconds)
+            watch.lap("find")
+            self.seconds.update(watch.seconds)
+        if shot.ends_segment:
+            shot.state |= self.frames.look_state()
+        return shot
+
+    def _swap(self, shot: _Shot) -> None:
+        if shot.rgb is not None and shot.faces is not None:
+            try:
+                watch = Stopwatch()
+                shot.made = self.frames.swap(shot.rgb, shot.seconds, shot.faces)
+                watch.lap("swap")
+                self.seconds.update(watch.seconds if shot.made is None else {**watch.seconds, **shot.made.seconds})
+            except NothingToRepaintError:
+                shot.unchanged = True
+        if shot.ends_segment:
+            shot.state |= self.frames.swap_state()
+
+    def _write(self, number: int, shots: Iterable[_Shot]) -> None:
+        """Writes segments, from a number on, each whole or not at all."""
+        size, shots = self.plan.frames_per_segment, iter(shots)
+        for first in shots:
+            facts: dict[str, Any]
+            with self.folder.new_segment(number) as (path, facts):
+                facts |= {"read": 0, "times": [], "swapped": 0, "broken": [], "unchanged": [], "made": None}
+                pictures = self._pictures(chain([first], islice(shots, size - 1)), path, facts)
+                write_segment(path / PICTURES, pictures, self.plan.encoding)
+            self._forget_state_before(number)
+            number += 1
+
+    def _pictures(self, shots: Iterable[_Shot], path: Path, facts: dict[str, Any]) -> Iterator[Picture]:
+        """The frames of one segment as they are encoded; writes down what becomes of them."""
+        for shot in shots:
+            facts["read"] += 1
+            if shot.frame.is_broken:
+                facts["broken"].append(round(shot.seconds, 6))
+            if shot.unchanged:
+                facts["unchanged"].append(round(shot.seconds, 6))
+            if shot.made is not None:
+                facts["swapped"] += 1
+                facts["made"] = {**shot.made.settings, "source_shown": shot.made.source_shown}
+            if shot.ends_segment:
+                np.savez(path / STATE, **shot.state)  # pyright: ignore[reportArgumentType]
+            if shot.frame.picture is not None:
+                facts["times"].append(shot.frame.pts)
+                yield self._picture(shot, shot.frame.picture, path)
+
+    def _picture(self, shot: _Shot, picture: Picture, path: Path) -> Picture:
+        if self.plan.every and shot.index % self.plan.every == 0:
+            rgb = self.colors.rgb(picture) if shot.made is None else shot.made.rgb
+            save_thumbnail(rgb, shot.seconds, path, shot.index)
+        if shot.made is None:
+            return self.colors.unchanged(picture)
+        return self.colors.changed(picture, shot.made.rgb, shot.made.mask)
+
+    def _forget_state_before(self, number: int) -> None:
+        if number:
+            (self.folder.path / f"{number - 1:06d}" / STATE).unlink(missing_ok=True)
