@@ -31,7 +31,7 @@ BAND = (16.0, 48.0)
 PILOT_SHARE = 0.6
 """Of the mark's energy."""
 
-STRENGTH = 2.4
+STRENGTH = 1.5
 """Root mean square of what is added, of 255, so that the PSNR in the face is 40.5 dB."""
 
 SHAPING = 0.3
