@@ -20,7 +20,6 @@ from faceswap_diffusion.cli.loading import (
 from faceswap_diffusion.cli.options import PROG, RESPONSIBLE_USE, add_output, face_choice, tell
 from faceswap_diffusion.cli.swap import source_to_face
 from faceswap_diffusion.console import say
-from faceswap_diffusion.swapping.identity_files import is_identity_file
 
 if TYPE_CHECKING:
     from faceswap_diffusion.photos.loading import Photo
@@ -124,6 +123,7 @@ def _add_painting_options(video: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Swaps and writes the video."""
     from faceswap_diffusion.photos.loading import load_photo
+    from faceswap_diffusion.swapping.identity_files import is_identity_file
     from faceswap_diffusion.swapping.video_plan import plan_video
 
     plan = plan_video(

@@ -77,9 +77,9 @@ class Mark:
         return self.probability >= 1 - FALSE_ALARMS
 
 
-def payload_of(text: str) -> int:
-    """16 bits that stand for a text."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:2], "big")
+def payload_of(checkpoint: str) -> int:
+    """16 bits that stand for the last part of a checkpoint's name, which its folder and its Hub id have in common."""
+    return int.from_bytes(hashlib.sha256(checkpoint.rpartition("/")[2].encode()).digest()[:2], "big")
 
 
 def lay_mark(rgb: np.ndarray, mask: np.ndarray, matrix: np.ndarray, payload: int) -> np.ndarray:

@@ -357,7 +357,7 @@ def test_unknown_protocols_are_usage_errors(protocol: str, tmp_path: Path, capsy
         cli.main(["evaluate", "--protocol", protocol, "-o", str(tmp_path)])
     assert end.value.code == 2
     assert "write NAME=PATH, NAME one of london, turned" in capsys.readouterr().err
-    assert set(command.PROTOCOL_NAMES) == {*PROTOCOLS, occluded.NAME}
+    assert set(command.PROTOCOL_NAMES) == {*PROTOCOLS, occluded.NAME, "video"}
 
 
 def test_every_unusable_picture_is_listed(pictures: Path, tmp_path: Path, capsys):

@@ -36,7 +36,7 @@ def source(swapper, example_images) -> SourceIdentity:
 
 
 def swap(swapper: FaceSwapper, frame: np.ndarray, face: Face, source: SourceIdentity, state: FaceState, seed: int = 0):
-    return swapper.swap_faces(frame, [face], [source], SwapOptions(seed=seed), states=[state])
+    return swapper.swap_faces(frame, [face], [source], SwapOptions(seed=seed, watermark=False), states=[state])
 
 
 def test_noise_moves_with_the_face(swapper, frame, face, source):

@@ -56,8 +56,8 @@ def changed(result: SwapResult, rgb: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(("share", "mirrored"), [(0.15, True), (0.3, False)])
 def test_each_face_keeps_its_pixels(swapper: FaceSwapper, share: float, mirrored: bool):
     rgb = np.ascontiguousarray(one_over_another(share)[:, :: -1 if mirrored else 1])
-    alone = [swapper.swap(WOMAN, rgb, target_face=which) for which in (0, 1)]
-    both = swapper.swap(WOMAN, rgb, target_face="all")
+    alone = [swapper.swap(WOMAN, rgb, target_face=which, watermark=False) for which in (0, 1)]
+    both = swapper.swap(WOMAN, rgb, target_face="all", watermark=False)
     (back, behind), (front, before) = list(zip(both.faces, alone, strict=True))[:: -1 if mirrored else 1]
     assert in_front(front, back)
     assert not changed(behind, rgb)[inside(front, rgb.shape)].any()

@@ -536,10 +536,11 @@ class TestDrawnReference:
         reference = drawing.draw_reference(face, drawing.encode_source([load_photo(path)]))
         assert reference is not None
         visible = repaint_mask(face.labels, face.landmarks)
-        covered = reference.coverage * visible
-        assert covered.sum() > 0.85 * visible.sum()
+        assert (reference.coverage * visible).sum() > 0.85 * visible.sum()
+        covered = reference.coverage * cv2.erode(visible, np.ones((5, 5)))  # textures leave out the border
         difference = np.abs(reference.pixels - face.pixels).mean(axis=2)
-        assert (covered * difference).sum() / covered.sum() < 7  # of 255, at 64 px; measured: 4.4 to 6.6
+        # Of 255, at 64 px; 4.6 to 7.7 were measured, 4.4 to 6.7 with all cast shadows left in the texture.
+        assert (covered * difference).sum() / covered.sum() < 8
 
     def test_it_is_what_the_pipeline_is_shown_where_the_face_is_hidden(self, drawing: FaceSwapper):
         (face,), person = aligned_faces(drawing, SELFIE), drawing.encode_source([load_photo(WOMAN)])

@@ -240,7 +240,7 @@ def test_other_photos_are_refused(prepared, tmp_path, example_images):
 def test_nothing_left_is_an_error_that_tells_why(tmp_path):
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (300, 300), "grey").save(tmp_path / "photos" / "grey.png")
-    with pytest.raises(ValueError, match=r"no face is left: 1 no face; .*rejected\.csv tells of each"):
+    with pytest.raises(ValueError, match=r"no face is left: 1 no face; .*rejected\.csv has a line for each"):
         prepare(tmp_path / "photos", tmp_path / "faces")
     assert "grey.png,no face," in (tmp_path / "faces" / "rejected.csv").read_text()
     with pytest.raises(ValueError, match="is not prepared to the end"):
