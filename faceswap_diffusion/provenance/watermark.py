@@ -109,7 +109,8 @@ def lay_mark(rgb: np.ndarray, mask: np.ndarray, matrix: np.ndarray, payload: int
         return rgb
     added *= STRENGTH / np.sqrt(np.mean(measured**2))
     marked = rgb.copy()
-    marked[window] = np.round(np.clip(pixels + added[..., None], 0, 255)).astype(np.uint8)
+    # Not to the nearest even number: the colours of a pixel would change by different amounts.
+    marked[window] = np.floor(np.clip(pixels + added[..., None], 0, 255) + 0.5).astype(np.uint8)
     return marked
 
 
