@@ -3,6 +3,7 @@
 import argparse
 import traceback
 from collections.abc import Sequence
+from types import ModuleType
 
 from faceswap_diffusion import __version__
 from faceswap_diffusion.cli import batch, convert, doctor, evaluate, faces, fetch, identity, swap, verify, video
@@ -15,64 +16,31 @@ def build_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(prog=PROG, description="Swap faces in photos by diffusion.", epilog=RESPONSIBLE_USE)
     parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=OneLineParser)
-    common, raw = common_options(), argparse.RawDescriptionHelpFormatter
-    swap.add_arguments(
-        commands.add_parser(
-            "swap",
-            parents=[common],
-            help=swap.SUMMARY,
-            description=swap.DESCRIPTION,
-            epilog=swap.EXAMPLES,
-            formatter_class=raw,
+    common = common_options()
+
+    def add(name: str, command: ModuleType, *parents: OneLineParser) -> None:
+        described, examples = (getattr(command, part, None) for part in ("DESCRIPTION", "EXAMPLES"))
+        command.add_arguments(
+            commands.add_parser(
+                name,
+                parents=parents,
+                help=command.SUMMARY,
+                description=described,
+                epilog=examples,
+                formatter_class=argparse.RawDescriptionHelpFormatter,
+            )
         )
-    )
-    batch.add_arguments(
-        commands.add_parser(
-            "batch",
-            parents=[common],
-            help=batch.SUMMARY,
-            description=batch.DESCRIPTION,
-            epilog=batch.EXAMPLES,
-            formatter_class=raw,
-        )
-    )
-    video.add_arguments(
-        commands.add_parser(
-            "video",
-            parents=[common],
-            help=video.SUMMARY,
-            description=video.DESCRIPTION,
-            epilog=video.EXAMPLES,
-            formatter_class=raw,
-        )
-    )
-    identity.add_arguments(
-        commands.add_parser(
-            "identity",
-            parents=[common],
-            help=identity.SUMMARY,
-            description=identity.DESCRIPTION,
-            formatter_class=raw,
-        )
-    )
-    faces.add_arguments(commands.add_parser("faces", parents=[common], help=faces.SUMMARY))
+
+    add("swap", swap, common)
+    add("batch", batch, common)
+    add("video", video, common)
+    add("identity", identity, common)
+    add("faces", faces, common)
     convert.add_commands(commands.add_parser("convert", help=convert.SUMMARY), common)
-    evaluate.add_arguments(
-        commands.add_parser(
-            "evaluate",
-            help=evaluate.SUMMARY,
-            description=evaluate.DESCRIPTION,
-            epilog=evaluate.EXAMPLES,
-            formatter_class=raw,
-        )
-    )
-    verify.add_arguments(
-        commands.add_parser(
-            "verify", parents=[common], help=verify.SUMMARY, description=verify.DESCRIPTION, formatter_class=raw
-        )
-    )
-    fetch.add_arguments(commands.add_parser("fetch", parents=[common], help=fetch.SUMMARY))
-    doctor.add_arguments(commands.add_parser("doctor", parents=[common], help=doctor.SUMMARY))
+    add("evaluate", evaluate)
+    add("verify", verify, common)
+    add("fetch", fetch, common)
+    add("doctor", doctor, common)
     return parser
 
 

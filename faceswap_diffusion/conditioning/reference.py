@@ -32,6 +32,7 @@ from faceswap_diffusion.faces.texture import (
     resize_texture,
     scale_lightness,
     smoothstep,
+    to_lab,
 )
 from faceswap_diffusion.masks.parsing import LABELS
 from faceswap_diffusion.masks.regions import region_labels, repaint_mask
@@ -271,7 +272,7 @@ def render_surroundings(head: SourceHead, face: Reference, landmarks: np.ndarray
     pixels = cv2.remap(head.image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     coverage = cv2.remap(head.shown.astype(np.float32), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     coverage[seen == NOTHING] = 0
-    return Reference(_to_rgb(_to_lab(pixels) + drawn[..., 2:]), coverage)
+    return Reference(_to_rgb(to_lab(pixels) + drawn[..., 2:]), coverage)
 
 
 def _tone_change(head: SourceHead, face: Reference, landmarks: np.ndarray) -> np.ndarray:
@@ -279,8 +280,8 @@ def _tone_change(head: SourceHead, face: Reference, landmarks: np.ndarray) -> np
     inset, source_inset = (_outline(mesh, 1 - RING_INSET) for mesh in (landmarks, head.landmarks))
     size, source_size = (np.array(plane.shape[1::-1]) - 1 for plane in (face.coverage, head.image))
     known = sample_bilinear(face.coverage[..., None], np.clip(inset, 0, size))
-    wanted = sample_bilinear(_to_lab(face.pixels), np.clip(inset, 0, size))
-    shown = sample_bilinear(_to_lab(head.image), np.clip(source_inset, 0, source_size))
+    wanted = sample_bilinear(to_lab(face.pixels), np.clip(inset, 0, size))
+    shown = sample_bilinear(to_lab(head.image), np.clip(source_inset, 0, source_size))
     is_shown = sample_bilinear(head.shown[..., None], np.clip(source_inset, 0, source_size))
     return _smooth_around(wanted - shown, known * is_shown)
 
@@ -330,7 +331,7 @@ def relight(
     compared = weights * beardless
     if (compared > 0.5).sum() < SMALLEST_SAMPLE:
         return reference
-    drawn, wanted = _to_lab(reference.pixels), _to_lab(target)
+    drawn, wanted = to_lab(reference.pixels), to_lab(target)
     means = np.stack([_mean_tone(drawn, compared), _mean_tone(wanted, compared)])
     mean, wanted_mean = tone("mean", means, LAB_RANGE)
     matched = (drawn - mean) * _contrast(mean, wanted_mean) + wanted_mean
@@ -398,10 +399,6 @@ def draw_reference(
     if keep_mouth and lacks_open_mouth(texture, landmarks):
         face = lay_over(face, inside_mouth(target, landmarks))
     return face if head is None else lay_over(render_surroundings(head, face, landmarks, tone), face)
-
-
-def _to_lab(pixels: np.ndarray) -> np.ndarray:
-    return cv2.cvtColor(np.clip(pixels, 0, 255).astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
 
 
 def _to_rgb(lab: np.ndarray) -> np.ndarray:

@@ -246,6 +246,11 @@ def blur_known(values: np.ndarray, weights: np.ndarray, sigma: float, doubt: flo
     return both[..., :-1] / (both[..., -1:] + doubt)
 
 
+def to_lab(pixels: np.ndarray) -> np.ndarray:
+    """CIELAB (H, W, 3) float32 of RGB pixels in [0, 255]."""
+    return cv2.cvtColor(np.clip(pixels, 0, 255).astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
+
+
 def scale_lightness(pixels: np.ndarray, factor: np.ndarray) -> np.ndarray:
     """Scales linear RGB, as stronger or weaker light does.
 
@@ -259,7 +264,7 @@ def scale_lightness(pixels: np.ndarray, factor: np.ndarray) -> np.ndarray:
     Returns:
         `np.ndarray` of shape `(H, W, 3)`, float32: RGB in [0, 255].
     """
-    lab = cv2.cvtColor(np.clip(pixels, 0, 255).astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
+    lab = to_lab(pixels)
     root = np.cbrt(np.clip(factor, *SHADING_RANGE)).astype(np.float32)[..., None]
     offset = np.array([16, 0, 0], np.float32)
     lab = (lab + offset) * root - offset

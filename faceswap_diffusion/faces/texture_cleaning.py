@@ -17,6 +17,7 @@ from faceswap_diffusion.faces.texture import (
     scale_lightness,
     smoothstep,
     texture_raster,
+    to_lab,
 )
 
 SIDE = 256
@@ -108,7 +109,7 @@ def drop_foreign(texture: FaceTexture) -> FaceTexture:
         [`FaceTexture`]: With less confidence.
     """
     small = resize_texture(texture, SIDE)
-    lab = cv2.GaussianBlur(_to_lab(small.pixels), (0, 0), 1.2)
+    lab = cv2.GaussianBlur(to_lab(small.pixels), (0, 0), 1.2)
     known = even_skin(SIDE) & (small.confidence > 0)
     if known.sum() < SIDE:
         return texture
@@ -178,7 +179,7 @@ def push_pull(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
         weights (`np.ndarray` of shape `(S, S)`, float32): 0 where they are unknown.
 
     Returns:
-        `np.ndarray` of shape `(S, S, C)`: Known values, blurred a little, and filled in between.
+        `np.ndarray` of shape `(S, S, C)`: Known values, and smooth ones in between.
     """
     levels, total = [], np.minimum(1, 4 * weights[..., None])
     weighted = values * total
@@ -212,7 +213,7 @@ def balance_halves(texture: FaceTexture) -> FaceTexture:
         [`FaceTexture`]: Brighter in places.
     """
     small = resize_texture(texture, SIDE)
-    lightness = _to_lab(small.pixels)[..., :1]
+    lightness = to_lab(small.pixels)[..., :1]
     weights = (small.confidence * plain_skin(SIDE, EXAMINED_MARGIN)).astype(np.float32)
     smooth = blur_known(
         np.concatenate([lightness, np.ones_like(lightness)], axis=2), weights, BALANCE_SIGMA * SIDE, 0.02
@@ -229,7 +230,3 @@ def balance_halves(texture: FaceTexture) -> FaceTexture:
 def _disc(radius: float) -> np.ndarray:
     side = 2 * round(radius) + 1
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
-
-
-def _to_lab(pixels: np.ndarray) -> np.ndarray:
-    return cv2.cvtColor(np.clip(pixels, 0, 255).astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
