@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from faceswap_diffusion.faces.analyzer import Face, FaceAnalyzer
+    from faceswap_diffusion.photos.loading import Photo
     from faceswap_diffusion.swapping.swapper import FaceSwapper
 
 
@@ -108,3 +109,16 @@ def import_diffusers(args: argparse.Namespace) -> None:
         if not args.verbose:
             library.set_verbosity(logging.CRITICAL)  # what goes wrong is raised as well
         library.disable_progress_bar()
+
+
+def check_sources(args: argparse.Namespace, analyzer: FoundFaces, sources: "list[Photo | str]") -> None:
+    """Finds the faces of the sources, so that a photo without one is known before PyTorch is loaded.
+
+    Raises:
+        NoFaceFoundError: If a photo shows none, or not the one that was asked for.
+    """
+    from faceswap_diffusion.faces.selection import select_face
+
+    for source in sources:
+        if not isinstance(source, str):
+            select_face(analyzer.analyze(source.rgb), args.source_face, where=source.name)

@@ -12,6 +12,7 @@ from faceswap_diffusion.cli.loading import (
     FoundFaces,
     add_checkpoint_options,
     add_face_score,
+    check_sources,
     find_faces,
     load_swapper,
     tell_loading,
@@ -182,9 +183,7 @@ def check_faces(args: argparse.Namespace, analyzer: FoundFaces, sources: "list[P
     if args.mapping is None:
         which = args.target_face if isinstance(args.target_face, int) else "largest"
         select_face(analyzer.analyze(target.rgb), which, where=target.name)
-    for source in sources:
-        if not isinstance(source, str):
-            select_face(analyzer.analyze(source.rgb), args.source_face, where=source.name)
+    check_sources(args, analyzer, sources)
 
 
 def report(args: argparse.Namespace, result: "SwapResult", seconds: dict[str, float]) -> None:

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from faceswap_diffusion.cli.loading import (
-    FoundFaces,
     add_checkpoint_options,
     add_face_score,
+    check_sources,
     find_faces,
     load_swapper,
     tell_loading,
@@ -22,7 +22,6 @@ from faceswap_diffusion.cli.swap import source_to_face
 from faceswap_diffusion.console import say
 
 if TYPE_CHECKING:
-    from faceswap_diffusion.photos.loading import Photo
     from faceswap_diffusion.swapping.video import Progress, VideoResult
     from faceswap_diffusion.swapping.video_plan import VideoPlan
 
@@ -147,19 +146,6 @@ def run(args: argparse.Namespace) -> int:
     swapper = load_swapper(args, analyzer.analyzer, args.occlusion)
     report(args, swap(args, swapper, sources, plan))
     return 0
-
-
-def check_sources(args: argparse.Namespace, analyzer: FoundFaces, sources: "list[Photo | str]") -> None:
-    """Finds the faces of the sources, so that a photo without one is known before PyTorch is loaded.
-
-    Raises:
-        NoFaceFoundError: If a photo shows none, or not the one that was asked for.
-    """
-    from faceswap_diffusion.faces.selection import select_face
-
-    for source in sources:
-        if not isinstance(source, str):
-            select_face(analyzer.analyze(source.rgb), args.source_face, where=source.name)
 
 
 def swap(args: argparse.Namespace, swapper, sources: list, plan: "VideoPlan") -> "VideoResult":
