@@ -9,6 +9,10 @@ from faceswap_diffusion import __version__
 from faceswap_diffusion.cli import batch, convert, doctor, evaluate, faces, fetch, identity, swap, verify, video
 from faceswap_diffusion.cli.options import PROG, RESPONSIBLE_USE, OneLineParser, common_options, set_loudness
 from faceswap_diffusion.console import ready_streams, say, say_interrupted
+from faceswap_diffusion.safety.refusal import RefusedError
+
+
+REFUSED = 4
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -52,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         `int`: Exit status: 0 done, 1 unexpected failure, 2 something is wrong with what was given, 3 `verify`
-            found nothing, 130 interrupted.
+            found nothing, 4 the safety checker refused, 130 interrupted.
     """
     ready_streams()
     args = build_parser().parse_args(argv)
@@ -69,4 +73,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = " ".join(str(error).split()) or type(error).__name__
         hint = "" if is_users or args.verbose else f" ({type(error).__name__}; --verbose shows where)"
         say(f"{PROG}: error: {message}{hint}", error=True)
+        if isinstance(error, RefusedError):
+            return REFUSED
         return 2 if is_users else 1

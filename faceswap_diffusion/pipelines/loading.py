@@ -11,6 +11,7 @@ from faceswap_diffusion.masks.bisenet import BiSeNet
 from faceswap_diffusion.masks.occlusion import OcclusionNetwork, load_occlusion_network
 from faceswap_diffusion.masks.parsing import FaceParser, load_face_parser
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.safety.checker import SafetyChecker
 from faceswap_diffusion.weights.folders import EMBEDDED_CHECKPOINT as EMBEDDED_CHECKPOINT
 from faceswap_diffusion.weights.folders import checkpoint_folder, choose_variant, load_weights, variants_of
 
@@ -28,7 +29,10 @@ FEW_STEPS_DEFAULTS = {
 
 
 def load_pipeline(
-    checkpoint: str | Path | None = None, dtype: torch.dtype = torch.float32, variant: str | None = None
+    checkpoint: str | Path | None = None,
+    dtype: torch.dtype = torch.float32,
+    variant: str | None = None,
+    safety_checker: SafetyChecker | str | None = "auto",
 ) -> FaceSwapInpaintPipeline:
     """Loads a pipeline from a checkpoint without pickled files.
 
@@ -36,6 +40,8 @@ def load_pipeline(
         checkpoint (`str | Path`, *optional*): Folder or Hub id; the embedded checkpoint if left out.
         dtype (`torch.dtype`): Precision of the networks.
         variant (`str`, *optional*): Of the weights, as `"fp16"`; see `checkpoint_folders.choose_variant`.
+        safety_checker ([`SafetyChecker`] or `str`, *optional*): "auto" for the checkpoint's, or if it has none the
+            package's.
 
     Returns:
         `FaceSwapInpaintPipeline`: On the CPU.
@@ -45,7 +51,11 @@ def load_pipeline(
     """
     folder = checkpoint_folder(checkpoint, variant=variant)
     _refuse_pickles(folder)
-    return FaceSwapInpaintPipeline.from_pretrained(folder, dtype=dtype, variant=variant)
+    given = {} if safety_checker == "auto" else {"safety_checker": safety_checker}
+    pipeline = FaceSwapInpaintPipeline.from_pretrained(folder, dtype=dtype, variant=variant, **given)
+    if safety_checker == "auto" and pipeline.safety_checker is None:
+        pipeline.register_modules(safety_checker=SafetyChecker())
+    return pipeline
 
 
 def load_few_steps(pipeline: FaceSwapInpaintPipeline, folder: Path) -> None:

@@ -45,7 +45,7 @@ class SwapResult:
         faces (`list[Face]`): The faces found in the target, left to right, as they were.
         swapped (`list[int]`): Indices into `faces`.
         mask (`PIL.Image.Image`): Mode L, of the target's size; where it is 0 the photo is unchanged to the byte.
-        seconds (`dict[str, float]`): Time taken by each stage: load, detect, encode, reference, diffuse, paste.
+        seconds (`dict[str, float]`): Time taken by each stage: load, detect, check, encode, reference, diffuse, paste.
         provenance (`dict[str, Any]`): How the picture was made; `save` writes it into the file.
         source_shown (`list[float]`, *optional*): For each of `swapped` the share of the face that its source's photos
             show; `None` if the checkpoint is shown no references.

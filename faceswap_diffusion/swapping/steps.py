@@ -12,6 +12,7 @@ from diffusers.utils import logging
 from torch.nn.functional import cosine_similarity, normalize
 
 from faceswap_diffusion.conditioning.geometry import exchange_geometry, identity_geometry, move_mesh
+from faceswap_diffusion.conditioning.identity import SFace
 from faceswap_diffusion.conditioning.reference import Reference, draw_reference, lay_over, render_texture, ring_reach
 from faceswap_diffusion.faces.alignment import crop, ffhq_matrix, transform_points
 from faceswap_diffusion.faces.analyzer import Face, FaceAnalyzer
@@ -28,10 +29,11 @@ from faceswap_diffusion.masks.regions import (
     region_names,
     repaint_mask,
 )
-from faceswap_diffusion.photos.loading import PhotoLike, load_photo
+from faceswap_diffusion.photos.loading import Photo, PhotoLike, load_photo
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.pipelines.inputs import fill_hidden
 from faceswap_diffusion.pipelines.latents import rebuild
+from faceswap_diffusion.safety.checker import SafetyChecker
 from faceswap_diffusion.swapping.aligned_face import AlignedFace, native_size
 from faceswap_diffusion.swapping.coherence import FaceState, independent
 from faceswap_diffusion.swapping.compositing import ShownReference
@@ -125,6 +127,51 @@ class SwapSteps:
         pixels = crop(rgb, ffhq_matrix(face.landmarks68, size), size)
         with self._pipeline_lock:
             return self.pipeline.encode_identity(pixels, np.ones((size, size), np.float32))[0].float().cpu().numpy()
+
+    def check_safety(self, rgb: np.ndarray, faces: Sequence[Face], name: str) -> None:
+        """Has the safety checker look at a picture and at faces of it, if there is one.
+
+        Args:
+            rgb (`np.ndarray`): (H, W, 3) uint8 RGB.
+            faces (`Sequence[Face]`): Those that are swapped or taken from it.
+            name (`str`): What to call the picture.
+
+        Raises:
+            RefusedError: If the picture seems to be explicit, or a face to be a minor's.
+        """
+        checker = self.safety_checker
+        if checker is not None:
+            self.check_explicit(rgb, name)
+            for face in faces:
+                checker.check_age(self.apparent_age(rgb, face), f"a face of {name}")
+
+    def check_explicit(self, rgb: np.ndarray, name: str) -> None:
+        """Has the safety checker look at a picture (H, W, 3) uint8 RGB, called `name`; see `check_safety`."""
+        with self._pipeline_lock:
+            self.pipeline.safety_checker.check_picture(rgb, name)
+
+    def apparent_age(self, rgb: np.ndarray, face: Face) -> float:
+        """How old a face of a picture (H, W, 3) uint8 RGB looks to the safety checker, in years."""
+        encoder = self.pipeline.conditioner.identity_encoder
+        embedding = self.embed(rgb, face) if isinstance(encoder, SFace) else self._embed_apart(rgb, face)
+        with self._pipeline_lock:
+            return self.pipeline.safety_checker.age(rgb, face.keypoints, embedding)
+
+    @torch.no_grad()
+    def _embed_apart(self, rgb: np.ndarray, face: Face) -> np.ndarray:
+        """What SFace makes of a face, as `embed` for checkpoints with another recogniser."""
+        size = self.pipeline.config["crop_size"]
+        pixels = torch.from_numpy(crop(rgb, ffhq_matrix(face.landmarks68, size), size)).permute(2, 0, 1)[None]
+        return self._sface(self._sface.prepare(pixels.float() / 127.5 - 1))[0].numpy()
+
+    @cached_property
+    def _sface(self) -> SFace:
+        return SFace()
+
+    @property
+    def safety_checker(self) -> SafetyChecker | None:
+        """The pipeline's, if it has one."""
+        return self.pipeline.safety_checker
 
     def _is_face(self, rgb: np.ndarray, face: Face) -> bool:
         return doubt(self._look(rgb, face, independent())) is None
@@ -221,6 +268,7 @@ class SwapSteps:
 
         Raises:
             NoFaceFoundError: If a photo has no such face.
+            RefusedError: If the safety checker refuses a photo.
         """
         return replace(self._encode_photos(photos, which, region), fingerprint=self.fingerprint)
 
@@ -229,7 +277,7 @@ class SwapSteps:
     ) -> SourceIdentity:
         """Does what `encode_source` says, for an identity that this swapper alone will use."""
         loaded = [load_photo(photo, "source") for photo in photos]
-        found = [select_aligned(self.survey(photo.rgb), which, photo.name) for photo in loaded]
+        found = [self._source_face(photo, which) for photo in loaded]
         looks = [self.encode_face(photo.rgb, face, region) for photo, face in zip(loaded, found, strict=True)]
         names = [photo.name for photo in loaded]
         if self.same_person is not None:
@@ -237,6 +285,13 @@ class SwapSteps:
         identity = replace(average_identities(looks), name=", ".join(names))
         _warn_of_little_shown(names, identity)
         return identity
+
+    def _source_face(self, photo: Photo, which: str | int | np.integer) -> AlignedFace:
+        """The face of a source's photo that is meant, if the safety checker lets it pass."""
+        found = self.survey(photo.rgb)
+        chosen = select_aligned(found, which, photo.name)
+        self.check_safety(photo.rgb, [found.faces[found.aligned.index(chosen)]], photo.name)
+        return chosen
 
     @cached_property
     def fingerprint(self) -> torch.Tensor:
@@ -324,6 +379,7 @@ class SwapSteps:
         texture, head = take_texture(rgb, face), source_head(rgb, face, region)
         return replace(look, texture=texture, head=head, eyes_hidden=hides_eyes(face))
 
+    @torch.no_grad()
     def repaint(
         self,
         faces: Sequence[AlignedFace],
@@ -350,7 +406,7 @@ class SwapSteps:
         for batch in _batches(references):
             shown = [reference for reference in references[batch] if reference is not None]
             with self._pipeline_lock:
-                (images,) = self.pipeline(
+                latents, _ = self.pipeline(
                     image=[face.pixels for face in faces[batch]],
                     mask_image=list(masks[batch]),
                     landmarks=torch.cat([*map(self.exchange_shape, faces[batch], identities[batch])]),
@@ -359,10 +415,13 @@ class SwapSteps:
                     identity_embeds=torch.cat([identity.identity_embeds for identity in identities[batch]]),
                     source_clip_embeds=torch.cat([identity.source_clip_embeds for identity in identities[batch]]),
                     generator=[torch.Generator().manual_seed(int(seed)) for _ in faces[batch]],
-                    output_type="np",
+                    output_type="latent",  # the whole picture is checked, and not each crop
                     return_dict=False,
                     **settings,
                 )
+                decoded = self.pipeline.decode_latents(latents)
+                self.pipeline.maybe_free_model_hooks()
+            images = self.pipeline.image_processor.postprocess(decoded, output_type="np")
             crops += list(np.round(np.asarray(images) * 255).astype(np.uint8))
         return crops
 

@@ -18,6 +18,7 @@ from faceswap_diffusion.faces.selection import NoFaceFoundError
 from faceswap_diffusion.photos.loading import load_photo
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.provenance.video import append_xmp, video_metadata
+from faceswap_diffusion.safety.refusal import RefusedError
 from faceswap_diffusion.swapping.coherence import CoherenceOptions
 from faceswap_diffusion.swapping.options import SwapOptions
 from faceswap_diffusion.swapping.request import (
@@ -114,6 +115,7 @@ class VideoSwapper:
 
         Raises:
             NoFaceFoundError: If a source shows no face, or the video none that is to be swapped.
+            RefusedError: If the safety checker refuses a source or a frame.
             ValueError: For a video that cannot be read, and for arguments that do not fit.
         """
         return self.run(source, plan_video(video, output, **plan))
@@ -150,7 +152,11 @@ class VideoSwapper:
             frames = FrameSwapper(self.swapper, identities, self.options, self.face, self.mapping, self.coherence)
             with _without_bar(self.swapper.pipeline):
                 work = VideoWork(plan, frames, folder, progress)
-                work.do()
+                try:
+                    work.do()
+                except RefusedError:
+                    folder.remove()
+                    raise
             provenance = self._finish(plan, folder)
             facts = [facts for _, facts in folder.segments()]
             folder.remove()

@@ -1,5 +1,6 @@
 """Swaps the faces of one frame after another: whose they are is decided along their tracks."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from faceswap_diffusion.swapping.swapper import FaceSwapper
 
 State = dict[str, np.ndarray]
 LOOK_EVERY = 10  # frames between two looks at how much a track is like the person who is sought
+SAFETY_INTERVAL = 1.0  # seconds between two frames at which the safety checker looks
 MARGIN = 0.1  # of the cosine, by which another track has to be more like them than the one that was taken for them
 
 
@@ -143,6 +145,9 @@ class FrameSwapper:
         self.choice = FaceChoice(swapper, face, mapping)
         self.tracker = swapper.new_tracker()
         self.coherence = TemporalCoherence(coherence)
+        self._next_check = -math.inf
+        self._ages: dict[int, list[float]] = {}
+        self._new_ages: dict[int, list[float]] = {}
 
     def look(self, rgb: np.ndarray, time: float) -> ChosenFaces:
         """Finds the faces of the next frame.
@@ -158,18 +163,46 @@ class FrameSwapper:
 
         Raises:
             NothingToRepaintError: If a face shows nothing of the region.
+            RefusedError: If the safety checker refuses the frame, or what comes of it. It looks at one frame a second,
+                and at those with a new face.
         """
         states = self.coherence.advance(faces.swapped, time)
         if not faces.swapped:
             return None
-        return self.swapper.swap_faces(
+        is_checked = self._is_check_due(faces.swapped, time)
+        if is_checked:
+            self._check(rgb, faces.swapped, f"the frame at {time:.2f} s", self._ages)
+        made = self.swapper.swap_faces(
             rgb,
             [face.face for face in faces.swapped],
             [self.identities[person] for person in faces.people],
             self.options,
             others=[face.face for face in faces.others],
             states=states,
+            check_safety=False,
         )
+        if is_checked:
+            self._check(made.rgb, faces.swapped, f"the result at {time:.2f} s", self._new_ages)
+        return made
+
+    def _is_check_due(self, faces: Sequence[TrackedFace], time: float) -> bool:
+        is_new = any(face.track not in self._ages for face in faces)
+        if self.swapper.safety_checker is None or not (is_new or time >= self._next_check):
+            return False
+        self._next_check = time + SAFETY_INTERVAL
+        return True
+
+    def _check(
+        self, rgb: np.ndarray, faces: Sequence[TrackedFace], name: str, ages: dict[int, list[float]]
+    ) -> None:
+        """Checks a frame; the age of a face is the mean over what was seen of its track."""
+        checker = self.swapper.safety_checker
+        assert checker is not None  # it would not be due
+        self.swapper.check_explicit(rgb, name)
+        for face in faces:
+            seen = ages.setdefault(face.track, [])
+            seen.append(self.swapper.apparent_age(rgb, face.face))
+            checker.check_age(float(np.mean(seen)), f"a face of {name}")
 
     def look_state(self) -> State:
         """What `look` has to know of the frames so far, as plain arrays."""

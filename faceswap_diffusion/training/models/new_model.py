@@ -100,6 +100,7 @@ def build_pipeline(
             beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, steps_offset=1, clip_sample=False,
             set_alpha_to_one=False, prediction_type=prediction_type, timestep_spacing="trailing",
         ),
+        safety_checker=SafetyChecker(),
         channel_order="latents,masked_image_latents,keep_mask",
         masked_latents="sample",
         crop_size=faces.resolution,
