@@ -18,15 +18,13 @@ from make_synthetic_faces import (  # pyright: ignore[reportMissingImports]
     FaceGenerator,
     check_network_files,
     check_seeds,
-    embed,
     find_network_dir,
 )
 
-from faceswap_diffusion.conditioning.identity import SFace
-from faceswap_diffusion.faces.detection import FaceDetector
+from faceswap_diffusion.faces.selection import select_face
 from faceswap_diffusion.photos.folders import pictures_in
 from faceswap_diffusion.photos.loading import load_photo
-from faceswap_diffusion.safety.checker import SafetyChecker
+from faceswap_diffusion.swapping.swapper import FaceSwapper
 
 SHARES = (0, 0.005, 0.01, 0.05, 0.5, 0.95, 0.99, 0.995, 1)
 
@@ -47,20 +45,18 @@ def main() -> None:
     parser.add_argument("folders", nargs="*", type=Path, help="each holds pictures")
     parser.add_argument("--seeds", nargs=2, type=int, metavar=("START", "COUNT"), help="of faces to draw instead")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="look at each Nth picture (default: 1)")
-    parser.add_argument("--output", type=Path, help="write scores, ages and embeddings there, .npz")
+    parser.add_argument("--output", type=Path, help="write scores and ages there, .npz")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    checker, detector, recognizer = SafetyChecker(), FaceDetector(), SFace()
+    swapper = FaceSwapper.from_pretrained(device="cpu", occlusion="off")
+    checker = swapper.pipeline.safety_checker
     files = [path for folder in args.folders for path in pictures_in(folder)][:: args.every]
     pictures = drawn(*args.seeds) if args.seeds else (load_photo(path).rgb for path in files)
-    scores, ages, embeddings = [], [], []
+    scores, ages = [], []
     for picture in pictures:
         scores += checker.nsfw_scores([picture])
-        found = detector.detect(picture)
-        if found:
-            keypoints = max(found, key=lambda face: face.score).keypoints
-            embeddings.append(embed(recognizer, picture, keypoints))
-            ages.append(checker.age(picture, keypoints, embeddings[-1]))
+        if found := swapper.analyzer.analyze(picture):
+            ages.append(swapper.apparent_age(picture, select_face(found)))
     explicit, young = sum(map(checker.is_explicit, scores)), sum(not age >= checker.config["min_age"] for age in ages)
     print(f"{len(scores)} pictures: {explicit} refused as explicit ({explicit / len(scores):.2%})")
     print(f"{len(ages)} faces: {young} refused as minors ({young / len(ages):.2%})")
@@ -68,7 +64,7 @@ def main() -> None:
     for share in SHARES:
         print(f"{share:8.1%} {np.quantile(scores, share):6.3f} {np.quantile(ages, share):6.1f}")
     if args.output:
-        np.savez(args.output, scores=scores, ages=ages, embeddings=embeddings)
+        np.savez(args.output, scores=scores, ages=ages)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from faceswap_diffusion.cli.loading import (
     load_swapper,
     tell_loading,
 )
-from faceswap_diffusion.cli.options import PROG, RESPONSIBLE_USE, set_loudness, tell
+from faceswap_diffusion.cli.options import PROG, RESPONSIBLE_USE, add_signing_options, set_loudness, tell
 from faceswap_diffusion.cli.swap import add_choices, add_painting_options, swap_settings
 from faceswap_diffusion.console import say
 from faceswap_diffusion.evaluation.command import positive
@@ -86,6 +86,7 @@ def add_arguments(batch: argparse.ArgumentParser) -> None:
     add_painting_options(batch)
     add_face_score(batch)
     add_checkpoint_options(batch)
+    add_signing_options(batch)
     batch.set_defaults(run=run)
 
 

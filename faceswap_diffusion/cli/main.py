@@ -7,10 +7,16 @@ from types import ModuleType
 
 from faceswap_diffusion import __version__
 from faceswap_diffusion.cli import batch, convert, doctor, evaluate, faces, fetch, identity, swap, verify, video
-from faceswap_diffusion.cli.options import PROG, RESPONSIBLE_USE, OneLineParser, common_options, set_loudness
+from faceswap_diffusion.cli.options import (
+    PROG,
+    RESPONSIBLE_USE,
+    OneLineParser,
+    choose_signer,
+    common_options,
+    set_loudness,
+)
 from faceswap_diffusion.console import ready_streams, say, say_interrupted
 from faceswap_diffusion.safety.refusal import RefusedError
-
 
 REFUSED = 4
 
@@ -62,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     set_loudness(args)
     try:
+        if hasattr(args, "c2pa_cert"):
+            choose_signer(args)
         return args.run(args)
     except KeyboardInterrupt:
         say_interrupted(f"{PROG}: interrupted")

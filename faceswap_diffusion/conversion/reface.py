@@ -25,8 +25,8 @@ from faceswap_diffusion.conversion.output import check_output, written
 from faceswap_diffusion.conversion.torch_files import Checkpoint, read_checkpoint
 from faceswap_diffusion.conversion.weights import ConversionReport, check_weights, fill, left_out, shapes_of
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
-from faceswap_diffusion.safety.checker import SafetyChecker
 from faceswap_diffusion.pipelines.loading import PARSER_FOLDER
+from faceswap_diffusion.safety.checker import SafetyChecker
 from faceswap_diffusion.weights.hub import CARD_TAGS, CONSENT, swap_example, write_hub_files
 
 NETWORKS = ("unet", "vae", "image_encoder", "conditioner")

@@ -24,8 +24,8 @@ from faceswap_diffusion.conversion.reface import (
 from faceswap_diffusion.conversion.torch_files import read_checkpoint
 from faceswap_diffusion.conversion.weights import ConversionReport, check_weights, fill, left_out, shapes_of
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
-from faceswap_diffusion.safety.checker import SafetyChecker
 from faceswap_diffusion.pipelines.latents import spatial_factor
+from faceswap_diffusion.safety.checker import SafetyChecker
 from faceswap_diffusion.weights.folders import EMBEDDED_CHECKPOINT, choose_variant, variants_of
 
 FRESH = "fresh layers of the conditioner"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 NSFW_THRESHOLD = 0.8
 """Score from which on its authors call a picture explicit."""
 
-MIN_AGE = 16.0
+MIN_AGE = 15.0
 """Apparent age in years below which a face is refused; see docs/guides/safety.md for how it was chosen."""
 
 

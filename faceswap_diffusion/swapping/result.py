@@ -54,6 +54,7 @@ class SwapResult:
         dropped (`list[DroppedFace]`): What the detector took for faces of the target, and why it does not count.
         occlusion (`PIL.Image.Image`, *optional*): Mode L, of the target's size, white where something was found in
             front of the swapped faces; `None` if nobody looked.
+        parent (`str`, *optional*): The target's file, which Content Credentials name, if it was read from one.
     """
 
     image: Image.Image
@@ -66,6 +67,7 @@ class SwapResult:
     covered: list[float] = field(default_factory=list)
     dropped: list[DroppedFace] = field(default_factory=list)
     occlusion: Image.Image | None = None
+    parent: str | None = None
 
     def save(self, path: str | PathLike | BinaryIO, file_format: str | None = None) -> None:
         """Saves `image`, marked in its metadata as made with AI.
@@ -77,7 +79,7 @@ class SwapResult:
         Raises:
             ValueError: If it cannot be saved there, see [`provenance.save_image`].
         """
-        save_image(self.image, path, provenance=self.provenance, file_format=file_format)
+        save_image(self.image, path, provenance=self.provenance, file_format=file_format, parent=self.parent)
 
 
 class Stopwatch:

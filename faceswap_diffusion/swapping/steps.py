@@ -12,7 +12,7 @@ from diffusers.utils import logging
 from torch.nn.functional import cosine_similarity, normalize
 
 from faceswap_diffusion.conditioning.geometry import exchange_geometry, identity_geometry, move_mesh
-from faceswap_diffusion.conditioning.identity import SFace
+from faceswap_diffusion.conditioning.identity import SFace, sface_matrix
 from faceswap_diffusion.conditioning.reference import Reference, draw_reference, lay_over, render_texture, ring_reach
 from faceswap_diffusion.faces.alignment import crop, ffhq_matrix, transform_points
 from faceswap_diffusion.faces.analyzer import Face, FaceAnalyzer
@@ -150,22 +150,21 @@ class SwapSteps:
         with self._pipeline_lock:
             self.pipeline.safety_checker.check_picture(rgb, name)
 
+    @torch.no_grad()
     def apparent_age(self, rgb: np.ndarray, face: Face) -> float:
         """How old a face of a picture (H, W, 3) uint8 RGB looks to the safety checker, in years."""
-        encoder = self.pipeline.conditioner.identity_encoder
-        embedding = self.embed(rgb, face) if isinstance(encoder, SFace) else self._embed_apart(rgb, face)
-        with self._pipeline_lock:
-            return self.pipeline.safety_checker.age(rgb, face.keypoints, embedding)
-
-    @torch.no_grad()
-    def _embed_apart(self, rgb: np.ndarray, face: Face) -> np.ndarray:
-        """What SFace makes of a face, as `embed` for checkpoints with another recogniser."""
         size = self.pipeline.config["crop_size"]
-        pixels = torch.from_numpy(crop(rgb, ffhq_matrix(face.landmarks68, size), size)).permute(2, 0, 1)[None]
-        return self._sface(self._sface.prepare(pixels.float() / 127.5 - 1))[0].numpy()
+        pixels = crop(rgb, sface_matrix(face.keypoints, size), size)
+        with self._pipeline_lock:
+            if isinstance(self.pipeline.conditioner.identity_encoder, SFace):
+                embeds = self.pipeline.encode_identity(pixels, np.ones((size, size), np.float32))
+            else:
+                embeds = self._sface(self._sface.prepare(self.pipeline.preprocess(pixels, size, size)))
+            return self.pipeline.safety_checker.age(rgb, face.keypoints, embeds[0].float().cpu().numpy())
 
     @cached_property
     def _sface(self) -> SFace:
+        """For checkpoints with another recogniser."""
         return SFace()
 
     @property

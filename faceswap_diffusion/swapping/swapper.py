@@ -1,5 +1,6 @@
 """Photo in, photo out: the only place that chains detection, masks, diffusion and compositing."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -263,6 +264,7 @@ class FaceSwapper(SwapSteps):
             made.covered,
             found.dropped,
             None if occlusion is None else Image.fromarray(np.round(occlusion * 255).astype(np.uint8)),
+            photo.name if os.path.isfile(photo.name) else None,
         )
 
     @torch.no_grad()

@@ -17,6 +17,8 @@ from faceswap_diffusion import __version__
 from faceswap_diffusion.faces.selection import NoFaceFoundError
 from faceswap_diffusion.photos.loading import load_photo
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.provenance.credentials import sign_video
+from faceswap_diffusion.provenance.save import COMPOSITE
 from faceswap_diffusion.provenance.video import append_xmp, video_metadata
 from faceswap_diffusion.safety.refusal import RefusedError
 from faceswap_diffusion.swapping.coherence import CoherenceOptions
@@ -208,6 +210,9 @@ class VideoSwapper:
         )
         if provenance is not None and container_of(plan.output) in ("mp4", "mov"):
             append_xmp(joined, provenance)
+            signed = joined.with_name(f".signed-{plan.output.name}")
+            if sign_video(joined, signed, provenance, COMPOSITE, plan.video.container):
+                joined = signed
         if plan.sheet is not None:
             write_sheet([path for path, _ in parts], plan.sheet, provenance)
         place(joined, plan.output)

@@ -192,9 +192,7 @@ class FrameSwapper:
         self._next_check = time + SAFETY_INTERVAL
         return True
 
-    def _check(
-        self, rgb: np.ndarray, faces: Sequence[TrackedFace], name: str, ages: dict[int, list[float]]
-    ) -> None:
+    def _check(self, rgb: np.ndarray, faces: Sequence[TrackedFace], name: str, ages: dict[int, list[float]]) -> None:
         """Checks a frame; the age of a face is the mean over what was seen of its track."""
         checker = self.swapper.safety_checker
         assert checker is not None  # it would not be due
