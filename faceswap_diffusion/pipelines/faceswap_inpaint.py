@@ -59,8 +59,8 @@ FORMER_DEFAULTS = {
 """What checkpoints mean that were saved before there was such a setting."""
 
 WITHOUT_CHECKER = (
-    "You have disabled the safety checker for {} by passing `safety_checker=None`. Keep it enabled in all public facing "
-    "circumstances, and do not expose unfiltered results in services or applications open to the public."
+    "You have disabled the safety checker for {} by passing `safety_checker=None`. Keep it enabled in all public "
+    "facing circumstances, and do not expose unfiltered results in services or applications open to the public."
 )
 CARRIED_SETTINGS = "face_swap_settings"
 """Attribute of a UNet that is or was part of a pipeline: its settings."""
@@ -146,7 +146,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         conditioner ([`FaceConditioner`], *optional*): Makes the UNet's context of identity, image embeddings and
             landmarks. Not needed if `condition_embeds` and `negative_condition_embeds` are passed.
         scheduler ([`SchedulerMixin`]): DDIM or any other of diffusers' schedulers for such a UNet.
-        safety_checker ([`SafetyChecker`], *optional*): Blackens explicit pictures; [`FaceSwapper`] asks it about photos.
+        safety_checker ([`SafetyChecker`], *optional*): Blackens explicit crops; [`FaceSwapper`] asks it about photos.
         requires_safety_checker (`bool`): Whether a pipeline without it warns.
         channel_order (`str`): What the UNet's input channels are, one of `CHANNEL_ORDERS`.
         masked_latents (`str`): `"sample"` or `"mode"` of the autoencoder's posterior for the masked target.

@@ -147,8 +147,8 @@ def save_image(
 ) -> None:
     """Saves a picture completely or not at all, with its colour profile, EXIF and AI metadata.
 
-    With the extra `c2pa`, PNG, JPEG and WebP have Content Credentials as well. The IPTC digital source type, the software and `provenance` are written to an XMP packet, and the software to EXIF
-    as well. An existing file is replaced and keeps its permissions; if the path is a link, the file it points to is
+    The IPTC digital source type, the software and `provenance` are written to an XMP packet, and the software to EXIF
+    as well. With the extra `c2pa`, PNG, JPEG and WebP also have Content Credentials. An existing file is replaced and keeps its permissions; if the path is a link, the file it points to is
     replaced. PNG, TIFF and BMP store the pixels exactly; JPEG, WebP and AVIF change them slightly.
 
     Args:

@@ -19,6 +19,7 @@ from faceswap_diffusion.conditioning.geometry import fit_geometry
 from faceswap_diffusion.faces.landmarks import dlib68
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline, assemble_unet_input
 from faceswap_diffusion.pipelines.latents import Autoencoder, channel_count, load_autoencoder, spatial_factor
+from faceswap_diffusion.safety.checker import SafetyChecker
 from faceswap_diffusion.training.data.dataset import PreparedFaces
 
 CROSS_ATTENTION_DIM = 192
