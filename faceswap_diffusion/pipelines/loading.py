@@ -40,8 +40,8 @@ def load_pipeline(
         checkpoint (`str | Path`, *optional*): Folder or Hub id; the embedded checkpoint if left out.
         dtype (`torch.dtype`): Precision of the networks.
         variant (`str`, *optional*): Of the weights, as `"fp16"`; see `checkpoint_folders.choose_variant`.
-        safety_checker ([`SafetyChecker`] or `str`, *optional*): "auto" for the checkpoint's, or if it has none the
-            package's.
+        safety_checker ([`SafetyChecker`] or `str`, *optional*): "auto" for the checkpoint's, or the package's if it
+            has none and does not say that it requires none.
 
     Returns:
         `FaceSwapInpaintPipeline`: On the CPU.
@@ -51,9 +51,13 @@ def load_pipeline(
     """
     folder = checkpoint_folder(checkpoint, variant=variant)
     _refuse_pickles(folder)
-    given = {} if safety_checker == "auto" else {"safety_checker": safety_checker}
-    pipeline = FaceSwapInpaintPipeline.from_pretrained(folder, dtype=dtype, variant=variant, **given)
-    if safety_checker == "auto" and pipeline.safety_checker is None:
+    if safety_checker != "auto":
+        return FaceSwapInpaintPipeline.from_pretrained(
+            folder, dtype=dtype, variant=variant, safety_checker=safety_checker
+        )
+    pipeline = FaceSwapInpaintPipeline.from_pretrained(folder, dtype=dtype, variant=variant)
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    if pipeline.safety_checker is None and index.get("requires_safety_checker", True):
         pipeline.register_modules(safety_checker=SafetyChecker())
     return pipeline
 

@@ -148,10 +148,8 @@ def read_credentials(path: str | PathLike, trust_anchors: str | None = None) -> 
         return None
     try:
         with c2pa.Context(c2pa.Settings.from_dict(settings)) as context, open(path, "rb") as file:
-            reader = c2pa.Reader(media_type, file, context=context)
-            return _credentials(json.loads(reader.json()), reader.get_validation_state())
-    except c2pa.C2paError.ManifestNotFound:
-        return None
+            reader = c2pa.Reader.try_create(media_type, file, context=context)
+            return None if reader is None else _credentials(json.loads(reader.json()), reader.get_validation_state())
     except c2pa.C2paError as error:
         logger.warning(f"{fspath(path)}: Content Credentials are there and cannot be read ({error})")
         return None

@@ -148,8 +148,9 @@ def save_image(
     """Saves a picture completely or not at all, with its colour profile, EXIF and AI metadata.
 
     The IPTC digital source type, the software and `provenance` are written to an XMP packet, and the software to EXIF
-    as well. With the extra `c2pa`, PNG, JPEG and WebP also have Content Credentials. An existing file is replaced and keeps its permissions; if the path is a link, the file it points to is
-    replaced. PNG, TIFF and BMP store the pixels exactly; JPEG, WebP and AVIF change them slightly.
+    as well. With the extra `c2pa`, PNG, JPEG and WebP also have Content Credentials. An existing file is replaced and
+    keeps its permissions; if the path is a link, the file it points to is replaced. PNG, TIFF and BMP store the pixels
+    exactly; JPEG, WebP and AVIF change them slightly.
 
     Args:
         image (`PIL.Image.Image`): In mode L, RGB or RGBA; `info` may hold "icc_profile" and "exif".

@@ -44,7 +44,7 @@ class SafetyChecker(ModelMixin, ConfigMixin):
 
     def to(self, *args: Any, **kwargs: Any) -> "Self":
         """Moves it to a device; the precision stays, since half of it is many times slower on most CPUs."""
-        device, *_ = torch._C._nn._parse_to(*args, **kwargs)
+        device, *_ = torch._C._nn._parse_to(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
         return self if device is None else super().to(device)
 
     @torch.no_grad()

@@ -2,7 +2,8 @@
 
 Diffusers refuses a Hub id whose `model_index.json` names a component class of a third-party package, unless a file
 `faceswap_diffusion.py` is in the component's folder of the repository; `pipeline.py` serves
-`DiffusionPipeline.from_pretrained` with `custom_pipeline`. Both only re-export the installed package. The folder `pipelines/faceswap_inpaint` shows them.
+`DiffusionPipeline.from_pretrained` with `custom_pipeline`. Both only re-export the installed package. The folder
+`pipelines/faceswap_inpaint` shows them.
 """
 
 import json
