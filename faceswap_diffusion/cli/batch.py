@@ -1,6 +1,7 @@
 """`faceswap-diffusion batch`: many swaps, in several processes if wanted, which go on after any stop."""
 
 import argparse
+import hashlib
 import json
 import os
 import signal
@@ -159,6 +160,7 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
         "dtype": args.dtype,
         "occlusion": args.occlusion,
         "face_score": args.face_score,
+        "only": args.only and hashlib.sha256(Path(args.only).read_bytes()).hexdigest()[:16],
     }
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from os import PathLike
+from pathlib import Path
 from threading import RLock
 from typing import Any
 
@@ -16,6 +18,7 @@ from faceswap_diffusion.conditioning.identity import SFace, sface_matrix
 from faceswap_diffusion.conditioning.reference import Reference, draw_reference, lay_over, render_texture, ring_reach
 from faceswap_diffusion.faces.alignment import crop, ffhq_matrix, transform_points
 from faceswap_diffusion.faces.analyzer import Face, FaceAnalyzer
+from faceswap_diffusion.faces.selection import select_face
 from faceswap_diffusion.faces.tracking import FaceTracker
 from faceswap_diffusion.masks.bisenet import BiSeNet
 from faceswap_diffusion.masks.occlusion import OcclusionNetwork, cover_mask
@@ -34,6 +37,8 @@ from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipelin
 from faceswap_diffusion.pipelines.inputs import fill_hidden
 from faceswap_diffusion.pipelines.latents import rebuild
 from faceswap_diffusion.safety.checker import SafetyChecker
+from faceswap_diffusion.safety.refusal import RefusedError
+from faceswap_diffusion.swapping.agreed import AgreedPeople
 from faceswap_diffusion.swapping.aligned_face import AlignedFace, native_size
 from faceswap_diffusion.swapping.coherence import FaceState, independent
 from faceswap_diffusion.swapping.compositing import ShownReference
@@ -54,6 +59,7 @@ from faceswap_diffusion.swapping.source_identity import (
 logger = logging.get_logger(__name__)
 
 FACES_PER_BATCH = 4  # bounds the memory that a group photo takes
+NOT_AGREED = "refused: {} is nobody of those who agreed (--only); choose another face, or ask them and add them"
 LEAST_SHOWN = 1 / 3  # share of a face below which a warning says that the source shows little of it
 
 
@@ -79,6 +85,7 @@ class SwapSteps:
         self.analyzer = analyzer
         self.parser = parser
         self.occlusion = occlusion
+        self.agreed: AgreedPeople | None = None
         # OpenCV's and LiteRT's networks, a pipeline's scheduler and its offloaded parts serve one call at a time.
         self._analyzer_lock, self._pipeline_lock = RLock(), RLock()
 
@@ -127,6 +134,55 @@ class SwapSteps:
         pixels = crop(rgb, ffhq_matrix(face.landmarks68, size), size)
         with self._pipeline_lock:
             return self.pipeline.encode_identity(pixels, np.ones((size, size), np.float32))[0].float().cpu().numpy()
+
+    def allow_only(self, agreed: AgreedPeople | str | PathLike) -> None:
+        """Lets nobody's face be swapped, in neither direction, but those of people who agreed.
+
+        Args:
+            agreed ([`AgreedPeople`] or file): The list, or the identity file of one person.
+
+        Raises:
+            ValueError: If it cannot be read, or was made with another recogniser.
+        """
+        agreed = agreed if isinstance(agreed, AgreedPeople) else AgreedPeople.load(agreed, self._known_same_person)
+        agreed.check_networks(self.fingerprint)
+        self.agreed = agreed
+
+    def list_agreed(self, photos: Sequence[PhotoLike], which: str | int | np.integer = "largest") -> AgreedPeople:
+        """Makes a list of who agreed, of photos of one person each.
+
+        Args:
+            photos (`Sequence[PhotoLike]`): As `swap` takes them.
+            which (`str | int`): The face in each: "largest", or an index.
+
+        Raises:
+            NoFaceFoundError: If a photo has no such face.
+            ValueError: If nobody knows when two faces are one person's to this checkpoint's recogniser.
+        """
+        loaded = [load_photo(photo, "photo") for photo in photos]
+        faces = [select_face(self.find_faces(photo.rgb), which, where=photo.name) for photo in loaded]
+        embeds = [torch.from_numpy(self.embed(photo.rgb, face)) for photo, face in zip(loaded, faces, strict=True)]
+        names = [Path(photo.name).stem for photo in loaded]
+        return AgreedPeople(names, torch.stack(embeds), self.fingerprint, self._known_same_person)
+
+    @property
+    def _known_same_person(self) -> float:
+        if self.same_person is None:
+            raise ValueError("this checkpoint's recogniser cannot tell people apart: leave the list of who agreed out")
+        return self.same_person
+
+    def has_agreed(self, rgb: np.ndarray, face: Face) -> bool:
+        """Whether a face of a picture (H, W, 3) uint8 RGB may be swapped, see `allow_only`."""
+        return self.agreed is None or torch.from_numpy(self.embed(rgb, face)) in self.agreed
+
+    def check_agreed(self, rgb: np.ndarray, face: Face, name: str) -> None:
+        """Refuses a face, called `name`, of somebody who is not among those who agreed.
+
+        Raises:
+            RefusedError: If it is such.
+        """
+        if not self.has_agreed(rgb, face):
+            raise RefusedError(NOT_AGREED.format(name))
 
     def check_safety(self, rgb: np.ndarray, faces: Sequence[Face], name: str) -> None:
         """Has the safety checker look at a picture and at faces of it, if there is one.
@@ -289,7 +345,9 @@ class SwapSteps:
         """The face of a source's photo that is meant, if the safety checker lets it pass."""
         found = self.survey(photo.rgb)
         chosen = select_aligned(found, which, photo.name)
-        self.check_safety(photo.rgb, [found.faces[found.aligned.index(chosen)]], photo.name)
+        face = found.faces[found.aligned.index(chosen)]
+        self.check_agreed(photo.rgb, face, f"the face of {photo.name}")
+        self.check_safety(photo.rgb, [face], photo.name)
         return chosen
 
     @cached_property
@@ -309,10 +367,13 @@ class SwapSteps:
             region (`str`): What is to be repainted.
 
         Raises:
+            RefusedError: If it is of nobody who agreed, see `allow_only`.
             ValueError: If it was not.
         """
         if identity.fingerprint is not None:
             identity.check_networks(self.fingerprint)
+        if self.agreed is not None and identity.identity_embeds[0] not in self.agreed:
+            raise RefusedError(NOT_AGREED.format(identity.name))
         if self._needs(identity.region) != self._needs(region):
             raise ValueError(
                 f"{identity.name} was encoded for region {identity.region!r} and lacks what {region!r} shows of a "

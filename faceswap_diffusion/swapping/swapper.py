@@ -201,7 +201,8 @@ class FaceSwapper(SwapSteps):
 
         Raises:
             NoFaceFoundError: If source or target shows no face, or not the one that was asked for.
-            RefusedError: If the safety checker refuses source, target or result.
+            RefusedError: If the safety checker refuses source, target or result, or a face is of nobody who agreed,
+                see `allow_only`; with `target_face="all"` such faces are left as they are.
             ValueError: For a photo that cannot be read, and for arguments that do not fit.
         """
         watch, options = Stopwatch(), SwapOptions(**settings)
@@ -213,10 +214,13 @@ class FaceSwapper(SwapSteps):
         watch.lap("load")
         found = self.survey(photo.rgb)
         if mapping is None:
-            mapping = dict.fromkeys(self.choose_faces(found, target_face, photo.name), 0)
+            chosen = self.choose_faces(found, target_face, photo.name)
+            mapping = dict.fromkeys(self._without_outsiders(photo, found.faces, chosen), 0)
         mapping = {int(face): int(person) for face, person in sorted(mapping.items())}
         check_mapping(mapping, len(found.faces), len(sources), photo.name)
         faces = [found.faces[index] for index in mapping]
+        for index, face in zip(mapping, faces, strict=True):
+            self.check_agreed(photo.rgb, face, f"face {index} of {photo.name}")
         names = [f"face {index} of {photo.name}" for index in mapping]
         _warn_of_turned(faces, names)
         watch.lap("detect")
@@ -266,6 +270,11 @@ class FaceSwapper(SwapSteps):
             None if occlusion is None else Image.fromarray(np.round(occlusion * 255).astype(np.uint8)),
             photo.name if os.path.isfile(photo.name) else None,
         )
+
+    def _without_outsiders(self, photo: Photo, faces: Sequence[Face], chosen: list[int]) -> list[int]:
+        """Of several faces those of people who agreed; a single one is left to be refused by name."""
+        agreed = [index for index in chosen if self.has_agreed(photo.rgb, faces[index])]
+        return agreed or chosen[:1]
 
     @torch.no_grad()
     def _identity(

@@ -186,6 +186,7 @@ class VideoSwapper:
             "sources": ", ".join(_digest_of_person(person) for person in people),
             "face": str(self.face) if is_number_or_word(self.face) else _digest(self.face),
             "mapping": None if self.mapping is None else json.dumps(sorted(self.mapping.items())),
+            "who agreed": None if self.swapper.agreed is None else self.swapper.agreed.digest,
             **asdict(self.options),
             **{f"smoothed {name}": value for name, value in asdict(self.coherence).items()},
         }

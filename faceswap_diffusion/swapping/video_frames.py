@@ -145,6 +145,7 @@ class FrameSwapper:
         self.choice = FaceChoice(swapper, face, mapping)
         self.tracker = swapper.new_tracker()
         self.coherence = TemporalCoherence(coherence)
+        self._agreed: set[int] = set()
         self._next_check = -math.inf
         self._ages: dict[int, list[float]] = {}
         self._new_ages: dict[int, list[float]] = {}
@@ -156,7 +157,18 @@ class FrameSwapper:
             rgb (`np.ndarray`): (H, W, 3) uint8 RGB.
             time (`float`): When it is shown, in seconds.
         """
-        return self.choice.choose(rgb, self.tracker.update(rgb, time))
+        chosen = self.choice.choose(rgb, self.tracker.update(rgb, time))
+        return chosen if self.swapper.agreed is None else self._without_outsiders(rgb, chosen)
+
+    def _without_outsiders(self, rgb: np.ndarray, chosen: ChosenFaces) -> ChosenFaces:
+        """Leaves faces of people who did not agree as they are. One who was known once is known along the track."""
+        for face in chosen.swapped:
+            if face.track not in self._agreed and face.seen and face.age % LOOK_EVERY == 0:
+                self._agreed |= {face.track} if self.swapper.has_agreed(rgb, face.face) else set()
+        pairs = list(zip(chosen.swapped, chosen.people, strict=True))
+        kept = [pair for pair in pairs if pair[0].track in self._agreed]
+        outsiders = [face for face, _ in pairs if face.track not in self._agreed]
+        return ChosenFaces([face for face, _ in kept], [person for _, person in kept], [*chosen.others, *outsiders])
 
     def swap(self, rgb: np.ndarray, time: float, faces: ChosenFaces) -> SwappedFaces | None:
         """Swaps the faces that `look` has found in a frame; `None` if there are none.
@@ -204,7 +216,9 @@ class FrameSwapper:
 
     def look_state(self) -> State:
         """What `look` has to know of the frames so far, as plain arrays."""
-        return _prefixed("tracker", self.tracker.state_dict()) | _prefixed("choice", self.choice.state_dict())
+        agreed = {"agreed": np.array(sorted(self._agreed), np.int64)}
+        parts = {"tracker": self.tracker.state_dict(), "choice": self.choice.state_dict(), "consent": agreed}
+        return {key: value for name, state in parts.items() for key, value in _prefixed(name, state).items()}
 
     def swap_state(self) -> State:
         """What `swap` has to know of the frames so far, as plain arrays."""
@@ -215,6 +229,7 @@ class FrameSwapper:
         self.tracker.load_state_dict(_without_prefix("tracker", state))
         self.choice.load_state_dict(_without_prefix("choice", state))
         self.coherence.load_state_dict(_without_prefix("coherence", state))
+        self._agreed = set(_without_prefix("consent", state)["agreed"].tolist())
 
 
 def is_number_or_word(face: TargetFace) -> bool:
