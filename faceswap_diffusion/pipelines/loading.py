@@ -13,7 +13,13 @@ from faceswap_diffusion.masks.parsing import FaceParser, load_face_parser
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.safety.checker import SafetyChecker
 from faceswap_diffusion.weights.folders import EMBEDDED_CHECKPOINT as EMBEDDED_CHECKPOINT
-from faceswap_diffusion.weights.folders import checkpoint_folder, choose_variant, load_weights, variants_of
+from faceswap_diffusion.weights.folders import (
+    checkpoint_folder,
+    choose_variant,
+    load_weights,
+    read_json,
+    variants_of,
+)
 
 PICKLED_SUFFIXES = {".bin", ".ckpt", ".pt", ".pth", ".pkl"}
 PARSER_FOLDER = "face_parser"
@@ -56,7 +62,7 @@ def load_pipeline(
             folder, dtype=dtype, variant=variant, safety_checker=safety_checker
         )
     pipeline = FaceSwapInpaintPipeline.from_pretrained(folder, dtype=dtype, variant=variant)
-    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    index = read_json(folder / "model_index.json")
     if pipeline.safety_checker is None and index.get("requires_safety_checker", True):
         pipeline.register_modules(safety_checker=SafetyChecker())
     return pipeline
