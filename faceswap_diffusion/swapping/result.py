@@ -88,7 +88,7 @@ class SwapResult:
 
     @cached_property
     def occlusion(self) -> Image.Image | None:
-        """Mode L, of the target's size, white where something is in front of swapped faces; `None` if nobody looked."""
+        """Mode L, of the target's size, white where something is in front of a face; `None` if nobody looked."""
         if self.in_front is None:
             return None
         return Image.fromarray(np.round(self.in_front.on_photo() * 255).astype(np.uint8))

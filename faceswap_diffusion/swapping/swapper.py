@@ -151,6 +151,9 @@ class FaceSwapper(SwapSteps):
         if lora is not None:
             fuse_lora(pipeline, Path(lora))
             name = f"{name}+{Path(lora).stem}"
+        if resolved.type == "cpu":  # where convolutions of this layout take 5 to 15 % less time
+            for network in (pipeline.unet, pipeline.vae):
+                network.to(memory_format=torch.channels_last)
         return cls(pipeline.to(resolved), analyzer, name, load_parser(folder, variant), occlusion)
 
     def swap(
