@@ -45,6 +45,7 @@ from faceswap_diffusion.swapping.compositing import ShownReference
 from faceswap_diffusion.swapping.exposure import brighten, measure_exposure
 from faceswap_diffusion.swapping.overlap import own_pixels
 from faceswap_diffusion.swapping.pasting import FEATHER
+from faceswap_diffusion.swapping.recent import Recent, pixels_key
 from faceswap_diffusion.swapping.second_look import DroppedFace, PhotoFaces, doubt, select_aligned
 from faceswap_diffusion.swapping.source_identity import (
     ANEW,
@@ -61,6 +62,7 @@ logger = logging.get_logger(__name__)
 FACES_PER_BATCH = 4  # bounds the memory that a group photo takes
 NOT_AGREED = "refused: {} is nobody of those who agreed (--only); choose another face, or ask them and add them"
 LEAST_SHOWN = 1 / 3  # share of a face below which a warning says that the source shows little of it
+RECENT_PHOTOS, RECENT_SOURCES = 4, 2  # kept for a swap that has the same photo or source: at most 80 MB a source
 
 
 class SwapSteps:
@@ -88,17 +90,25 @@ class SwapSteps:
         self.agreed: AgreedPeople | None = None
         # OpenCV's and LiteRT's networks, a pipeline's scheduler and its offloaded parts serve one call at a time.
         self._analyzer_lock, self._pipeline_lock = RLock(), RLock()
+        self._photos: Recent[PhotoFaces] = Recent(RECENT_PHOTOS)
+        self._passed: Recent[None] = Recent(2 * RECENT_PHOTOS)
+        self._sources: Recent[tuple[list[SourceIdentity], SourceIdentity]] = Recent(RECENT_SOURCES)
 
     def find_faces(self, rgb: np.ndarray) -> list[Face]:
         """Finds the faces of a photo (H, W, 3) uint8 RGB, left to right."""
-        return self.survey(rgb).faces
+        return list(self.survey(rgb).faces)
 
     def survey(self, rgb: np.ndarray) -> PhotoFaces:
         """Finds the faces of a photo, cuts them out, and drops what turns out to be none.
 
+        The last photos are remembered: one that comes again is not looked at again.
+
         Args:
             rgb (`np.ndarray`): (H, W, 3) uint8 RGB.
         """
+        return self._photos.get(pixels_key(rgb), lambda: self._survey(rgb))
+
+    def _survey(self, rgb: np.ndarray) -> PhotoFaces:
         with self._analyzer_lock:
             detected = self.analyzer.analyze(rgb)
         still = independent()
@@ -196,10 +206,15 @@ class SwapSteps:
             RefusedError: If the picture seems to be explicit, or a face to be a minor's.
         """
         checker = self.safety_checker
-        if checker is not None:
+        if checker is None:
+            return
+
+        def check() -> None:
             self.check_explicit(rgb, name)
             for face in faces:
                 checker.check_age(self.apparent_age(rgb, face), f"a face of {name}")
+
+        self._passed.get((id(checker), pixels_key(rgb), *[face.keypoints.tobytes() for face in faces]), check)
 
     def check_explicit(self, rgb: np.ndarray, name: str) -> None:
         """Has the safety checker look at a picture (H, W, 3) uint8 RGB, called `name`; see `check_safety`."""
@@ -332,12 +347,12 @@ class SwapSteps:
     ) -> SourceIdentity:
         """Does what `encode_source` says, for an identity that this swapper alone will use."""
         loaded = [load_photo(photo, "source") for photo in photos]
-        found = [self._source_face(photo, which) for photo in loaded]
-        looks = [self.encode_face(photo.rgb, face, region) for photo, face in zip(loaded, found, strict=True)]
         names = [photo.name for photo in loaded]
+        key = (*[pixels_key(photo.rgb) for photo in loaded], which, region)
+        looks, identity = self._sources.get(key, lambda: self._encode_loaded(loaded, which, region))
         if self.same_person is not None:
             _warn_of_others(names, looks, self.same_person)
-        identity = replace(average_identities(looks), name=", ".join(names))
+        identity = replace(identity, name=", ".join(names))
         _warn_of_little_shown(names, identity)
         return identity
 
@@ -349,6 +364,14 @@ class SwapSteps:
         self.check_agreed(photo.rgb, face, f"the face of {photo.name}")
         self.check_safety(photo.rgb, [face], photo.name)
         return chosen
+
+    def _encode_loaded(
+        self, photos: Sequence[Photo], which: str | int | np.integer, region: str
+    ) -> tuple[list[SourceIdentity], SourceIdentity]:
+        """What each photo shows of a source, without its texture and photo, and what all show together."""
+        found = [self._source_face(photo, which) for photo in photos]
+        looks = [self.encode_face(photo.rgb, face, region) for photo, face in zip(photos, found, strict=True)]
+        return [replace(look, texture=None, head=None) for look in looks], average_identities(looks)
 
     @cached_property
     def fingerprint(self) -> torch.Tensor:

@@ -95,6 +95,9 @@ def test_the_result_is_looked_at_too(swapper: FaceSwapper, monkeypatch: pytest.M
     with pytest.raises(RefusedError, match="a face of the result seems to be a minor"):
         swapper.swap(small(SOURCE), small(TARGET))
     assert seen == ["target", "source", "the result"]
+    with pytest.raises(StopIteration):
+        swapper.swap(small(SOURCE), small(TARGET))
+    assert seen == ["target", "source", "the result", "the result"]  # what was let pass is not looked at again
 
 
 def test_frames_of_a_video_are_looked_at_once_a_second(swapper: FaceSwapper, monkeypatch: pytest.MonkeyPatch):
