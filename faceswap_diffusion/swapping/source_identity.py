@@ -223,6 +223,8 @@ def take_texture(rgb: np.ndarray, face: AlignedFace) -> FaceTexture:
         mended, share = (cv2.resize(plane, (size, size), interpolation=cv2.INTER_LINEAR) for plane in (mended, thin))
         pixels = np.round(pixels + share[..., None] * (mended - pixels.astype(np.float32))).astype(np.uint8)
         visible = visible * (1 - broad)
+        if hides_eyes(face):  # what is left of them beside the glasses would not fit the target's
+            visible = visible * (1 - around_eyes(face.landmarks, coarse))
     visible = cv2.resize(visible, (size, size), interpolation=cv2.INTER_LINEAR) * within_photo(rgb, matrix, size)
     assert face.depth is not None  # only meshes have textures
     landmarks, depth = (face.landmarks + 0.5) * scale - 0.5, face.depth * scale
