@@ -21,7 +21,7 @@ from faceswap_diffusion.swapping.compositing import (
 )
 from faceswap_diffusion.swapping.exposure import brighten, darken
 
-FEATHER = 0.011  # standard deviation of the seam, as a share of the crop's side
+FEATHER = 0.015  # standard deviation of the seam, as a share of the crop's side
 
 
 def paste_faces(
