@@ -22,7 +22,9 @@ from faceswap_diffusion.masks.outlines import around_eyes
 from faceswap_diffusion.masks.parsing import FaceParser
 from faceswap_diffusion.masks.regions import (
     REGIONS,
+    ROOM,
     feather,
+    part_mask,
     region_labels,
     region_mask,
     region_names,
@@ -317,9 +319,12 @@ class SwapSteps:
         skin = state.mask("shown_skin", region_mask(face.labels, "skin", face.label_names) * face.free())
         mesh = self.exchange_mesh(face, identity)
         drawn = draw_reference(identity.texture, face.pixels, mesh, face.depth, skin, identity.head, tone=state.tone)
-        if not identity.eyes_hidden:
-            return drawn
-        own = feather(around_eyes(face.landmarks, len(face.pixels)), FEATHER * len(face.pixels)) * face.free()
+        # Brows that a fringe covers on the source, and eyes behind sunglasses, stay the target's own.
+        if identity.eyes_hidden:
+            own = around_eyes(face.landmarks, len(face.pixels))
+        else:
+            own = part_mask(face.labels, face.landmarks, "brows", face.label_names, room=ROOM["brows"])
+        own = feather(own, FEATHER * len(face.pixels)) * face.free()
         return lay_over(Reference(face.pixels.astype(np.float32), own), drawn)
 
     @torch.no_grad()
