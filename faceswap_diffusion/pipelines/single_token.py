@@ -27,13 +27,13 @@ class SingleTokenAttnProcessor(AttnProcessor2_0):
         **kwargs: Any,
     ) -> torch.Tensor:
         """Attends; see diffusers' `Attention.forward` for the arguments."""
-        context, network = encoder_hidden_states, attn.to_out
+        context, to_value, to_out = encoder_hidden_states, attn.to_v, attn.to_out
         is_plain = attention_mask is not None or hidden_states.ndim != 3 or torch.is_grad_enabled()
-        if context is None or network is None or context.shape[1] != 1 or is_plain:
+        if context is None or to_value is None or to_out is None or context.shape[1] != 1 or is_plain:
             return super().__call__(attn, hidden_states, context, attention_mask, *args, **kwargs)
         if attn.norm_cross:
             context = attn.norm_encoder_hidden_states(context)
-        attended = network[0](attn.to_v(context))  # (B, 1, C)
+        attended = to_out[0](to_value(context))  # (B, 1, C)
         if attn.residual_connection:
             return (attended + hidden_states) / attn.rescale_output_factor
         return (attended / attn.rescale_output_factor).expand_as(hidden_states)
