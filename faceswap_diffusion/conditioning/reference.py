@@ -166,7 +166,7 @@ def render_texture(
 
 def _window_around(shown: np.ndarray) -> tuple[slice, slice]:
     """Rows and columns of what is shown of a picture (H, W), bool, and of one pixel around it."""
-    return _span(shown.any(axis=1)), _span(shown.any(axis=0))
+    return _span(np.asarray(shown.any(axis=1))), _span(np.asarray(shown.any(axis=0)))
 
 
 def _span(shown: np.ndarray) -> slice:
