@@ -9,7 +9,7 @@ import gradio as gr
 
 from faceswap_diffusion.demo.cancelling import CancelledError, Cancelling, check
 from faceswap_diffusion.demo.drawing import ShownTarget
-from faceswap_diffusion.demo.work import CONSENTED, DemoWork, Made, is_video
+from faceswap_diffusion.demo.work import CONSENTED, DemoWork, is_video
 
 EXAMPLES = Path(__file__).parent / "examples"
 P = ParamSpec("P")
@@ -85,12 +85,14 @@ class Handlers:
         consent: str,
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio is told to pass one
-    ) -> tuple[Any, Any, Any, Any, str]:
-        """Swaps, in a photo or in a video."""
+    ) -> tuple[Any, str | None, str | None, str, str]:
+        """Swaps, in a photo or in a video; returns values of slider, mask, video, download and text."""
         if target is None:
             raise ValueError("no target is given: add the photo or video to change")
         if not agreed:
-            raise ValueError("nobody has agreed: swap faces only of people who did, and say so by the box above 'Swap'")
+            raise ValueError(
+                "nobody has agreed: swap faces only of people who did, and say so by the box above 'Swap'"
+            )
         if not region:
             raise ValueError("no region is chosen: choose at least one, such as face")
         settings = {
@@ -111,19 +113,17 @@ class Handlers:
 
         try:
             if is_video(target):
-                return self._outputs(self.work.swap_video(photos, target, video_face, tell, **settings))
-            return self._outputs(self.work.swap_photo(photos, target, faces, tell, **settings))
+                made = self.work.swap_video(photos, target, video_face, tell, **settings)
+                return None, None, str(made.file), str(made.file), made.text
+            made = self.work.swap_photo(photos, target, faces, tell, **settings)
+            return made.pair, str(made.mask), None, str(made.file), made.text
         finally:
             self.cancelling.end(session)
 
-    def _outputs(self, made: Made) -> tuple[Any, Any, Any, Any, str]:
-        """Values of slider, mask, video, download and text."""
-        file = str(made.file)
-        download = gr.DownloadButton(value=file, interactive=True)
-        if made.pair is None:
-            return gr.ImageSlider(visible=False), None, gr.Video(file, visible=True), download, made.text
-        pair = gr.ImageSlider((str(made.pair[0]), str(made.pair[1])), visible=True)
-        return pair, str(made.mask), gr.Video(None, visible=False), download, made.text
+    def arrange(self, video: str | None) -> tuple[Any, Any, Any]:
+        """Shows the slider for a photo or the player for a video, and lets it be downloaded."""
+        is_photo = video is None
+        return gr.ImageSlider(visible=is_photo), gr.Video(visible=not is_photo), gr.DownloadButton(interactive=True)
 
     def cancel(self, request: gr.Request) -> str:
         """Ends the swap of whoever asks."""

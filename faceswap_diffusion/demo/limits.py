@@ -56,7 +56,9 @@ class Limits:
         try:
             file = io.BytesIO(Path(path).read_bytes())
         except FileNotFoundError:
-            raise ValueError(f"{name} was kept for {self.minutes:g} minutes, which are over: upload it again") from None
+            raise ValueError(
+                f"{name} was kept for {self.minutes:g} minutes, which are over: upload it again"
+            ) from None
         self.check_pixels(measure_photo(file, name), name)
         file.seek(0)
         return file

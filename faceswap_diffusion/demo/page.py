@@ -3,6 +3,7 @@
 from functools import partial
 
 import gradio as gr
+from gradio.components import Component
 
 from faceswap_diffusion.demo.handlers import Handlers, example
 from faceswap_diffusion.demo.work import DemoWork
@@ -106,10 +107,11 @@ def _swap_tab(handlers: Handlers) -> None:
         concurrency_limit=1,
         show_progress_on=status,
     )
+    swapping.success(handlers.arrange, video, [slider, video, download], api_visibility="private", queue=False)
     cancel.click(handlers.cancel, None, status, cancels=[swapping], queue=False, api_name="cancel")
 
 
-def _settings(work: DemoWork) -> list[gr.components.Component]:
+def _settings(work: DemoWork) -> list[Component]:
     """Region, kept parts, occlusion, steps and seed."""
     usual = int(work.swapper.pipeline.config["default_num_inference_steps"])
     with gr.Accordion("Settings", open=False):

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import gradio as gr
+from gradio.themes import Default
 
 from faceswap_diffusion.demo.limits import Limits, Storage
 from faceswap_diffusion.demo.page import CSS, build_page
@@ -44,11 +45,13 @@ def served(
                 max_file_size=round(limits.megabytes * 1e6),
                 ssr_mode=False,
                 footer_links=["api"],
-                theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+                theme=Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
                 css=CSS,
             )
         except OSError:
-            raise ValueError(f"cannot listen on {host}:{port or '7860 to 7959'}: choose another --port or --host") from None
+            raise ValueError(
+                f"cannot listen on {host}:{port or '7860 to 7959'}: choose another --port or --host"
+            ) from None
         try:
             yield page
         finally:
