@@ -22,6 +22,7 @@ REPOSITORY = "faceswap-diffusion/faceswap-diffusion/"
 FORBIDDEN = {"torchvision", "pickle", "mediapipe", "sklearn"}
 # Imported only where one asks for it.
 EXTRAS = {
+    "demo": {"gradio"},
     "evaluation": {"jinja2"},
     "faces": {"insightface"},
     "memory.py": {"psutil"},

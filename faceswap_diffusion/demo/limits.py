@@ -72,7 +72,8 @@ class Limits:
         megapixels = size[0] * size[1] / 1e6
         if megapixels > self.megapixels:
             raise ValueError(
-                f"{name} has {megapixels:.1f} megapixels, and this demo takes {self.megapixels:g}: make it smaller first"
+                f"{name} has {megapixels:.1f} megapixels, and this demo takes {self.megapixels:g}: "
+                "make it smaller first"
             )
 
     def check_length(self, seconds: float | None, name: str) -> None:

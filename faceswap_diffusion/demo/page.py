@@ -13,8 +13,8 @@ MOST_STEPS = 50
 
 TITLE = "Swap a face"
 INTRODUCTION = """# Swap a face
-Swap faces only of people who agreed to it. Every result says that AI made it: in its metadata, and by an invisible mark
-in the new face. The tab *Verify* finds both."""
+Swap faces only of people who agreed to it. Every result says that AI made it: in its metadata, and by an invisible
+mark in the new face. The tab *Verify* finds both."""
 
 EXAMPLES = {"a portrait": "p010_selfie.jpg", "a group": "group.jpg"}
 
@@ -48,8 +48,8 @@ def build_page(work: DemoWork) -> gr.Blocks:
 def _promises(work: DemoWork) -> str:
     limits = work.limits
     return (
-        f"Files have up to {limits.megabytes:g} MB, photos and frames up to {limits.megapixels:g} megapixels, videos up to "
-        f"{limits.seconds:g} seconds. Uploads and results are deleted after {limits.minutes:g} minutes."
+        f"Files have up to {limits.megabytes:g} MB, photos and frames up to {limits.megapixels:g} megapixels, videos "
+        f"up to {limits.seconds:g} seconds. Uploads and results are deleted after {limits.minutes:g} minutes."
     )
 
 

@@ -11,12 +11,12 @@ from faceswap_diffusion.masks.bisenet import BiSeNet
 from faceswap_diffusion.masks.occlusion import OcclusionNetwork, load_occlusion_network
 from faceswap_diffusion.masks.parsing import FaceParser, load_face_parser
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.weights.checkpoints import FEW_STEPS_FOLDER as FEW_STEPS_FOLDER
+from faceswap_diffusion.weights.checkpoints import PARSER_FOLDER as PARSER_FOLDER
 from faceswap_diffusion.weights.folders import EMBEDDED_CHECKPOINT as EMBEDDED_CHECKPOINT
 from faceswap_diffusion.weights.folders import checkpoint_folder, choose_variant, load_weights, variants_of
 
 PICKLED_SUFFIXES = {".bin", ".ckpt", ".pt", ".pth", ".pkl"}
-PARSER_FOLDER = "face_parser"
-FEW_STEPS_FOLDER = "few_steps"
 FEW_STEPS_CONFIG = "config.json"
 FEW_STEPS = 2
 """Denoising steps that a few-step version is made for if nothing else is said."""

@@ -27,7 +27,7 @@ def test_a_program_finds_swaps_and_verifies(client: Client, photos: Path):
     *_, file, text = client.predict(source, target, **settings, api_name="/swap")
     assert text.startswith("Swapped 1 of 1 faces in 1 steps")
     facts = read_provenance(file) or {}
-    assert (facts["region"], facts["consent"], facts["num_inference_steps"]) == ("brows+eyes", "both", 1)
+    assert (facts["region"], facts["consent"], facts["num_inference_steps"]) == ("eyes+brows", "both", 1)
     assert client.predict(handle_file(file), api_name="/verify").startswith("swapped.png: made with AI")
 
 
