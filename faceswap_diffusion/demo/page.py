@@ -59,7 +59,8 @@ def _swap_tab(handlers: Handlers) -> None:
         with gr.Column(min_width=300):
             sources = gr.Gallery(
                 label="Source: photos of one person", type="filepath", file_types=["image"], columns=4,
-                fit_columns=False, object_fit="contain", height=220, interactive=True, sources=["upload"], buttons=[], elem_id="sources",
+                fit_columns=False, object_fit="contain", height=220, interactive=True, sources=["upload"],
+                buttons=[], elem_id="sources",
             )  # fmt: skip
             target = gr.File(
                 label="Target: photo or video to change", file_types=["image", "video"], height=140, elem_id="target"
