@@ -53,7 +53,7 @@ OFFLINE = """
 import sys
 from diffusers import DiffusionPipeline
 from faceswap_diffusion import FaceSwapInpaintPipeline
-from huggingface_hub import constants, snapshot_download
+from huggingface_hub import constants, hf_hub_download
 from safetensors.torch import save_file
 from tests.tiny import tiny_inputs
 
@@ -64,7 +64,8 @@ def swap(pipe=None):
 
 trust = {"trust_remote_code": True}
 results = {"offline": swap()}
-folder = snapshot_download("owner/faces", local_files_only=True)  # diffusers asks the Hub about code of an id
+index = hf_hub_download("owner/faces", "model_index.json", local_files_only=True)
+folder = index.rpartition("/")[0]  # diffusers asks the Hub about code of an id
 results["custom"] = swap(DiffusionPipeline.from_pretrained(folder, custom_pipeline=folder, **trust))
 results["snippet"] = swap(DiffusionPipeline.from_pretrained(folder, **trust))
 try:
