@@ -22,7 +22,7 @@ from faceswap_diffusion.cli.loading import (
     tell_loading,
 )
 from faceswap_diffusion.cli.options import PROG, RESPONSIBLE_USE, set_loudness, tell
-from faceswap_diffusion.cli.swap import add_choices, add_painting_options, swap_settings
+from faceswap_diffusion.cli.swap_options import add_choices, add_painting_options, add_target_face, swap_settings
 from faceswap_diffusion.console import say
 from faceswap_diffusion.evaluation.command import positive
 
@@ -82,7 +82,7 @@ def add_arguments(batch: argparse.ArgumentParser) -> None:
     add("--dry-run", action="store_true", help="check everything, and list what would be done")
     add("--processes", type=positive, default=1, metavar="N",
         help="share the work among N processes, and what cores or GPUs there are (default: 1)")  # fmt: skip
-    add_choices(batch)
+    add_target_face(add_choices(batch))
     add_painting_options(batch)
     add_face_score(batch)
     add_checkpoint_options(batch)

@@ -5,7 +5,7 @@ import json
 import sys
 import textwrap
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from faceswap_diffusion.cli.faces import describe_face
 from faceswap_diffusion.cli.loading import (
@@ -17,7 +17,8 @@ from faceswap_diffusion.cli.loading import (
     load_swapper,
     tell_loading,
 )
-from faceswap_diffusion.cli.options import RESPONSIBLE_USE, add_output, face_choice, tell
+from faceswap_diffusion.cli.options import RESPONSIBLE_USE, add_output, tell
+from faceswap_diffusion.cli.swap_options import add_choices, add_painting_options, add_target_face, swap_settings
 from faceswap_diffusion.console import say
 
 if TYPE_CHECKING:
@@ -63,31 +64,13 @@ def add_arguments(swap: argparse.ArgumentParser) -> None:
         help="photo of who to become, or what `identity` wrote; several photos are averaged, see --map")  # fmt: skip
     add("target", metavar="TARGET", help="photo to change")
     add_output(swap, "where to write the result: .png, .jpg, .webp, .tif, .avif or .bmp")
-    _add_own_choices(add_choices(swap))
+    choices = add_choices(swap)
+    add_target_face(choices)
+    _add_own_choices(choices)
     add_painting_options(swap)
     add_face_score(swap)
     add_checkpoint_options(swap)
     swap.set_defaults(run=run)
-
-
-def add_choices(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """Adds the group of options that say whose face to swap, and which part of it."""
-    group = parser.add_argument_group("whose face, and which part of it")
-    add = group.add_argument
-    add("--region", default="face",
-        help="face, head (with its hair), hair, skin, brows, eyes, nose, mouth, upper-face, lower-face, features "
-        "(brows, eyes, nose and mouth), accessories (glasses and earrings, if the face parser knows them), or several "
-        "joined, as eyes+brows (default: face)")  # fmt: skip
-    add("--keep", action="append", default=[], metavar="REGION",
-        help="what of it stays as it is, as mouth or eyes+brows; may be repeated")  # fmt: skip
-    add("--source-face", type=face_choice, default="largest", metavar="FACE",
-        help="in the sources: largest, or an index, 0 being leftmost (default: largest)")  # fmt: skip
-    add("--target-face", type=face_choice, default="largest", metavar="FACE",
-        help="in TARGET: largest, all, an index, or a photo of the person to replace (default: largest)")  # fmt: skip
-    add("--occlusion", default="auto", metavar="WHICH",
-        help="things in front of faces stay there: auto, off, or the folder of a "
-        "network that finds them (default: auto)")  # fmt: skip
-    return group
 
 
 def _add_own_choices(group: argparse._ArgumentGroup) -> None:
@@ -99,21 +82,6 @@ def _add_own_choices(group: argparse._ArgumentGroup) -> None:
     add("--keep-mask", metavar="MASK", help="such a picture, white where nothing is repainted")
     add("--map", type=source_to_face, metavar="S:F,...", dest="mapping",
         help="put source S onto face F of TARGET, counting from 0; the sources are then different people")  # fmt: skip
-
-
-def add_painting_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the group of options that say how to paint."""
-    add = parser.add_argument_group("how it is painted").add_argument
-    add("--steps", type=int, metavar="N", help="denoising steps (default: the checkpoint's)")
-    add("--guidance", type=float, metavar="SCALE", help="guidance scale (default: the checkpoint's)")
-    add("--strength", type=float, metavar="S",
-        help="in (0, 1]; below 1 a swap starts from the source's face, drawn on the target's, and takes fewer steps, "
-        "if the checkpoint is shown it (default: the checkpoint's)")  # fmt: skip
-    add("--lora", metavar="PATH", help="a LoRA of the checkpoint, a .safetensors file or its folder")
-    add("--seed", type=int, default=0, help="the same seed gives the same picture (default: 0)")
-    add("--no-color-match", action="store_true", help="leave the colours as the network made them")
-    add("--consent", metavar="TEXT", help="who agreed to this, and how: recorded in the picture's metadata")
-    add("--no-skin-texture", action="store_true", help="leave the skin as smooth as the network made it")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -155,21 +123,6 @@ def run(args: argparse.Namespace) -> int:
     seconds = {"start": finding - started + swapping - loading, **result.seconds, "detect": detecting}
     report(args, result, {**seconds, "save": time.perf_counter() - saving})
     return 0
-
-
-def swap_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """What the options say of [`SwapOptions`]."""
-    return {
-        "region": args.region,
-        "keep": "+".join(args.keep) or None,
-        "num_inference_steps": args.steps,
-        "guidance_scale": args.guidance,
-        "strength": args.strength,
-        "color_match": not args.no_color_match,
-        "skin_texture": not args.no_skin_texture,
-        "seed": args.seed,
-        "consent": args.consent,
-    }
 
 
 def check_faces(args: argparse.Namespace, analyzer: FoundFaces, sources: "list[Photo | str]", target: "Photo") -> None:

@@ -19,9 +19,12 @@ from faceswap_diffusion.cli.loading import (
 )
 from faceswap_diffusion.cli.options import PROG, RESPONSIBLE_USE, add_output, face_choice, tell
 from faceswap_diffusion.cli.swap import source_to_face
+from faceswap_diffusion.cli.swap_options import add_choices, add_painting_options, swap_settings
 from faceswap_diffusion.console import say
 
 if TYPE_CHECKING:
+    from faceswap_diffusion.swapping.options import SwapOptions
+    from faceswap_diffusion.swapping.swapper import FaceSwapper
     from faceswap_diffusion.swapping.video import Progress, VideoResult
     from faceswap_diffusion.swapping.video_plan import VideoPlan
 
@@ -63,17 +66,17 @@ def add_arguments(video: argparse.ArgumentParser) -> None:
         help="video to change: a file that FFmpeg reads, GIF and animated WebP too, a folder of frames, or the number "
         "of a camera, of which as much is recorded as --end says")  # fmt: skip
     add_output(video, "where to write the result: .mp4, .mov, .mkv or .webm")
-    _add_choices(video)
+    _add_choices(add_choices(video))
     _add_encoding(video)
     _add_work(video)
-    _add_painting_options(video)
+    add_painting_options(video)
     add_face_score(video)
     add_checkpoint_options(video)
     video.set_defaults(run=run)
 
 
-def _add_choices(video: argparse.ArgumentParser) -> None:
-    add = video.add_argument_group("whose face, when, and which part of it").add_argument
+def _add_choices(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     add("--start", type=seconds, default=0.0, metavar="TIME", help="begin there, as 65.5 or 1:05.5 (default: 0)")
     add("--end", type=seconds, metavar="TIME", help="end there (default: the end of the video)")
     add("--face", type=face_choice, default="largest", metavar="FACE",
@@ -81,12 +84,6 @@ def _add_choices(video: argparse.ArgumentParser) -> None:
         "(default: largest)")  # fmt: skip
     add("--map", "--mapping", type=source_to_face, metavar="S:T,...", dest="mapping",
         help="put source S onto track T of VIDEO, counting from 0; the sources are then different people")  # fmt: skip
-    add("--source-face", type=face_choice, default="largest", metavar="FACE",
-        help="in the sources: largest, or an index, 0 being leftmost (default: largest)")  # fmt: skip
-    add("--region", default="face", help="what to repaint, see `swap` (default: face)")
-    add("--occlusion", default="auto", metavar="WHICH",
-        help="things in front of faces stay there: auto, off, or the folder of a "
-        "network that finds them (default: auto)")  # fmt: skip
 
 
 def _add_encoding(video: argparse.ArgumentParser) -> None:
@@ -105,16 +102,6 @@ def _add_work(video: argparse.ArgumentParser) -> None:
         "command goes on with them")  # fmt: skip
     add("--strict", action="store_true", help="stop at a damaged frame, and do not leave it as it is")
     add("--allow-empty", action="store_true", help="write the video even if it has no face to swap")
-
-
-def _add_painting_options(video: argparse.ArgumentParser) -> None:
-    add = video.add_argument_group("how faces are painted").add_argument
-    add("--steps", type=int, metavar="N", help="denoising steps (default: the checkpoint's)")
-    add("--guidance", type=float, metavar="SCALE", help="guidance scale (default: the checkpoint's)")
-    add("--strength", type=float, metavar="S", help="in (0, 1], see `swap` (default: the checkpoint's)")
-    add("--seed", type=int, default=0, help="the same seed gives the same video (default: 0)")
-    add("--no-color-match", action="store_true", help="leave the colours as the network made them")
-    add("--no-skin-texture", action="store_true", help="leave the skin as smooth as the network made it")
     add("--unsmoothed", nargs="+", default=[], choices=SMOOTHED, metavar="WHAT",
         help=f"what not to smooth along a track, of {', '.join(SMOOTHED)} (default: nothing)")  # fmt: skip
 
@@ -123,8 +110,10 @@ def run(args: argparse.Namespace) -> int:
     """Swaps and writes the video."""
     from faceswap_diffusion.photos.loading import load_photo
     from faceswap_diffusion.swapping.identity_files import is_identity_file
+    from faceswap_diffusion.swapping.options import SwapOptions
     from faceswap_diffusion.swapping.video_plan import plan_video
 
+    options = SwapOptions(**swap_settings(args))
     plan = plan_video(
         args.video,
         args.output,
@@ -143,26 +132,18 @@ def run(args: argparse.Namespace) -> int:
     tell_loading(args)
     analyzer = find_faces(args)
     check_sources(args, analyzer, sources)
-    swapper = load_swapper(args, analyzer.analyzer, args.occlusion)
-    report(args, swap(args, swapper, sources, plan))
+    swapper = load_swapper(args, analyzer.analyzer, args.occlusion, args.lora)
+    report(args, swap(args, swapper, sources, plan, options))
     return 0
 
 
-def swap(args: argparse.Namespace, swapper, sources: list, plan: "VideoPlan") -> "VideoResult":
+def swap(
+    args: argparse.Namespace, swapper: "FaceSwapper", sources: list, plan: "VideoPlan", options: "SwapOptions"
+) -> "VideoResult":
     """Swaps, with a progress bar; where it is interrupted, says that it can go on."""
     from faceswap_diffusion.swapping.coherence import CoherenceOptions
-    from faceswap_diffusion.swapping.options import SwapOptions
     from faceswap_diffusion.swapping.video import VideoSwapper
 
-    options = SwapOptions(
-        region=args.region,
-        num_inference_steps=args.steps,
-        guidance_scale=args.guidance,
-        strength=args.strength,
-        color_match=not args.no_color_match,
-        skin_texture=not args.no_skin_texture,
-        seed=args.seed,
-    )
     coherence = CoherenceOptions(**dict.fromkeys(args.unsmoothed, False))
     videos = VideoSwapper(swapper, options, face=args.face, mapping=args.mapping, coherence=coherence)
     try:

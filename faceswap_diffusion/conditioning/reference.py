@@ -6,6 +6,7 @@ the model paints them.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -146,7 +147,9 @@ def render_texture(
     brightness = np.ones(len(normals)) if light is None else shading(light, normals)
     texels = surface.uv * len(texture.confidence) - 0.5
     facing = np.maximum(normals[:, 2], LEAST_FACING)
-    drawn = interpolate(seen, landmarks, surface.triangles, np.column_stack([texels, brightness, facing]))
+    window = _window_around(seen != NOTHING)
+    seen, inside = seen[window], landmarks - [window[1].start, window[0].start]
+    drawn = interpolate(seen, inside, surface.triangles, np.column_stack([texels, brightness, facing]))
     x, y = np.ascontiguousarray(drawn[..., 0]), np.ascontiguousarray(drawn[..., 1])
     pixels, confidence = _sample(texture, x, y)
     left_out = _unlike_openings(texture, landmarks)
@@ -157,7 +160,28 @@ def render_texture(
         face = lay_over(_sample_skin(texture, x, y), face)
     if light is not None:
         face = replace(face, pixels=scale_lightness(face.pixels, np.where(seen != NOTHING, drawn[..., 2], 1)))
-    return replace(face, coverage=np.where(seen != NOTHING, face.coverage, 0).astype(np.float32))
+    face = replace(face, coverage=np.where(seen != NOTHING, face.coverage, 0).astype(np.float32))
+    return _in_frame(face, window, size)
+
+
+def _window_around(shown: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns of what is shown of a picture (H, W), bool, and of one pixel around it."""
+    return _span(shown.any(axis=1)), _span(shown.any(axis=0))
+
+
+def _span(shown: np.ndarray) -> slice:
+    places = np.nonzero(shown)[0]
+    return slice(max(0, places[0] - 1), places[-1] + 2) if len(places) else slice(0, 1)
+
+
+def _in_frame(drawn: Reference, window: tuple[slice, slice], size: tuple[int, int]) -> Reference:
+    """A drawing in its place in a picture of a size (width, height); its first or last pixel's colour is around it."""
+    corner = 0 if window[0].start or window[1].start else -1
+    pixels = np.empty((size[1], size[0], 3), np.float32)
+    pixels[:] = drawn.pixels[corner, corner]
+    coverage = np.zeros((size[1], size[0]), np.float32)
+    pixels[window], coverage[window] = drawn.pixels, drawn.coverage
+    return Reference(pixels, coverage)
 
 
 def _sample_skin(texture: FaceTexture, x: np.ndarray, y: np.ndarray) -> Reference:
@@ -180,13 +204,19 @@ def _texels_per_pixel(texture: FaceTexture, landmarks: np.ndarray) -> int:
 
 def _sample(texture: FaceTexture, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Samples pixels (H, W, 3) and confidence (H, W) of a texture; the colour of holes does not bleed."""
-    weights = texture.confidence[..., None] + HOLE_WEIGHT
-    weighted = np.concatenate([texture.pixels * weights, weights], axis=2)
+    weighted, whole = _weighted(texture)
     drawn = cv2.remap(weighted, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     sharp = cv2.remap(texture.pixels, x, y, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE)
-    whole = cv2.erode((texture.confidence > 0).astype(np.float32), np.ones((9, 9)))
     away_from_holes = cv2.remap(whole, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)[..., None] > 0
     return np.where(away_from_holes, sharp, drawn[..., :3] / drawn[..., 3:]), drawn[..., 3] - HOLE_WEIGHT
+
+
+@lru_cache(maxsize=4)
+def _weighted(texture: FaceTexture) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels times weights and these weights, (T, T, 4) float32, and where no hole is near, (T, T) uint8."""
+    weights = texture.confidence[..., None] + HOLE_WEIGHT
+    weighted = np.concatenate([texture.pixels * weights, weights], axis=2)
+    return weighted, cv2.erode((texture.confidence > 0).astype(np.uint8), np.ones((9, 9)))
 
 
 def lacks_open_mouth(texture: FaceTexture, landmarks: np.ndarray) -> bool:

@@ -174,14 +174,21 @@ def interpolate(seen: np.ndarray, points: np.ndarray, triangles: np.ndarray, val
     with_one[flat] = np.eye(3)
     at_corners = values[triangles].astype(np.float32)  # (T, 3, C)
     planes = np.linalg.solve(with_one, at_corners.astype(np.float64)).astype(np.float32)
-    rows, columns = np.nonzero(seen != NOTHING)
-    index = seen[rows, columns]
-    plane = planes[index]
-    inside = plane[:, 0] * columns[:, None].astype(np.float32) + plane[:, 1] * rows[:, None].astype(np.float32)
-    inside += plane[:, 2]
-    result = np.zeros((*seen.shape, values.shape[1]), np.float32)
-    result[rows, columns] = np.clip(inside, at_corners.min(axis=1)[index], at_corners.max(axis=1)[index])
-    return result
+    place = np.flatnonzero(seen != NOTHING)
+    index = seen.reshape(-1)[place]
+    row, column = (part.astype(np.float32)[:, None] for part in np.divmod(place, seen.shape[1]))
+    inside = _of_each(planes[:, 0], index) * column
+    inside += _of_each(planes[:, 1], index) * row
+    inside += _of_each(planes[:, 2], index)
+    np.clip(inside, _of_each(at_corners.min(axis=1), index), _of_each(at_corners.max(axis=1), index), out=inside)
+    result = np.zeros((seen.size, values.shape[1]), np.float32)
+    result[place] = inside
+    return result.reshape(*seen.shape, -1)
+
+
+def _of_each(values: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Rows (P, C) of values (T, C) by index (P,): on contiguous values `np.take` is twice as fast as indexing."""
+    return np.take(np.ascontiguousarray(values), index, axis=0)
 
 
 def mesh_motion(

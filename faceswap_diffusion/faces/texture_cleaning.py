@@ -30,10 +30,10 @@ EXAMINED_MARGIN, FILLED_MARGIN, BROW_MARGIN = 0.03, 0.015, 0.012
 """Shares of the texture's side around eyes and lips that are not examined, because of lashes, and not filled; and of
 what is left alone around brows."""
 
-DARKER, CHROMA = 6.0, 12.0
+DARKER, CHROMA = 7.0, 12.0
 """Differences from the skin around in L*, and in a* and b*, from which on a texel is not skin."""
 
-SPREADS = 2.5
+SPREADS = 3.0
 """The same in robust standard deviations of the skin, where that is more."""
 
 MOLE = 0.03
@@ -41,6 +41,9 @@ MOLE = 0.03
 
 MARGIN = 0.02
 """Share of the texture's side by which what is not skin is widened."""
+
+AROUND_BROW, BROW_COVERED = 0.03, 0.5
+"""Width of the skin around a brow, as a share of the texture's side, of which this share is covered if the brow is."""
 
 SKIN_SIDE = 64
 """Side in texels of the smooth skin that holes are filled with."""
@@ -118,10 +121,40 @@ def drop_foreign(texture: FaceTexture) -> FaceTexture:
     stained = np.abs(lab - expected)[..., 1:] / np.maximum(CHROMA, SPREADS * spread[1:])
     foreign = smoothstep(np.maximum(darker, stained.max(axis=2)), 0.8, 1.1) * known
     foreign = _without_moles(foreign.astype(np.float32))
+    brows = covered_brows(np.maximum(foreign, small.confidence == 0))
     foreign = cv2.dilate(foreign, _disc(MARGIN * SIDE)) * even_skin(SIDE)
+    foreign = np.maximum(foreign, brows)
     foreign = cv2.resize(foreign, texture.confidence.shape[::-1], interpolation=cv2.INTER_LINEAR)
     confidence = texture.confidence * (1 - foreign)
     return replace(texture, confidence=np.where(confidence < LEAST_CONFIDENCE, 0, confidence))
+
+
+def covered_brows(foreign: np.ndarray) -> np.ndarray:
+    """Brows that a fringe, a brim or a frame lies on, judged by the skin around them.
+
+    Args:
+        foreign (`np.ndarray` of shape `(S, S)`, float32): In [0, 1], skin that is covered.
+
+    Returns:
+        `np.ndarray` of shape `(S, S)`, float32: 1 on such brows and close to them.
+    """
+    size, examined = len(foreign), even_skin(len(foreign))
+    covered = np.zeros((size, size), np.float32)
+    for brow in brow_masks(size):
+        around = (cv2.dilate(brow, _disc(AROUND_BROW * size)) > 0) & examined
+        if foreign[around].mean() > BROW_COVERED:
+            covered = np.maximum(covered, cv2.dilate(brow, _disc(BROW_MARGIN * size)))
+    return covered
+
+
+@lru_cache(maxsize=2)
+def brow_masks(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The two brows of a texture, (size, size) float32, 0 or 1."""
+    points = texture_raster(size).points
+    masks = np.zeros((2, size, size), np.float32)
+    for mask, outline in zip(masks, BROWS_478, strict=True):
+        cv2.fillPoly(mask, [np.round(points[list(outline)]).astype(np.int32)], 1.0)
+    return masks[0], masks[1]
 
 
 def _without_moles(foreign: np.ndarray) -> np.ndarray:

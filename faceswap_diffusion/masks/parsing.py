@@ -58,7 +58,7 @@ class FaceParser(SegmentationUNet, ConfigMixin):
         pixels = torch.from_numpy(cv2.resize(crop, (side, side), interpolation=resampling))
         pixel_values = pixels.permute(2, 0, 1)[None].to(self.device, self.dtype) / 127.5 - 1
         logits = F.interpolate(self(pixel_values).float(), size=(size, size), mode="bilinear", antialias=size < side)
-        return logits[0].argmax(0).to(torch.uint8).cpu().numpy()
+        return logits[0].max(0).indices.to(torch.uint8).cpu().numpy()  # argmax takes three times as long on a CPU
 
 
 @lru_cache(maxsize=1)

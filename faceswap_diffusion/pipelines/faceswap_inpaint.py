@@ -38,6 +38,7 @@ from faceswap_diffusion.pipelines.latents import (
     spatial_factor,
 )
 from faceswap_diffusion.pipelines.output import FaceSwapPipelineOutput
+from faceswap_diffusion.pipelines.single_token import shorten_single_token_attention
 from faceswap_diffusion.weights.hub import HubPipeline
 
 logger = logging.get_logger(__name__)
@@ -59,6 +60,8 @@ FORMER_DEFAULTS = {
 
 CARRIED_SETTINGS = "face_swap_settings"
 """Attribute of a UNet that is or was part of a pipeline: its settings."""
+
+HOOKS = {"_hf_hook", "_diffusers_hook"}  # attributes of hooked modules
 
 LEAST_HOLE = 0.3  # share of a latent's pixels that are uncovered from which on it has nothing to start from
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
@@ -99,6 +102,12 @@ def as_batch(landmarks: torch.Tensor | np.ndarray) -> torch.Tensor:
     """Landmarks `(N, 2)` or `(B, N, 2)` as a float tensor `(B, N, 2)`."""
     landmarks = torch.as_tensor(landmarks).float()
     return landmarks[None] if landmarks.ndim == 2 else landmarks
+
+
+def is_hooked(network: torch.nn.Module) -> bool:
+    """Whether a part of a network has a hook of Accelerate or Diffusers, such as those that offload it."""
+    own = vars(network)
+    return not HOOKS.isdisjoint(own) or any(is_hooked(part) for part in own["_modules"].values() if part is not None)
 
 
 class UNetLoraLoaderMixin(StableDiffusionLoraLoaderMixin):
@@ -179,6 +188,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
     _guidance_scale: float
     _num_timesteps: int
     _interrupt: bool
+    _is_guided_step = True
 
     def __init__(
         self,
@@ -232,6 +242,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         )
         self.check_settings()
         self.check_components()
+        shorten_single_token_attention(unet)
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
         if not hasattr(unet, CARRIED_SETTINGS) and not self.missing_settings():
             setattr(unet, CARRIED_SETTINGS, self.settings)
@@ -348,8 +359,8 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
 
     @property
     def do_classifier_free_guidance(self) -> bool:
-        """Whether the UNet runs on the unconditional context as well."""
-        return self._guidance_scale > 1
+        """Whether the UNet runs on the unconditional context as well, in the current step."""
+        return self._guidance_scale > 1 and self._is_guided_step
 
     @property
     def num_timesteps(self) -> int:
@@ -360,6 +371,14 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
     def interrupt(self) -> bool:
         """Whether a callback asked to stop."""
         return self._interrupt
+
+    @property
+    def _execution_device(self) -> torch.device:
+        """Where the networks run. Diffusers' search for hooks of offloading takes 10 ms, so it is left out without."""
+        networks = [part for part in self.components.values() if isinstance(part, torch.nn.Module)]
+        if any(map(is_hooked, networks)):
+            return super()._execution_device
+        return next(self.unet.parameters()).device
 
     def _setting(self, value: Setting | None, name: str) -> Setting:
         """The given value, or the config's if there is none."""
@@ -421,6 +440,14 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
             raise ValueError("pass the target as `image`, or as `masked_image_latents`")
         self.check_reference(reference_image, reference_mask_image)
         self.check_strength(strength, num_inference_steps, self.shows_reference(reference_image, masked_image_latents))
+
+    def check_guidance_range(self, guidance_start: float, guidance_end: float) -> None:
+        """Refuses shares of the steps out of range, and an end that does not come after the start."""
+        if not 0 <= guidance_start < guidance_end <= 1:
+            raise ValueError(
+                f"`guidance_start`, `guidance_end` are {guidance_start}, {guidance_end}: two shares of the steps in "
+                "[0, 1] are needed, the first less than the second"
+            )
 
     def check_reference(self, reference_image: ImageInput | None, reference_mask_image: ImageInput | None) -> None:
         """Refuses a reference that the checkpoint does not use, and a mask without a reference."""
@@ -901,6 +928,8 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         timesteps: list[int] | None = None,
         sigmas: list[float] | None = None,
         guidance_scale: float | None = None,
+        guidance_start: float = 0.0,
+        guidance_end: float = 1.0,
         num_images_per_prompt: int = 1,
         eta: float = 0.0,
         generator: torch.Generator | list[torch.Generator] | None = None,
@@ -950,6 +979,9 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
                 in place of `num_inference_steps`, for schedulers that take them.
             sigmas (`list[float]`, *optional*): The same as noise levels, down to the last that the scheduler wants.
             guidance_scale (`float`, *optional*): Guidance is on above 1; the config's default if left out.
+            guidance_start (`float`): Share of the steps after which guidance begins, in [0, 1). Steps without
+                guidance take half the time.
+            guidance_end (`float`): Share of the steps after which guidance ends, in (0, 1].
             num_images_per_prompt (`int`): Results for each face, next to each other in the output.
             eta (`float`): DDIM's η in [0, 1]; left to the schedulers that take it.
             generator (`torch.Generator` or `list[torch.Generator]`, *optional*): Source of all randomness. With a
@@ -1015,6 +1047,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
             output_type,
             callback_on_step_end_tensor_inputs,
         )
+        self.check_guidance_range(guidance_start, guidance_end)
         self._guidance_scale = guidance_scale
         self._interrupt = False
         device, dtype = self._execution_device, self.unet.dtype
@@ -1089,6 +1122,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
                     continue
                 if holes is not None and i <= num_waiting:
                     tensors["latents"] = self.hold_covered(tensors["latents"], holes, noise, masked_image_latents, t)
+                self._is_guided_step = guidance_start <= i / len(visited) and (i + 1) / len(visited) <= guidance_end
                 noise_pred = self.predict_noise(timestep=t, cross_attention_kwargs=cross_attention_kwargs, **tensors)
                 step = self.scheduler.step(noise_pred, t, tensors["latents"], **extra_step_kwargs, return_dict=False)
                 tensors["latents"] = step[0]
@@ -1100,6 +1134,8 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
 
                 if i == len(visited) - 1 or ((i + 1) > num_warmup_steps and (i + 1) % self.scheduler.order == 0):
                     progress_bar.update()
+
+        self._is_guided_step = True
 
         # 6. Decode
         images: Any = tensors["latents"]

@@ -22,6 +22,9 @@ CONTRAST_RANGE = (0.75, 1.33)
 LIGHT_RANGE = (0.75, 1.33)
 """Limits of the factor that brings a swap's shading to the target's: more would be no light."""
 
+LIGHT_SHARE = 0.7
+"""Share of the difference, in logarithms, that is corrected: shading is shape as well, by which a person is known."""
+
 LIGHT_SIGMA = 0.03
 """How softly that factor ends beyond the mesh, as a share of the crop's side."""
 
@@ -133,8 +136,8 @@ def match_light(
 ) -> np.ndarray:
     """Shades a repainted crop as the target is shaded: by the ratio of the two lights' shading of the mesh.
 
-    Both lights are fitted to the pixels, with a penalty, so that a part of what differs stays: a darker chin may be
-    the person's own.
+    Both lights are fitted to the pixels, with a penalty, and `LIGHT_SHARE` of what differs is corrected: a darker chin
+    may be the person's own.
 
     Args:
         pixels (`np.ndarray`): (S, S, 3) float32 RGB in [0, 255], the repainted crop.
@@ -155,7 +158,7 @@ def match_light(
     normals = vertex_normals(np.column_stack([landmarks, depth]), surface.triangles)
     factor = np.clip(shading(wanted, normals) / shading(given, normals), *LIGHT_RANGE)
     seen = rasterize(landmarks, surface.triangles, (size, size), depth)
-    drawn = interpolate(seen, landmarks, surface.triangles, np.log(factor)[:, None])
+    drawn = interpolate(seen, landmarks, surface.triangles, LIGHT_SHARE * np.log(factor)[:, None])
     spread = blur_known(drawn, (seen != NOTHING).astype(np.float32), LIGHT_SIGMA * size, doubt=0.005)
     return scale_lightness(pixels, np.exp(cv2.resize(spread, (size, size), interpolation=cv2.INTER_LINEAR)))
 

@@ -15,7 +15,7 @@ DARK, USUAL = 64.0, 112.0
 """Of 255: a face with a median below the first is shown brighter, by and by up to the second."""
 
 HASTE = 2.5
-"""How much brighter than `DARK` a face is shown for each level that it is below; of colours likewise."""
+"""How much brighter than `DARK` a face is shown for each level that it is below."""
 
 BRIGHTEST = 245.0
 """Of 255: up to where the brightest parts of a face may come, so that light from one side is kept."""
@@ -23,7 +23,7 @@ BRIGHTEST = 245.0
 SKIN_COLOURS = np.array([[0.15, 0.65], [-0.45, 0.1]])
 """Logarithms of red over green and of blue over green of faces in plain light: 86 of 87 are within."""
 
-FADED, UNFADED = 0.42, 0.2
+FADED, UNFADED = 0.48, 0.2
 """Darkest of a face and what is around it over the middle of the face: where it is above the first, the face is shown
 with more contrast, by and by, as if it were the second.
 
@@ -106,14 +106,11 @@ def _unfaded(pixels: np.ndarray, face: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _white_light(face: np.ndarray) -> np.ndarray:
-    """Gains (3,) that bring a face (N, 3) in coloured light a colour that skin has, and leave it as bright."""
+    """Gains (3,) that bring a face (N, 3) in coloured light to the nearest colour of skin, and leave it as bright."""
     median = np.maximum(np.median(face, axis=0), 1)
     colour = np.log(median[[0, 2]] / median[1])
     nearest = np.clip(colour, *SKIN_COLOURS.T)
-    middle = SKIN_COLOURS.mean(axis=1)
-    goal = np.where(colour > nearest, np.maximum(nearest - HASTE * (colour - nearest), middle), nearest)
-    goal = np.where(colour < nearest, np.minimum(nearest + HASTE * (nearest - colour), middle), goal)
-    gain = np.exp([goal[0] - colour[0], 0, goal[1] - colour[1]])
+    gain = np.exp([nearest[0] - colour[0], 0, nearest[1] - colour[1]])
     return gain * _grey(median[None]) / _grey((median * gain)[None])
 
 

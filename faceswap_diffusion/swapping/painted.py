@@ -41,6 +41,11 @@ class PaintedMasks:
         free = face.free(options.region)
         return free if self.added is None else np.maximum(free, _seen(self.added, face)) * face.apart()
 
+    @property
+    def bounds_photo(self) -> bool:
+        """Whether there are pixels of the photo that may not change, see `allowed`."""
+        return self.instead is not None or self.kept is not None
+
     def allowed(self, shape: tuple[int, ...]) -> np.ndarray:
         """Where a photo of a shape may change, (H, W) bool: masks are meant to its pixels, not a crop's."""
         allowed = np.ones(shape[:2], bool)

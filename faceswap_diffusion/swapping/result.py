@@ -2,15 +2,35 @@
 
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from os import PathLike
 from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
 
+from faceswap_diffusion.faces.alignment import uncrop
 from faceswap_diffusion.faces.analyzer import Face
 from faceswap_diffusion.provenance.save import save_image
 from faceswap_diffusion.swapping.second_look import DroppedFace
+
+
+@dataclass(frozen=True, eq=False)
+class InFront:
+    """What was found in front of faces, before it is warped to their photo, which takes long for large ones.
+
+    Args:
+        seen (`list[tuple[np.ndarray, np.ndarray]]`): For each face (S, S) float32 in [0, 1], and (2, 3), photo pixels
+            to crop pixels.
+        size (`tuple[int, int]`): Width and height of the photo.
+    """
+
+    seen: list[tuple[np.ndarray, np.ndarray]]
+    size: tuple[int, int]
+
+    def on_photo(self) -> np.ndarray:
+        """The same on the photo, (H, W) float32 in [0, 1]."""
+        return np.clip(np.maximum.reduce([uncrop(mask, matrix, self.size) for mask, matrix in self.seen]), 0, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +44,7 @@ class SwappedFaces:
         source_shown (`list[float]`, *optional*): See [`SwapResult`].
         settings (`dict[str, Any]`): What the options came to with this checkpoint: steps, guidance, strength.
         seconds (`dict[str, float]`): Time taken by the stages reference, diffuse and paste.
-        occlusion (`np.ndarray`, *optional*): (H, W) float32 in [0, 1], see [`SwapResult`].
+        in_front ([`InFront`], *optional*): What was found in front of the faces; `None` if nobody looked.
     """
 
     rgb: np.ndarray
@@ -33,7 +53,7 @@ class SwappedFaces:
     source_shown: list[float] | None
     settings: dict[str, Any]
     seconds: dict[str, float]
-    occlusion: np.ndarray | None = None
+    in_front: InFront | None = None
 
 
 @dataclass(frozen=True)
@@ -52,8 +72,7 @@ class SwapResult:
         covered (`list[float]`): For each of `swapped` the share of what was to be repainted that was left as it is,
             because something is in front of it.
         dropped (`list[DroppedFace]`): What the detector took for faces of the target, and why it does not count.
-        occlusion (`PIL.Image.Image`, *optional*): Mode L, of the target's size, white where something was found in
-            front of the swapped faces; `None` if nobody looked.
+        in_front ([`InFront`], *optional*): What was found in front of the swapped faces, which `occlusion` shows.
     """
 
     image: Image.Image
@@ -65,7 +84,14 @@ class SwapResult:
     source_shown: list[float] | None = None
     covered: list[float] = field(default_factory=list)
     dropped: list[DroppedFace] = field(default_factory=list)
-    occlusion: Image.Image | None = None
+    in_front: InFront | None = None
+
+    @cached_property
+    def occlusion(self) -> Image.Image | None:
+        """Mode L, of the target's size, white where something is in front of a face; `None` if nobody looked."""
+        if self.in_front is None:
+            return None
+        return Image.fromarray(np.round(self.in_front.on_photo() * 255).astype(np.uint8))
 
     def save(self, path: str | PathLike | BinaryIO, file_format: str | None = None) -> None:
         """Saves `image`, marked in its metadata as made with AI.

@@ -18,7 +18,7 @@ from faceswap_diffusion.faces.alignment import crop, resized_matrix
 from faceswap_diffusion.faces.texture import FaceTexture, extract_texture, merge_textures
 from faceswap_diffusion.faces.texture_cleaning import clean_texture, complete_texture
 from faceswap_diffusion.masks.occlusion import mend_thin
-from faceswap_diffusion.masks.outlines import around_eyes
+from faceswap_diffusion.masks.outlines import around_eyes, dilate
 from faceswap_diffusion.masks.regions import repaint_mask
 from faceswap_diffusion.provenance.save import replace_file
 from faceswap_diffusion.swapping.aligned_face import AlignedFace, native_size, within_photo
@@ -27,6 +27,8 @@ from faceswap_diffusion.swapping.identity_files import check_identity_output
 
 FINEST_TEXTURE = 1024  # side in texels
 EYES_HIDDEN = 0.1  # share of eyes and brows from which on a target keeps its own where the source's are not seen
+EYES_LOST = 0.5  # the same share, from which on nothing of them is taken from the source
+SHADE = 0.025  # share of the crop's side: how far around sunglasses their shadow is not taken either
 
 FORMAT = "faceswap-diffusion source identity 1"
 SAME_NETWORKS = 0.1  # distance of fingerprints, up to which precision explains it
@@ -223,6 +225,9 @@ def take_texture(rgb: np.ndarray, face: AlignedFace) -> FaceTexture:
         mended, share = (cv2.resize(plane, (size, size), interpolation=cv2.INTER_LINEAR) for plane in (mended, thin))
         pixels = np.round(pixels + share[..., None] * (mended - pixels.astype(np.float32))).astype(np.uint8)
         visible = visible * (1 - broad)
+        eyes = around_eyes(face.landmarks, coarse)
+        if (eyes * broad).sum() > EYES_LOST * eyes.sum():  # what is seen beside sunglasses would not fit the target's
+            visible = visible * (1 - dilate(np.maximum(eyes, broad > 0.5).astype(np.float32), SHADE * coarse))
     visible = cv2.resize(visible, (size, size), interpolation=cv2.INTER_LINEAR) * within_photo(rgb, matrix, size)
     assert face.depth is not None  # only meshes have textures
     landmarks, depth = (face.landmarks + 0.5) * scale - 0.5, face.depth * scale

@@ -22,13 +22,15 @@ from faceswap_diffusion.masks.outlines import around_eyes
 from faceswap_diffusion.masks.parsing import FaceParser
 from faceswap_diffusion.masks.regions import (
     REGIONS,
+    ROOM,
     feather,
+    part_mask,
     region_labels,
     region_mask,
     region_names,
     repaint_mask,
 )
-from faceswap_diffusion.photos.loading import PhotoLike, load_photo
+from faceswap_diffusion.photos.loading import Photo, PhotoLike, load_photo
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.pipelines.inputs import fill_hidden
 from faceswap_diffusion.pipelines.latents import rebuild
@@ -38,6 +40,7 @@ from faceswap_diffusion.swapping.compositing import ShownReference
 from faceswap_diffusion.swapping.exposure import brighten, measure_exposure
 from faceswap_diffusion.swapping.overlap import own_pixels
 from faceswap_diffusion.swapping.pasting import FEATHER
+from faceswap_diffusion.swapping.recent import Recent, pixels_key
 from faceswap_diffusion.swapping.second_look import DroppedFace, PhotoFaces, doubt, select_aligned
 from faceswap_diffusion.swapping.source_identity import (
     ANEW,
@@ -53,6 +56,7 @@ logger = logging.get_logger(__name__)
 
 FACES_PER_BATCH = 4  # bounds the memory that a group photo takes
 LEAST_SHOWN = 1 / 3  # share of a face below which a warning says that the source shows little of it
+RECENT_PHOTOS, RECENT_SOURCES = 4, 2  # kept for a swap that has the same photo or source: at most 80 MB a source
 
 
 class SwapSteps:
@@ -79,17 +83,24 @@ class SwapSteps:
         self.occlusion = occlusion
         # OpenCV's and LiteRT's networks, a pipeline's scheduler and its offloaded parts serve one call at a time.
         self._analyzer_lock, self._pipeline_lock = RLock(), RLock()
+        self._photos: Recent[PhotoFaces] = Recent(RECENT_PHOTOS)
+        self._sources: Recent[tuple[list[SourceIdentity], SourceIdentity]] = Recent(RECENT_SOURCES)
 
     def find_faces(self, rgb: np.ndarray) -> list[Face]:
         """Finds the faces of a photo (H, W, 3) uint8 RGB, left to right."""
-        return self.survey(rgb).faces
+        return list(self.survey(rgb).faces)
 
     def survey(self, rgb: np.ndarray) -> PhotoFaces:
         """Finds the faces of a photo, cuts them out, and drops what turns out to be none.
 
+        The last photos are remembered: one that comes again is not looked at again.
+
         Args:
             rgb (`np.ndarray`): (H, W, 3) uint8 RGB.
         """
+        return self._photos.get(pixels_key(rgb), lambda: self._survey(rgb))
+
+    def _survey(self, rgb: np.ndarray) -> PhotoFaces:
         with self._analyzer_lock:
             detected = self.analyzer.analyze(rgb)
         still = independent()
@@ -229,14 +240,22 @@ class SwapSteps:
     ) -> SourceIdentity:
         """Does what `encode_source` says, for an identity that this swapper alone will use."""
         loaded = [load_photo(photo, "source") for photo in photos]
-        found = [select_aligned(self.survey(photo.rgb), which, photo.name) for photo in loaded]
-        looks = [self.encode_face(photo.rgb, face, region) for photo, face in zip(loaded, found, strict=True)]
         names = [photo.name for photo in loaded]
+        key = (*[pixels_key(photo.rgb) for photo in loaded], which, region)
+        looks, identity = self._sources.get(key, lambda: self._encode_loaded(loaded, which, region))
         if self.same_person is not None:
             _warn_of_others(names, looks, self.same_person)
-        identity = replace(average_identities(looks), name=", ".join(names))
+        identity = replace(identity, name=", ".join(names))
         _warn_of_little_shown(names, identity)
         return identity
+
+    def _encode_loaded(
+        self, photos: Sequence[Photo], which: str | int | np.integer, region: str
+    ) -> tuple[list[SourceIdentity], SourceIdentity]:
+        """What each photo shows of a source, without its texture and photo, and what all show together."""
+        found = [select_aligned(self.survey(photo.rgb), which, photo.name) for photo in photos]
+        looks = [self.encode_face(photo.rgb, face, region) for photo, face in zip(photos, found, strict=True)]
+        return [replace(look, texture=None, head=None) for look in looks], average_identities(looks)
 
     @cached_property
     def fingerprint(self) -> torch.Tensor:
@@ -299,9 +318,12 @@ class SwapSteps:
         skin = state.mask("shown_skin", region_mask(face.labels, "skin", face.label_names) * face.free())
         mesh = self.exchange_mesh(face, identity)
         drawn = draw_reference(identity.texture, face.pixels, mesh, face.depth, skin, identity.head, tone=state.tone)
-        if not identity.eyes_hidden:
-            return drawn
-        own = feather(around_eyes(face.landmarks, len(face.pixels)), FEATHER * len(face.pixels)) * face.free()
+        # Brows that a fringe covers on the source, and eyes behind sunglasses, stay the target's own.
+        if identity.eyes_hidden:
+            own = around_eyes(face.landmarks, len(face.pixels))
+        else:
+            own = part_mask(face.labels, face.landmarks, "brows", face.label_names, room=ROOM["brows"])
+        own = feather(own, FEATHER * len(face.pixels)) * face.free()
         return lay_over(Reference(face.pixels.astype(np.float32), own), drawn)
 
     @torch.no_grad()

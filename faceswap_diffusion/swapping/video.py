@@ -212,7 +212,9 @@ class VideoSwapper:
         return {
             "checkpoint": self.swapper.name,
             "region": self.options.region,
+            "keep": self.options.keep,
             "seed": self.options.seed,
+            **({} if self.options.consent is None else {"consent": self.options.consent}),
             "frames": sum(len(facts["times"]) for facts in parts),
             "swapped_frames": sum(facts["swapped"] for facts in parts),
             **made,

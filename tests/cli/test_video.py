@@ -42,6 +42,7 @@ def test_times_that_are_none(text: str):
         (["-o", "new.mp4", "--codec", "theora"], "which this build of FFmpeg cannot write; it has h264, "),
         (["-o", "new.mp4", "--start", "9"], "got start 9: "),
         (["-o", "new.mp4", "--frame-rate", "9"], "has times of its own: leave it out"),
+        (["-o", "new.mp4", "--keep", "beard"], "got region 'beard'; choose one of face, "),
         (["-o", "there.mp4"], "there.mp4 exists: choose another name, or pass --overwrite"),
     ],
 )

@@ -54,6 +54,18 @@ class TestDropForeign:
         texture.pixels[190:230, 90:166] = HAIR  # a chin
         np.testing.assert_array_equal(drop_foreign(texture).confidence, texture.confidence)
 
+    def test_brows_that_a_fringe_covers_become_holes(self):
+        texture = skin_texture()
+        points = texture_raster(SIDE).points
+        left, right = (np.round(points[list(outline)]).astype(int) for outline in BROWS_478)
+        on_left, on_right = (cv2.fillPoly(np.zeros((SIDE, SIDE), np.uint8), [brow], 1) > 0 for brow in (left, right))
+        texture.confidence[: left[:, 1].max() + 10, : SIDE // 2] = 0  # strands all around the left brow
+        texture.confidence[: left[:, 1].min() - 3, SIDE // 2 :] = 0  # the fringe ends above the right one
+        texture.confidence[on_left | on_right] = 1
+        confidence = drop_foreign(texture).confidence
+        assert (confidence[on_left] == 0).all()
+        assert (confidence[on_right] == 1).all()
+
     def test_light_from_above_is_no_stain(self):
         texture = skin_texture()
         texture.pixels[:] *= np.linspace(1.15, 0.7, SIDE)[:, None, None]

@@ -605,6 +605,32 @@ class TestGuidance:
         hook.remove()
         assert sizes == [1, 2]
 
+    @pytest.mark.parametrize(
+        ("start", "end", "expected"),
+        [(0.0, 1.0, [2, 2, 2, 2]), (0.5, 1.0, [1, 1, 2, 2]), (0.0, 0.5, [2, 2, 1, 1]), (0.3, 0.8, [1, 1, 2, 1])],
+    )
+    def test_it_may_be_limited_to_some_steps(self, pipe, start, end, expected):
+        sizes = []
+        hook = pipe.unet.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+        limits = {"guidance_start": start, "guidance_end": end}
+        images = pipe(**tiny_inputs(), num_inference_steps=4, guidance_scale=3.0, **limits).images
+        hook.remove()
+        assert sizes == expected
+
+        def scale_of_next_step(pipeline, step, timestep, tensors):
+            pipeline._guidance_scale = 3.0 if [*expected, 1][step + 1] == 2 else 1.0
+
+        scale = 3.0 if expected[0] == 2 else 1.0
+        by_hand = pipe(
+            **tiny_inputs(), num_inference_steps=4, guidance_scale=scale, callback_on_step_end=scale_of_next_step
+        )
+        assert torch.equal(images, by_hand.images)
+
+    @pytest.mark.parametrize(("start", "end"), [(-0.1, 1.0), (0.5, 0.5), (0.8, 0.2), (0.0, 1.1)])
+    def test_shares_of_the_steps_that_leave_none_are_refused(self, pipe, start, end):
+        with pytest.raises(ValueError, match=r"`guidance_start`, `guidance_end` are .* \[0, 1\]"):
+            pipe(**tiny_inputs(), guidance_start=start, guidance_end=end)
+
 
 class TestCallback:
     def test_it_gets_the_tensors_it_asked_for_and_may_change_them(self, pipe):

@@ -13,7 +13,7 @@ from faceswap_diffusion.cli import main as cli
 from faceswap_diffusion.faces.alignment import crop
 from faceswap_diffusion.masks.bisenet import BiSeNet
 from faceswap_diffusion.masks.occlusion import CHECKPOINT, load_occlusion_network
-from faceswap_diffusion.masks.outlines import around_eyes
+from faceswap_diffusion.masks.outlines import around_eyes, region_mask_from_landmarks
 from faceswap_diffusion.masks.parsing import LABELS
 from faceswap_diffusion.photos.loading import load_photo
 from faceswap_diffusion.pipelines.loading import load_occlusion
@@ -147,6 +147,23 @@ def test_the_command_line_writes_identities_without_what_covers_them(swapper: Fa
     assert unmended is not None
     np.testing.assert_array_equal(written.pixels, wanted.pixels)
     assert not np.array_equal(wanted.pixels, unmended.pixels)
+
+
+def test_a_target_keeps_its_brows_where_the_source_hides_them(swapper: FaceSwapper):
+    source = aligned(swapper, load_photo(WOMAN).rgb)
+    identity = swapper.encode_face(load_photo(WOMAN).rgb, source)
+    target = aligned(swapper, load_photo(SELFIE).rgb)
+    brows = cv2.erode(region_mask_from_landmarks(target.landmarks, len(target.pixels), "brows"), np.ones((3, 3))) > 0
+    assert identity.texture is not None
+    hidden = replace(identity.texture, confidence=identity.texture.confidence.copy(), skin=None)
+    hidden.confidence[: len(hidden.confidence) // 2] = 0
+    kept = swapper.draw_reference(target, replace(identity, texture=hidden, head=None))
+    replaced = swapper.draw_reference(target, identity)
+    assert kept is not None
+    assert replaced is not None
+    assert np.abs(kept.pixels - target.pixels)[brows].mean() < 3
+    assert kept.coverage[brows].mean() > 0.9
+    assert np.abs(replaced.pixels - target.pixels)[brows].mean() > 6
 
 
 def test_a_target_keeps_its_eyes_where_the_source_wears_sunglasses(swapper: FaceSwapper):

@@ -1,0 +1,45 @@
+"""Cross-attention to a context of one token, such as REFace's, without query, key and softmax.
+
+A softmax over one key is 1, so every position gets the same vector, which depends on the context alone.
+"""
+
+from typing import Any
+
+import torch
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from torch import nn
+
+
+class SingleTokenAttnProcessor(AttnProcessor2_0):
+    """Diffusers' default attention, with a shortcut where the context is one token.
+
+    The shortcut gives what attention gives, up to rounding. It is left out where a gradient is recorded: attention
+    gives queries and keys one of 0, without which optimisers would treat these weights differently.
+    """
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """Attends; see diffusers' `Attention.forward` for the arguments."""
+        is_single = encoder_hidden_states is not None and encoder_hidden_states.shape[1] == 1
+        if not is_single or attention_mask is not None or hidden_states.ndim != 3 or torch.is_grad_enabled():
+            return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, *args, **kwargs)
+        if attn.norm_cross:
+            encoder_hidden_states = attn.norm_encoder_hidden_states(encoder_hidden_states)
+        attended = attn.to_out[0](attn.to_v(encoder_hidden_states))  # (B, 1, C)
+        if attn.residual_connection:
+            return (attended + hidden_states) / attn.rescale_output_factor
+        return (attended / attn.rescale_output_factor).expand_as(hidden_states)
+
+
+def shorten_single_token_attention(network: nn.Module) -> None:
+    """Gives the cross-attentions of a network the shortcut, as far as they have diffusers' default processor."""
+    for part in network.modules():
+        if isinstance(part, Attention) and part.is_cross_attention and type(part.processor) is AttnProcessor2_0:
+            part.set_processor(SingleTokenAttnProcessor())
