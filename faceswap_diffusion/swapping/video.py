@@ -218,7 +218,6 @@ class VideoSwapper:
             "frames": sum(len(facts["times"]) for facts in parts),
             "swapped_frames": sum(facts["swapped"] for facts in parts),
             **made,
-            **({} if self.options.consent is None else {"consent": self.options.consent}),
         }
 
 

@@ -18,7 +18,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from faceswap_diffusion.provenance.save import read_provenance
 
 BROWSER, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
-SECONDS = 25
+SECONDS = 60
 """How long a busy machine may take for one thing."""
 
 PICTURES = os.environ.get("DEMO_PICTURES")

@@ -13,7 +13,9 @@ from faceswap_diffusion.provenance.save import read_provenance
 
 @pytest.fixture(scope="module")
 def client(page: gr.Blocks, tmp_path_factory: pytest.TempPathFactory) -> Client:
-    return Client(page.local_url, verbose=False, download_files=tmp_path_factory.mktemp("downloads"))
+    patient = {"timeout": 60}  # on a busy machine
+    folder = tmp_path_factory.mktemp("downloads")
+    return Client(page.local_url, verbose=False, download_files=folder, httpx_kwargs=patient)
 
 
 def test_a_program_finds_swaps_and_verifies(client: Client, photos: Path):
