@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData
-from huggingface_hub.repocard import model_index_to_eval_results
+from huggingface_hub.repocard_data import model_index_to_eval_results
 
 OWN_NAME = "owner/name"
 """Stands for the repository in a card that does not know it yet."""
@@ -64,7 +64,7 @@ def write_card(
         ValueError: If there is no such picture or report.
     """
     card = ModelCard.load(folder / CARD)
-    data, text = card.data, card.text
+    data, text = ModelCardData(**card.data.to_dict()), card.text
     if origin is not None and (origin.folder / CARD).is_file():
         theirs = ModelCard.load(origin.folder / CARD, ignore_metadata_errors=True)
         text = theirs.text.replace(f'"{origin.name}"', f'"{OWN_NAME}"')

@@ -300,8 +300,8 @@ class HubPipeline(DiffusionPipeline):
             self.save_pretrained(folder, variant=variant, max_shard_size=max_shard_size)
             if self.origin is not None:
                 self._carry_along(self.origin.folder, Path(folder))
-            pictures, figures = (path and Path(path) for path in (thumbnail, evaluation))
-            write_card(Path(folder), repo_id, self.origin, pictures, figures)
+            picture, report = (None if path is None else Path(path) for path in (thumbnail, evaluation))
+            write_card(Path(folder), repo_id, self.origin, picture, report)
             return push_folder(folder, repo_id, **kwargs)
 
     def _carry_along(self, origin: Path, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import anyio
 import gradio as gr
 import pytest
 from PIL import Image
@@ -10,22 +11,19 @@ from PIL import Image
 from faceswap_diffusion.demo.limits import Limits
 from faceswap_diffusion.demo.server import served
 from faceswap_diffusion.swapping.swapper import FaceSwapper
+from tests.processes import free_port
 
 LIMITS = Limits(megabytes=1, megapixels=0.6)
 
 
 @pytest.fixture(scope="session")
 def page() -> Iterator[gr.Blocks]:
+    # Imported when first used, in the server's thread; with pytest's rewriting of the source that fails at times.
+    assert anyio.open_file
     swapper = FaceSwapper.from_pretrained(device="cpu")
     swapper.pipeline.set_progress_bar_config(disable=True)
     with served(swapper, port=free_port(), limits=LIMITS) as page:
         yield page
-
-
-def free_port() -> int:
-    from tests.processes import free_port
-
-    return free_port()
 
 
 @pytest.fixture(scope="session")
