@@ -150,6 +150,7 @@ def test_core_needs_one_headless_opencv_and_no_compiler(wheel):
     assert {name for name in core if "opencv" in name} == {"opencv-python-headless"}
     assert not core & {"torchvision", "mediapipe", "dlib", "insightface", "onnxruntime", "xformers"}
     assert set(wheel.metadata.core.optional_dependencies) == {
+        "demo",
         "heif",
         "insightface",
         "video",
