@@ -20,8 +20,9 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import diffusers.utils.logging
@@ -41,6 +42,7 @@ COMMAND = "python benchmarks/speed.py"
 CASES = {
     **dict.fromkeys(DTYPES, "SDPA"),
     "xformers": "xformers",
+    "channels_last": "SDPA, channels_last",
     "compile": "SDPA, UNet by torch.compile",
     "model_offload": "SDPA, model CPU offload",
     "sequential_offload": "SDPA, sequential CPU offload",
@@ -122,6 +124,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--guidance_scale", type=float, metavar="SCALE", help="(default: the model's)")
     add("--num_images", type=positive, default=1, metavar="N", help="that a call makes together (default: 1)")
     add("--runs", type=positive, default=5, metavar="N", help="calls whose median is taken (default: 5)")
+    add("--output", type=Path, metavar="JSON", help="write the figures, for benchmarks/render.py")
     return parser
 
 
@@ -187,6 +190,9 @@ def build_pipeline(settings: Settings, case: str) -> FaceSwapInpaintPipeline:
         pipeline.to(device)
     if case == "xformers":
         pipeline.enable_xformers_memory_efficient_attention()
+    if case == "channels_last":
+        for network in (pipeline.unet, pipeline.vae):
+            network.to(memory_format=torch.channels_last)
     if case == "compile":
         pipeline.unet.compile()
     return pipeline
@@ -320,6 +326,22 @@ def table_lines(rows: Iterator[Row] | Sequence[Row]) -> Iterator[str]:
         yield row_text(row, first)
 
 
+def kept(rows: Iterator[Row], into: list[Row]) -> Iterator[Row]:
+    """The same rows, each of which is put into a list as it comes."""
+    for row in rows:
+        into.append(row)
+        yield row
+
+
+def rows_of(figures: dict[str, Any]) -> list[Row]:
+    """The rows that `--output` wrote."""
+    rows = []
+    for row in figures["rows"]:
+        outcome = row["outcome"]
+        rows.append(Row(row["case"], row["dtype"], outcome if isinstance(outcome, str) else Measured(**outcome)))
+    return rows
+
+
 def describe_run(settings: Settings) -> str:
     """What the figures depend on."""
     device = torch.device(settings.device)
@@ -344,12 +366,21 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = read_settings(args)
         sys.stdout.write(f"    {shlex.join([*COMMAND.split(), *arguments])}\n\n{describe_run(settings)}\n\n")
-        for line in table_lines(measure_all(settings, args.cases)):
+        rows: list[Row] = []
+        for line in table_lines(kept(measure_all(settings, args.cases), rows)):
             sys.stdout.write(line + "\n")
             sys.stdout.flush()
     except ValueError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
+    if args.output:
+        figures = {
+            "command": shlex.join([*COMMAND.split(), *arguments]),
+            "run": describe_run(settings),
+            "settings": asdict(settings),
+            "rows": [asdict(row) for row in rows],
+        }
+        args.output.write_text(json.dumps(figures, indent=2) + "\n")
     return 0
 
 

@@ -39,7 +39,7 @@ from faceswap_diffusion.training.engine.trainer import Task, Trainer, as_it_is
 from faceswap_diffusion.training.fields import FIXED, section, setting
 
 SCRIPT = "train_occlusion.py"
-STORED_SIZE = 160
+STORED_SIZE = 208
 """Side of the crops that things are drawn on: their faces are a little larger than in the network's window."""
 
 NOT_FACE = ("background", "hair", "other")

@@ -348,6 +348,24 @@ def draw_hat(scene: Scene, rng: np.random.Generator) -> Occluder:
     return finish(scene, layers, rng, distance=2.0)
 
 
+def draw_panel(scene: Scene, rng: np.random.Generator) -> Occluder:
+    """Something large from outside the face up to a wavy edge: a hood, hair, a door, somebody else's shoulder."""
+    angle = rng.normal(0, 0.6) if rng.random() < 0.6 else rng.uniform(-np.pi, np.pi)
+    depth, bow, x = rng.uniform(2.5, 8), rng.normal(0, 0.02), np.linspace(-16, 16, 33)
+    waves = rng.normal(0, 0.5) * np.sin(x * rng.uniform(0.1, 1) + rng.uniform(0, 6))
+    edge = np.stack([x, waves + bow * x**2 - depth], axis=1)
+    outline = scene.place(np.concatenate([edge, [(16, -40), (-16, -40)]]), scene.landmarks[5], angle)
+    layers, panel = Layers(scene.size), scene.fill(outline)
+    surface = any_surface(scene, rng)
+    if rng.random() < 0.4:
+        surface = np.clip(surface * rng.uniform(0.1, 0.6), 0, 255)
+    layers.add(panel, surface * rounded(panel, rng.uniform(0.3, 4) * scene.cm, rng.uniform(0.5, 1.0)))
+    if rng.random() < 0.4:
+        seam = edge - [0, rng.uniform(0.3, 3)]
+        layers.add(scene.stroke([scene.place(seam, scene.landmarks[5], angle)], rng.uniform(0.1, 1)), any_colour(rng))
+    return finish(scene, layers, rng, distance=rng.uniform(0.3, 2.5))
+
+
 def draw_blob(scene: Scene, rng: np.random.Generator) -> Occluder:
     """See [`draw_occluder`]."""
     return draw_occluder(scene.landmarks, scene.other, rng)
@@ -357,12 +375,13 @@ KINDS: dict[str, tuple[Callable[[Scene, np.random.Generator], Occluder], float]]
     "eyeglasses": (draw_eyeglasses, 0.32),
     "sunglasses": (draw_sunglasses, 0.08),
     "hand": (draw_hand, 0.24),
-    "hair": (draw_hair, 0.12),
+    "hair": (draw_hair, 0.14),
     "microphone": (draw_microphone, 0.05),
     "cup": (draw_cup, 0.04),
     "device": (draw_device, 0.05),
     "bar": (draw_bar, 0.05),
     "medical mask": (draw_medical_mask, 0.04),
+    "panel": (draw_panel, 0.08),
     "blob": (draw_blob, 0.06),
 }
 """What is drawn in training, by name, and how often."""

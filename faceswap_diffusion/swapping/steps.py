@@ -84,6 +84,7 @@ class SwapSteps:
         # OpenCV's and LiteRT's networks, a pipeline's scheduler and its offloaded parts serve one call at a time.
         self._analyzer_lock, self._pipeline_lock = RLock(), RLock()
         self._photos: Recent[PhotoFaces] = Recent(RECENT_PHOTOS)
+        self._targets: Recent[torch.Tensor] = Recent(RECENT_PHOTOS)
         self._sources: Recent[tuple[list[SourceIdentity], SourceIdentity]] = Recent(RECENT_SOURCES)
 
     def find_faces(self, rgb: np.ndarray) -> list[Face]:
@@ -380,6 +381,7 @@ class SwapSteps:
                     reference_mask_image=[reference.coverage for reference in shown] or None,
                     identity_embeds=torch.cat([identity.identity_embeds for identity in identities[batch]]),
                     source_clip_embeds=torch.cat([identity.source_clip_embeds for identity in identities[batch]]),
+                    target_clip_embeds=torch.cat([self._encode_target(face.pixels) for face in faces[batch]]),
                     generator=[torch.Generator().manual_seed(int(seed)) for _ in faces[batch]],
                     output_type="np",
                     return_dict=False,
@@ -387,6 +389,11 @@ class SwapSteps:
                 )
             crops += list(np.round(np.asarray(images) * 255).astype(np.uint8))
         return crops
+
+    @torch.no_grad()
+    def _encode_target(self, pixels: np.ndarray) -> torch.Tensor:
+        """The image encoder's view of a target, (1, C); that of the last targets is remembered."""
+        return self._targets.get(pixels_key(pixels), lambda: self.pipeline.encode_clip(pixels))
 
     def shown_references(
         self,
