@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 import pytest
 from selenium import webdriver
-from selenium.common.exceptions import TimeoutException
+from selenium.common.exceptions import StaleElementReferenceException, TimeoutException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
@@ -39,7 +39,8 @@ class Visitor:
 
     def wait(self, condition: Callable[[], Any]) -> Any:
         try:
-            return WebDriverWait(self.driver, SECONDS, 0.1).until(lambda _: condition())
+            redrawn = (StaleElementReferenceException,)
+            return WebDriverWait(self.driver, SECONDS, 0.1, redrawn).until(lambda _: condition())
         except TimeoutException:
             self.picture("failed")
             raise
@@ -66,7 +67,9 @@ class Visitor:
         return text
 
     def chosen(self) -> list[bool]:
-        return [box.is_selected() for box in self.driver.find_elements(By.CSS_SELECTOR, "#faces input")]
+        return self.driver.execute_script(
+            "return [...document.querySelectorAll('#faces input')].map(box => box.checked)"
+        )
 
     def picture(self, name: str) -> None:
         if PICTURES:
