@@ -91,16 +91,22 @@ def our_parts(architecture: Architecture, guidance_scale: float, device: torch.d
         vae, unet, None, None, None, stable_diffusion_scheduler(), **{**architecture.pipeline, "crop_size": None}
     )
     pipeline._guidance_scale = guidance_scale
-    names = ("latents", "masked_image_latents", "mask_latents", "condition_embeds", "negative_condition_embeds")
+    autoencoder: Any = vae  # diffusers declares its latents as of one type of the CPU
 
     def step(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        timestep = torch.tensor(TIMESTEP, device=device)
-        return pipeline.predict_noise(timestep=timestep, **{name: inputs[name] for name in names})
+        return pipeline.predict_noise(
+            inputs["latents"],
+            torch.tensor(TIMESTEP, device=device),
+            inputs["condition_embeds"],
+            inputs["mask_latents"],
+            inputs["masked_image_latents"],
+            inputs["negative_condition_embeds"],
+        )
 
     return {
         "step": step,
         "encode": lambda inputs: posterior(vae, inputs["pixel_values"]).mode(),
-        "decode": lambda inputs: vae.decode(unscale(vae, inputs["latents"]), return_dict=False)[0],
+        "decode": lambda inputs: autoencoder.decode(unscale(vae, inputs["latents"]), return_dict=False)[0],
     }
 
 

@@ -38,7 +38,7 @@ reference = swapper.draw_reference(target, person)
 assert reference is not None  # the checkpoint in the package uses references
 
 # 4. Repaint the target's crop, starting from the reference.
-(swapped,) = pipe(
+swapped, _ = pipe(
     image=Image.fromarray(target.pixels),
     mask_image=mask,
     landmarks=swapper.exchange_shape(target, person),

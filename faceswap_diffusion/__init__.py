@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .provenance.save import read_provenance as read_provenance
     from .provenance.save import save_image as save_image
     from .provenance.verify import verify as verify
+    from .safety.checker import SafetyChecker as SafetyChecker
+    from .safety.refusal import RefusedError as RefusedError
     from .swapping.compositing import paste_back as paste_back
     from .swapping.options import SwapOptions as SwapOptions
     from .swapping.result import SwapResult as SwapResult
@@ -51,6 +53,8 @@ _HOMES = {
     # diffusers looks up the base classes of a component on the module that the component names as its own.
     "ModelMixin": "diffusers.models.modeling_utils",
     "NoFaceFoundError": "faceswap_diffusion.faces.selection",
+    "RefusedError": "faceswap_diffusion.safety.refusal",
+    "SafetyChecker": "faceswap_diffusion.safety.checker",
     "SourceIdentity": "faceswap_diffusion.swapping.source_identity",
     "SwapOptions": "faceswap_diffusion.swapping.options",
     "SwapResult": "faceswap_diffusion.swapping.result",

@@ -15,6 +15,14 @@ torch.set_num_threads(1)
 cv2.setNumThreads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def settings_folder(tmp_path_factory: pytest.TempPathFactory):
+    """Keys for Content Credentials are not made in the home of whoever tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("settings")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def example_images() -> Path:
     return Path(__file__).parent.parent / "examples" / "images"

@@ -13,7 +13,7 @@ LAYERS = (
     {"writing"},
     {"console", "devices", "memory", "photos", "versions", "weights"},
     {"faces", "videos"},
-    {"masks"},
+    {"masks", "safety"},
     {"conditioning"},
     {"pipelines"},
     {"provenance"},

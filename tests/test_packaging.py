@@ -28,6 +28,7 @@ EXTRAS = {
     "memory.py": {"psutil"},
     "metrics": {"onnxruntime", "scipy", "skimage"},
     "photos": {"pillow_heif"},
+    "provenance": {"c2pa", "cryptography"},
     "training": {
         "bitsandbytes",
         "datasets",
@@ -89,6 +90,7 @@ def test_wheel_carries_the_models(packed):
         "checkpoints/face_parser/diffusion_pytorch_model.safetensors",
         "checkpoints/occlusion/diffusion_pytorch_model.safetensors",
         "checkpoints/age_probe/model.safetensors",
+        f"checkpoints/{EMBEDDED_CHECKPOINT.name}/safety_checker/diffusion_pytorch_model.safetensors",
     }
     wanted |= {"py.typed"}
     assert {f"{PACKAGE.name}/{name}" for name in wanted} <= packed
@@ -102,7 +104,10 @@ def test_weights_are_small_and_none_is_pickled(packed):
 
 def test_licences_go_with_the_wheel(wheel):
     core = wheel.metadata.core
-    assert core.license_expression == "Apache-2.0 AND MIT AND LicenseRef-research-no-commercial-clearance"
+    assert (
+        core.license_expression
+        == "Apache-2.0 AND MIT AND BSD-2-Clause AND LicenseRef-research-no-commercial-clearance"
+    )
     licences = [*(PACKAGE / "assets" / "licenses").iterdir(), EMBEDDED_CHECKPOINT / "LICENSE"]
     assert set(core.license_files) == {"LICENSE", *(str(path.relative_to(ROOT)) for path in licences)}
 
@@ -128,7 +133,13 @@ def test_source_archive_carries_what_its_own_tests_read():
     folders = ("benchmarks", "docs", "examples", "faceswap_diffusion", "pipelines", "tests", "tools", "train")
     wanted = {str(path.relative_to(ROOT)) for folder in folders for path in (ROOT / folder).rglob("*")
               if path.is_file() and "__pycache__" not in path.parts}  # fmt: skip
-    wanted |= {"CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "Makefile"}  # hatchling adds what it reads itself
+    wanted |= {
+        "CHANGELOG.md",
+        "CITATION.cff",
+        "CONTRIBUTING.md",
+        "Makefile",
+        "SECURITY.md",
+    }  # hatchling adds what it reads itself
     assert wanted <= packed
 
 
@@ -151,6 +162,7 @@ def test_core_needs_one_headless_opencv_and_no_compiler(wheel):
     assert not core & {"torchvision", "mediapipe", "dlib", "insightface", "onnxruntime", "xformers"}
     assert set(wheel.metadata.core.optional_dependencies) == {
         "demo",
+        "c2pa",
         "heif",
         "insightface",
         "video",

@@ -151,7 +151,8 @@ def tiny_components(seed: int = 0, crop_size: int = CROP_SIZE) -> dict[str, Any]
 
 def tiny_pipeline(seed: int = 0, crop_size: int = CROP_SIZE, **settings: Any) -> FaceSwapInpaintPipeline:
     """A pipeline of tiny components, for crops of `CROP_SIZE` pixels, 2 steps unless told otherwise."""
-    pipeline = FaceSwapInpaintPipeline(**tiny_components(seed, crop_size), **{**TINY_SETTINGS, **settings})
+    settings = {**TINY_SETTINGS, "requires_safety_checker": False, **settings}
+    pipeline = FaceSwapInpaintPipeline(**tiny_components(seed, crop_size), **settings)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

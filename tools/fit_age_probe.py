@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 
 from faceswap_diffusion.conditioning.identity import SFace
 from faceswap_diffusion.faces.detection import FaceDetector
-from faceswap_diffusion.training.data.age import AgeNet, age_crop
+from faceswap_diffusion.safety.age import AgeNet, age_crop
 
 NUM_FOLDS = 10
 

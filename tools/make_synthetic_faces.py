@@ -40,8 +40,8 @@ from faceswap_diffusion.faces.alignment import arcface_matrix, crop
 from faceswap_diffusion.faces.detection import FaceDetector
 from faceswap_diffusion.faces.landmarks import FaceMesh
 from faceswap_diffusion.provenance.save import GENERATED, save_image
+from faceswap_diffusion.safety.age import AgeEstimator
 from faceswap_diffusion.training.command_line import build_parser
-from faceswap_diffusion.training.data.age import AgeEstimator
 
 FIRST_RESERVED_SEED = 900_000
 NETWORK_SHA256 = {

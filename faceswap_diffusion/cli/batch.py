@@ -1,6 +1,7 @@
 """`faceswap-diffusion batch`: many swaps, in several processes if wanted, which go on after any stop."""
 
 import argparse
+import hashlib
 import json
 import os
 import signal
@@ -21,7 +22,7 @@ from faceswap_diffusion.cli.loading import (
     load_swapper,
     tell_loading,
 )
-from faceswap_diffusion.cli.options import PROG, RESPONSIBLE_USE, set_loudness, tell
+from faceswap_diffusion.cli.options import PROG, RESPONSIBLE_USE, add_signing_options, set_loudness, tell
 from faceswap_diffusion.cli.swap_options import add_choices, add_painting_options, add_target_face, swap_settings
 from faceswap_diffusion.console import say
 from faceswap_diffusion.evaluation.command import positive
@@ -86,6 +87,7 @@ def add_arguments(batch: argparse.ArgumentParser) -> None:
     add_painting_options(batch)
     add_face_score(batch)
     add_checkpoint_options(batch)
+    add_signing_options(batch)
     batch.set_defaults(run=run)
 
 
@@ -158,6 +160,7 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
         "dtype": args.dtype,
         "occlusion": args.occlusion,
         "face_score": args.face_score,
+        "only": args.only and hashlib.sha256(Path(args.only).read_bytes()).hexdigest()[:16],
     }
 
 

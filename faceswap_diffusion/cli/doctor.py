@@ -15,7 +15,7 @@ from faceswap_diffusion.weights.registry import MODEL_FILES, ModelFileError, mod
 SUMMARY = "say which device, attention kernel, models and OpenCV are used"
 PACKAGES = (
     "torch", "diffusers", "transformers", "accelerate", "safetensors", "numpy", "pillow",
-    "pillow-heif", "ai-edge-litert", "onnxruntime", "insightface", "xformers",
+    "pillow-heif", "c2pa-python", "ai-edge-litert", "onnxruntime", "insightface", "xformers",
 )  # fmt: skip
 OPENCV_DISTRIBUTIONS = (
     "opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python",

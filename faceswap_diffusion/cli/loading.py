@@ -86,7 +86,7 @@ def load_swapper(
     import_diffusers(args)
     from faceswap_diffusion.swapping.swapper import FaceSwapper
 
-    return FaceSwapper.from_pretrained(
+    swapper = FaceSwapper.from_pretrained(
         args.checkpoint,
         device=args.device,
         dtype=args.dtype,
@@ -96,6 +96,9 @@ def load_swapper(
         occlusion=occlusion,
         lora=lora,
     )
+    if getattr(args, "only", None):
+        swapper.allow_only(args.only)
+    return swapper
 
 
 def import_diffusers(args: argparse.Namespace) -> None:

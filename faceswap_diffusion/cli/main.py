@@ -7,8 +7,18 @@ from types import ModuleType
 
 from faceswap_diffusion import __version__
 from faceswap_diffusion.cli import batch, convert, demo, doctor, evaluate, faces, fetch, identity, swap, verify, video
-from faceswap_diffusion.cli.options import PROG, RESPONSIBLE_USE, OneLineParser, common_options, set_loudness
+from faceswap_diffusion.cli.options import (
+    PROG,
+    RESPONSIBLE_USE,
+    OneLineParser,
+    choose_signer,
+    common_options,
+    set_loudness,
+)
 from faceswap_diffusion.console import ready_streams, say, say_interrupted
+from faceswap_diffusion.safety.refusal import RefusedError
+
+REFUSED = 4
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -53,12 +63,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         `int`: Exit status: 0 done, 1 unexpected failure, 2 something is wrong with what was given, 3 `verify`
-            found nothing, 130 interrupted.
+            found nothing, 4 the safety checker refused, 130 interrupted.
     """
     ready_streams()
     args = build_parser().parse_args(argv)
     set_loudness(args)
     try:
+        if hasattr(args, "c2pa_cert"):
+            choose_signer(args)
         return args.run(args)
     except KeyboardInterrupt:
         say_interrupted(f"{PROG}: interrupted")
@@ -70,4 +82,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = " ".join(str(error).split()) or type(error).__name__
         hint = "" if is_users or args.verbose else f" ({type(error).__name__}; --verbose shows where)"
         say(f"{PROG}: error: {message}{hint}", error=True)
+        if isinstance(error, RefusedError):
+            return REFUSED
         return 2 if is_users else 1

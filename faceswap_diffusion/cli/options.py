@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 from typing import NoReturn
 
 from faceswap_diffusion.console import say
@@ -40,6 +41,28 @@ def add_output(parser: argparse.ArgumentParser, explanation: str) -> None:
     """Adds `--output`, which a command needs, and `--overwrite`."""
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help=explanation)
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+
+
+def add_signing_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say who signs Content Credentials; see `provenance.signing`."""
+    add = parser.add_argument_group("who signs its Content Credentials, if the extra c2pa is installed").add_argument
+    add("--c2pa-cert", metavar="PEM", help="your certificate chain (default: a local one that nobody trusts)")
+    add("--c2pa-key", metavar="PEM", help="its P-256 key")
+    add("--c2pa-timestamp", metavar="URL", help="ask this server for the time; nothing else uses the network")
+
+
+def choose_signer(args: argparse.Namespace) -> None:
+    """Lets the signing options take the place of their environment variables, for processes started from here too.
+
+    Raises:
+        ValueError: If certificate and key are not given together, or cannot be read.
+    """
+    from faceswap_diffusion.provenance import signing
+
+    given = {signing.CERTIFICATE: args.c2pa_cert, signing.KEY: args.c2pa_key, signing.TIME_STAMPS: args.c2pa_timestamp}
+    os.environ.update({name: value for name, value in given.items() if value})
+    if args.c2pa_cert or args.c2pa_key:
+        signing.choose_signing()
 
 
 def face_choice(text: str) -> str | int:

@@ -17,7 +17,7 @@ from faceswap_diffusion.cli.loading import (
     load_swapper,
     tell_loading,
 )
-from faceswap_diffusion.cli.options import RESPONSIBLE_USE, add_output, tell
+from faceswap_diffusion.cli.options import RESPONSIBLE_USE, add_output, add_signing_options, tell
 from faceswap_diffusion.cli.swap_options import add_choices, add_painting_options, add_target_face, swap_settings
 from faceswap_diffusion.console import say
 
@@ -70,6 +70,7 @@ def add_arguments(swap: argparse.ArgumentParser) -> None:
     add_painting_options(swap)
     add_face_score(swap)
     add_checkpoint_options(swap)
+    add_signing_options(swap)
     swap.set_defaults(run=run)
 
 

@@ -42,6 +42,9 @@ def add_painting_options(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="the same seed gives the same picture (default: 0)")
     add("--no-color-match", action="store_true", help="leave the colours as the network made them")
     add("--consent", metavar="TEXT", help="who agreed to this, and how: recorded in the picture's metadata")
+    add("--only", metavar="FACES.safetensors",
+        help="who agreed, a list from `identity --list` or the identity of one person: nobody else's face is swapped, "
+        "neither as source nor as target")  # fmt: skip
     add("--no-skin-texture", action="store_true", help="leave the skin as smooth as the network made it")
 
 

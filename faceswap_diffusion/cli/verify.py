@@ -1,4 +1,4 @@
-"""`faceswap-diffusion verify`: says whether pictures were made here. It needs no PyTorch."""
+"""`faceswap-diffusion verify`: says whether pictures and videos were made here. It needs no PyTorch."""
 
 import argparse
 import json
@@ -7,11 +7,11 @@ import textwrap
 from faceswap_diffusion.cli.options import PROG, tell
 from faceswap_diffusion.console import say
 
-SUMMARY = "say whether pictures were made with this program"
+SUMMARY = "say whether pictures and videos were made with this program"
 DESCRIPTION = textwrap.fill(
-    "Look for what a swap leaves in a picture: its metadata, and the invisible mark in the new face, which survives "
-    "cropping, scaling and JPEG. Exit status: 0 if all pictures have one of them, 3 if nothing is found in one, 2 if "
-    "one cannot be read.",
+    "Look for what a swap leaves in a file: its metadata, its Content Credentials, and the invisible mark in the new "
+    "face of a picture, which survives cropping, scaling and JPEG. Exit status: 0 if all files have one of them, 3 if "
+    "nothing is found in one, 2 if one cannot be read.",
     79,
 )
 NOTHING_FOUND = 3
@@ -19,7 +19,8 @@ NOTHING_FOUND = 3
 
 def add_arguments(verify: argparse.ArgumentParser) -> None:
     """Adds the command's arguments to its parser."""
-    verify.add_argument("files", nargs="+", metavar="FILE", help="picture to look at")
+    verify.add_argument("files", nargs="+", metavar="FILE", help="picture or video to look at")
+    verify.add_argument("--trust", metavar="PEM", help="certificates of those whose Content Credentials are trusted")
     verify.set_defaults(run=run)
 
 
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     analyzer, reports, status = face_finder(), [], 0
     for path in args.files:
         try:
-            found = verify(path, analyzer)
+            found = verify(path, analyzer, args.trust)
         except ValueError as error:
             say(f"{PROG}: error: {error}", error=True)
             status = 2
@@ -40,7 +41,9 @@ def run(args: argparse.Namespace) -> int:
         if not found.is_marked:
             status = status or NOTHING_FOUND
         marks = [{**asdict(mark), "found": mark.found} for mark in found.marks]
-        reports.append({"path": path, "is_marked": found.is_marked, "metadata": found.metadata, "marks": marks})
+        credentials = None if found.credentials is None else asdict(found.credentials)
+        told = {"path": path, "is_marked": found.is_marked, "metadata": found.metadata}
+        reports.append({**told, "credentials": credentials, "marks": marks})
         if not args.json:
             tell(args, "\n".join(found.lines()))
     if args.json:

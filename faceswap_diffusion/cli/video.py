@@ -17,7 +17,7 @@ from faceswap_diffusion.cli.loading import (
     load_swapper,
     tell_loading,
 )
-from faceswap_diffusion.cli.options import PROG, RESPONSIBLE_USE, add_output, face_choice, tell
+from faceswap_diffusion.cli.options import PROG, RESPONSIBLE_USE, add_output, add_signing_options, face_choice, tell
 from faceswap_diffusion.cli.swap import source_to_face
 from faceswap_diffusion.cli.swap_options import add_choices, add_painting_options, swap_settings
 from faceswap_diffusion.console import say
@@ -72,6 +72,7 @@ def add_arguments(video: argparse.ArgumentParser) -> None:
     add_painting_options(video)
     add_face_score(video)
     add_checkpoint_options(video)
+    add_signing_options(video)
     video.set_defaults(run=run)
 
 

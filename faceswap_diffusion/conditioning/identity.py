@@ -1,11 +1,16 @@
 """Identity networks as differentiable torch modules: SFace (128-d) and IR-SE50 ArcFace (512-d)."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
 
+from faceswap_diffusion.faces.alignment import arcface_matrix, resized_matrix
 from faceswap_diffusion.weights.registry import model_path
+
+SFACE_WINDOW = (36, 219, 35, 218)
+"""Top, bottom, left and right of ArcFace's view in an FFHQ-aligned crop of 256 pixels."""
 
 # (name, stride) of SFace's layers, a MobileNet: "dw" ones are depthwise. The input is 112 px, the last map 7 px.
 SFACE_LAYERS = (
@@ -31,6 +36,18 @@ def dequantize_blocks(weight: torch.Tensor, scale: torch.Tensor, zero_point: tor
     block_size = -(-weight.shape[1] // scale.shape[1])
     steps = weight.float() - zero_point.float().repeat_interleave(block_size, 1)[:, : weight.shape[1]]
     return steps * scale.repeat_interleave(block_size, 1)[:, : weight.shape[1]]
+
+
+def sface_matrix(keypoints: np.ndarray, size: int) -> np.ndarray:
+    """Photo pixels to pixels of a crop of which `SFace.prepare` cuts out ArcFace's view of a face, (2, 3).
+
+    Args:
+        keypoints (`np.ndarray` of shape `(5, 2)`): Eyes, nose, mouth corners in pixels, viewer's left first.
+        size (`int`): Side of the crop.
+    """
+    top, bottom, left, _ = (size * edge / 256 for edge in SFACE_WINDOW)
+    matrix = resized_matrix(arcface_matrix(keypoints, 112), 112, round(bottom - top))
+    return matrix + np.array([[0, 0, left], [0, 0, top]])
 
 
 class SFace(nn.Module):
@@ -77,8 +94,7 @@ class SFace(nn.Module):
 
         The window is the position of ArcFace's template on the mean FFHQ-aligned face.
         """
-        side = pixel_values.shape[-1]
-        top, bottom, left, right = (round(side * edge / 256) for edge in (36, 219, 35, 218))
+        top, bottom, left, right = (round(pixel_values.shape[-1] * edge / 256) for edge in SFACE_WINDOW)
         window = pixel_values[..., top:bottom, left:right]
         # In float32, because torch has no antialiased resizing in half precision on the CPU.
         view = F.interpolate(window.float(), (112, 112), mode="bilinear", antialias=True, align_corners=False)

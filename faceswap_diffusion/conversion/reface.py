@@ -26,6 +26,7 @@ from faceswap_diffusion.conversion.torch_files import Checkpoint, read_checkpoin
 from faceswap_diffusion.conversion.weights import ConversionReport, check_weights, fill, left_out, shapes_of
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.pipelines.loading import PARSER_FOLDER
+from faceswap_diffusion.safety.checker import SafetyChecker
 from faceswap_diffusion.weights.hub import CARD_TAGS, CONSENT, swap_example, write_hub_files
 
 NETWORKS = ("unet", "vae", "image_encoder", "conditioner")
@@ -168,6 +169,7 @@ def _assemble(architecture: Architecture, networks: Mapping[str, Any]) -> FaceSw
         **networks,
         feature_extractor=clip_feature_extractor(architecture.image_encoder["image_size"]),
         scheduler=stable_diffusion_scheduler(),
+        safety_checker=SafetyChecker(),
         **architecture.pipeline,
     )
 

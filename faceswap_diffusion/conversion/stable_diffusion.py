@@ -25,6 +25,7 @@ from faceswap_diffusion.conversion.torch_files import read_checkpoint
 from faceswap_diffusion.conversion.weights import ConversionReport, check_weights, fill, left_out, shapes_of
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.pipelines.latents import spatial_factor
+from faceswap_diffusion.safety.checker import SafetyChecker
 from faceswap_diffusion.weights.folders import EMBEDDED_CHECKPOINT, choose_variant, variants_of
 
 FRESH = "fresh layers of the conditioner"
@@ -84,6 +85,7 @@ def init_from_stable_diffusion(
         feature_extractor=feature_extractor,
         conditioner=conditioner,
         scheduler=stable_diffusion_scheduler(),
+        safety_checker=SafetyChecker(),
         **{**architecture.pipeline, "crop_size": crop_size},
     )
     if dtype is not None:

@@ -119,7 +119,9 @@ def measure_videos(args: argparse.Namespace, folder: Path) -> None:
     from faceswap_diffusion.swapping.swapper import FaceSwapper
 
     pairs = video_pairs(folder, args.limit or NUM_CLIPS)
-    swapper = FaceSwapper.from_pretrained(*args.checkpoint[:1], device=args.device, dtype=args.dtype)
+    swapper = FaceSwapper.from_pretrained(
+        *args.checkpoint[:1], device=args.device, dtype=args.dtype, safety_checker=None
+    )
     swapper.pipeline.set_progress_bar_config(disable=True)
     options = SwapOptions(num_inference_steps=args.steps, guidance_scale=args.guidance, seed=args.seeds[0])
     figures = evaluate_videos(swapper, load_networks(), pairs, args.output, options)

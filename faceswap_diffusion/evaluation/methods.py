@@ -83,7 +83,9 @@ class CheckpointMethod:
         dtype: str | None = None,
         settings: dict[str, Any] | None = None,
     ):
-        self.swapper = FaceSwapper.from_pretrained(checkpoint, device=device, dtype=dtype)
+        self.swapper = FaceSwapper.from_pretrained(
+            checkpoint, device=device, dtype=dtype, safety_checker=None
+        )  # the people of a protocol are known
         self.swapper.pipeline.set_progress_bar_config(disable=True)
         self.name, self.settings = self.swapper.name, settings or {}
         pipeline = self.swapper.pipeline

@@ -39,6 +39,7 @@ from faceswap_diffusion.pipelines.latents import (
 )
 from faceswap_diffusion.pipelines.output import FaceSwapPipelineOutput
 from faceswap_diffusion.pipelines.single_token import shorten_single_token_attention
+from faceswap_diffusion.safety.checker import SafetyChecker
 from faceswap_diffusion.weights.hub import HubPipeline
 
 logger = logging.get_logger(__name__)
@@ -58,6 +59,10 @@ FORMER_DEFAULTS = {
 }  # fmt: skip
 """What checkpoints mean that were saved before there was such a setting."""
 
+WITHOUT_CHECKER = (
+    "You have disabled the safety checker for {} by passing `safety_checker=None`. Keep it enabled in all public "
+    "facing circumstances, and do not expose unfiltered results in services or applications open to the public."
+)
 CARRIED_SETTINGS = "face_swap_settings"
 """Attribute of a UNet that is or was part of a pipeline: its settings."""
 
@@ -150,6 +155,8 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         conditioner ([`FaceConditioner`], *optional*): Makes the UNet's context of identity, image embeddings and
             landmarks. Not needed if `condition_embeds` and `negative_condition_embeds` are passed.
         scheduler ([`SchedulerMixin`]): DDIM or any other of diffusers' schedulers for such a UNet.
+        safety_checker ([`SafetyChecker`], *optional*): Blackens explicit crops; [`FaceSwapper`] asks it about photos.
+        requires_safety_checker (`bool`): Whether a pipeline without it warns.
         channel_order (`str`): What the UNet's input channels are, one of `CHANNEL_ORDERS`.
         masked_latents (`str`): `"sample"` or `"mode"` of the autoencoder's posterior for the masked target.
         crop_size (`int`, *optional*): Side length in pixels of the crops the weights are made for, the default height
@@ -173,7 +180,10 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
     """
 
     model_cpu_offload_seq = "image_encoder->conditioner->unet->vae"
-    _optional_components = ["image_encoder", "feature_extractor", "conditioner"]  # noqa: RUF012 - as diffusers has it
+    _optional_components = [  # noqa: RUF012 - as diffusers has it
+        "image_encoder", "feature_extractor", "conditioner", "safety_checker",
+    ]  # fmt: skip
+    _exclude_from_cpu_offload = ["safety_checker"]  # noqa: RUF012
     _callback_tensor_inputs = (
         "latents", "condition_embeds", "negative_condition_embeds", "mask_latents", "masked_image_latents",
     )  # fmt: skip
@@ -185,6 +195,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
     feature_extractor: Any
     conditioner: Any
     scheduler: Any
+    safety_checker: Any
     _guidance_scale: float
     _num_timesteps: int
     _interrupt: bool
@@ -198,6 +209,8 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         feature_extractor: CLIPImageProcessorPil | None,
         conditioner: FaceConditioner | None,
         scheduler: SchedulerMixin,
+        safety_checker: SafetyChecker | None = None,
+        requires_safety_checker: bool = True,
         channel_order: str | None = None,
         masked_latents: str | None = None,
         crop_size: int | None = None,
@@ -220,7 +233,11 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
             feature_extractor=feature_extractor,
             conditioner=conditioner,
             scheduler=scheduler,
+            safety_checker=safety_checker,
         )
+        self.register_to_config(requires_safety_checker=requires_safety_checker)
+        if safety_checker is None and requires_safety_checker:
+            logger.warning(WITHOUT_CHECKER.format(type(self)))
         given = {
             "channel_order": channel_order,
             "masked_latents": masked_latents,
@@ -337,7 +354,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         Older ones lack settings, have the bool `draw_landmarks` in place of `hidden_fill`, and two settings that no
         swap ever followed.
         """
-        config_dict = {**FORMER_DEFAULTS, **config_dict}
+        config_dict = {**FORMER_DEFAULTS, "requires_safety_checker": False, **config_dict}
         if "draw_landmarks" in config_dict:
             config_dict["hidden_fill"] = "landmarks" if config_dict.pop("draw_landmarks") else "grey"
         for name in ("hidden_regions", "landmark_set"):
@@ -863,6 +880,29 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         """Encodes RGB `(B, 3, H, W)` in [-1, 1] to scaled latents `(B, C, h, w)`."""
         return encode(self.vae, pixel_values, self.config["masked_latents"] == "sample", generator)
 
+    def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
+        """Decodes scaled latents (B, C, h, w) to RGB (B, 3, H, W), about [-1, 1]."""
+        return decode(self.vae, latents.to(self.vae.dtype))
+
+    def run_safety_checker(self, images: torch.Tensor) -> tuple[torch.Tensor, list[bool] | None]:
+        """Blackens explicit pictures, and warns of them.
+
+        Args:
+            images (`torch.Tensor` of shape `(B, 3, H, W)`): RGB in [-1, 1].
+
+        Returns:
+            `tuple[torch.Tensor, list[bool]]`: The pictures, and whether each is explicit; `None` in place of the list
+            if there is no checker.
+        """
+        if self.safety_checker is None:
+            return images, None
+        images, explicit = self.safety_checker(images)
+        if any(explicit):
+            logger.warning(
+                "Potential NSFW content was detected in one or more images. A black image will be returned instead."
+            )
+        return images, explicit
+
     def prepare_extra_step_kwargs(
         self, generator: torch.Generator | list[torch.Generator] | None, eta: float
     ) -> dict[str, Any]:
@@ -1139,8 +1179,9 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
 
         # 6. Decode
         images: Any = tensors["latents"]
+        explicit = None
         if output_type != "latent":
-            images = decode(self.vae, images.to(self.vae.dtype))
+            images, explicit = self.run_safety_checker(self.decode_latents(images))
             images = self.image_processor.postprocess(images, output_type=output_type)
         self.maybe_free_model_hooks()
-        return FaceSwapPipelineOutput(images=images) if return_dict else (images,)
+        return FaceSwapPipelineOutput(images, explicit) if return_dict else (images, explicit)

@@ -11,10 +11,17 @@ from faceswap_diffusion.masks.bisenet import BiSeNet
 from faceswap_diffusion.masks.occlusion import OcclusionNetwork, load_occlusion_network
 from faceswap_diffusion.masks.parsing import FaceParser, load_face_parser
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.safety.checker import SafetyChecker
 from faceswap_diffusion.weights.checkpoints import FEW_STEPS_FOLDER as FEW_STEPS_FOLDER
 from faceswap_diffusion.weights.checkpoints import PARSER_FOLDER as PARSER_FOLDER
 from faceswap_diffusion.weights.folders import EMBEDDED_CHECKPOINT as EMBEDDED_CHECKPOINT
-from faceswap_diffusion.weights.folders import checkpoint_folder, choose_variant, load_weights, variants_of
+from faceswap_diffusion.weights.folders import (
+    checkpoint_folder,
+    choose_variant,
+    load_weights,
+    read_json,
+    variants_of,
+)
 
 PICKLED_SUFFIXES = {".bin", ".ckpt", ".pt", ".pth", ".pkl"}
 FEW_STEPS_CONFIG = "config.json"
@@ -28,7 +35,10 @@ FEW_STEPS_DEFAULTS = {
 
 
 def load_pipeline(
-    checkpoint: str | Path | None = None, dtype: torch.dtype = torch.float32, variant: str | None = None
+    checkpoint: str | Path | None = None,
+    dtype: torch.dtype = torch.float32,
+    variant: str | None = None,
+    safety_checker: SafetyChecker | str | None = "auto",
 ) -> FaceSwapInpaintPipeline:
     """Loads a pipeline from a checkpoint without pickled files.
 
@@ -36,6 +46,8 @@ def load_pipeline(
         checkpoint (`str | Path`, *optional*): Folder or Hub id; the embedded checkpoint if left out.
         dtype (`torch.dtype`): Precision of the networks.
         variant (`str`, *optional*): Of the weights, as `"fp16"`; see `checkpoint_folders.choose_variant`.
+        safety_checker ([`SafetyChecker`] or `str`, *optional*): "auto" for the checkpoint's, or the package's if it
+            has none and does not say that it requires none.
 
     Returns:
         `FaceSwapInpaintPipeline`: On the CPU.
@@ -45,7 +57,15 @@ def load_pipeline(
     """
     folder = checkpoint_folder(checkpoint, variant=variant)
     _refuse_pickles(folder)
-    return FaceSwapInpaintPipeline.from_pretrained(folder, dtype=dtype, variant=variant)
+    if safety_checker != "auto":
+        return FaceSwapInpaintPipeline.from_pretrained(
+            folder, dtype=dtype, variant=variant, safety_checker=safety_checker
+        )
+    pipeline = FaceSwapInpaintPipeline.from_pretrained(folder, dtype=dtype, variant=variant)
+    index = read_json(folder / "model_index.json")
+    if pipeline.safety_checker is None and index.get("requires_safety_checker", True):
+        pipeline.register_modules(safety_checker=SafetyChecker())
+    return pipeline
 
 
 def load_few_steps(pipeline: FaceSwapInpaintPipeline, folder: Path) -> None:

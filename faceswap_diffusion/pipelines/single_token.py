@@ -27,12 +27,13 @@ class SingleTokenAttnProcessor(AttnProcessor2_0):
         **kwargs: Any,
     ) -> torch.Tensor:
         """Attends; see diffusers' `Attention.forward` for the arguments."""
-        is_single = encoder_hidden_states is not None and encoder_hidden_states.shape[1] == 1
-        if not is_single or attention_mask is not None or hidden_states.ndim != 3 or torch.is_grad_enabled():
-            return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, *args, **kwargs)
+        context, to_value, to_out = encoder_hidden_states, attn.to_v, attn.to_out
+        is_plain = attention_mask is not None or hidden_states.ndim != 3 or torch.is_grad_enabled()
+        if context is None or to_value is None or to_out is None or context.shape[1] != 1 or is_plain:
+            return super().__call__(attn, hidden_states, context, attention_mask, *args, **kwargs)
         if attn.norm_cross:
-            encoder_hidden_states = attn.norm_encoder_hidden_states(encoder_hidden_states)
-        attended = attn.to_out[0](attn.to_v(encoder_hidden_states))  # (B, 1, C)
+            context = attn.norm_encoder_hidden_states(context)
+        attended = to_out[0](to_value(context))  # (B, 1, C)
         if attn.residual_connection:
             return (attended + hidden_states) / attn.rescale_output_factor
         return (attended / attn.rescale_output_factor).expand_as(hidden_states)
@@ -42,4 +43,5 @@ def shorten_single_token_attention(network: nn.Module) -> None:
     """Gives the cross-attentions of a network the shortcut, as far as they have diffusers' default processor."""
     for part in network.modules():
         if isinstance(part, Attention) and part.is_cross_attention and type(part.processor) is AttnProcessor2_0:
-            part.set_processor(SingleTokenAttnProcessor())
+            processor: Any = SingleTokenAttnProcessor()  # diffusers declares one of its processors only
+            part.set_processor(processor)

@@ -10,12 +10,13 @@ from typing import Any, BinaryIO
 from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
-import numpy as np
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
 from faceswap_diffusion import __version__
 from faceswap_diffusion.photos.exif import read_exif
+from faceswap_diffusion.provenance.credentials import sign_picture
+from faceswap_diffusion.provenance.facts import plain_number
 from faceswap_diffusion.writing import is_read_only, whole_file
 
 logger = logging.getLogger(__name__)
@@ -142,12 +143,14 @@ def save_image(
     digital_source_type: str = COMPOSITE,
     quality: int = 95,
     file_format: str | None = None,
+    parent: str | os.PathLike | None = None,
 ) -> None:
     """Saves a picture completely or not at all, with its colour profile, EXIF and AI metadata.
 
     The IPTC digital source type, the software and `provenance` are written to an XMP packet, and the software to EXIF
-    as well. An existing file is replaced and keeps its permissions; if the path is a link, the file it points to is
-    replaced. PNG, TIFF and BMP store the pixels exactly; JPEG, WebP and AVIF change them slightly.
+    as well. With the extra `c2pa`, PNG, JPEG and WebP also have Content Credentials. An existing file is replaced and
+    keeps its permissions; if the path is a link, the file it points to is replaced. PNG, TIFF and BMP store the pixels
+    exactly; JPEG, WebP and AVIF change them slightly.
 
     Args:
         image (`PIL.Image.Image`): In mode L, RGB or RGBA; `info` may hold "icc_profile" and "exif".
@@ -159,23 +162,24 @@ def save_image(
         quality (`int`): Quality of JPEG, WebP and AVIF, 1 to 100.
         file_format (`str`, *optional*): Format for an open file: "PNG", "JPEG", "WEBP", "TIFF", "AVIF" or "BMP". If
             left out, the suffix of the file's name, or PNG if it has none.
+        parent (`str | os.PathLike`, *optional*): The file that the picture was made of, which its Content Credentials
+            name, with those that it has itself.
 
     Raises:
-        ValueError: If the picture cannot be saved there (see `check_output`).
+        ValueError: If the picture cannot be saved there (see `check_output`), or not be signed.
     """
     if isinstance(path, str | os.PathLike):
         if file_format is not None:
             raise ValueError(f"got file_format {file_format!r} for {path}: the suffix of a path selects the format")
         path = check_output(path, size=image.size, has_alpha=is_transparent(image))
-        replace_file(
-            path, _encode(image, FORMATS[path.suffix.lower()], str(path), provenance, digital_source_type, quality)
-        )
+        name, file_format = str(path), FORMATS[path.suffix.lower()]
+        replace_file(path, _encode(image, file_format, name, provenance, digital_source_type, quality, parent))
         return
     file_format = file_format or FORMATS.get(Path(str(getattr(path, "name", ""))).suffix.lower(), "PNG")
     if file_format not in FORMATS.values():
         raise ValueError(f"got file_format {file_format!r}; choose one of {', '.join({*FORMATS.values()})}")
     _check_fit("cannot save the picture", file_format, image.size, is_transparent(image))
-    path.write(_encode(image, file_format, "the picture", provenance, digital_source_type, quality))
+    path.write(_encode(image, file_format, "the picture", provenance, digital_source_type, quality, parent))
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -198,6 +202,7 @@ def _encode(
     provenance: dict[str, Any] | None,
     digital_source_type: str,
     quality: int,
+    parent: str | os.PathLike | None,
 ) -> bytes:
     """The bytes of a picture's file; `name` is used in messages."""
     if image.mode == "RGBA" and file_format in OPAQUE:
@@ -211,7 +216,9 @@ def _encode(
         raise ValueError(f"cannot save {name}: {error}; choose another kind of file") from None
     if file_format == "BMP" and packet is not None:
         content.write(packet)
-    return content.getvalue()
+    if provenance is None:
+        return content.getvalue()
+    return sign_picture(content.getvalue(), file_format, provenance, digital_source_type, parent)
 
 
 def read_provenance(path: str | os.PathLike) -> dict[str, Any] | None:
@@ -299,13 +306,6 @@ def _xmp_options(file_format: str, packet: bytes) -> dict[str, Any]:
     text.add_itxt("XML:com.adobe.xmp", packet.decode())
     text.add_itxt("Software", SOFTWARE)
     return {"pnginfo": text}
-
-
-def plain_number(value: Any) -> Any:
-    """What JSON has for a number of NumPy."""
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
 def xmp_packet(provenance: dict[str, Any], digital_source_type: str) -> bytes:

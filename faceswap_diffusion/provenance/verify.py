@@ -1,14 +1,19 @@
-"""Says whether a picture was made here: by its metadata, and by the invisible mark, which survives their loss."""
+"""Says whether a file was made here: by metadata, Content Credentials, and the mark, which survives their loss."""
 
 from dataclasses import dataclass, field
 from os import PathLike, fspath
+from os.path import isfile
+from pathlib import Path
 from typing import Any
 
 from faceswap_diffusion.faces.alignment import ffhq_matrix
 from faceswap_diffusion.faces.analyzer import FaceAnalyzer, MeshFaceAnalyzer
 from faceswap_diffusion.photos.loading import load_photo
+from faceswap_diffusion.provenance.credentials import ContentCredentials, can_sign, read_credentials
 from faceswap_diffusion.provenance.save import read_provenance
 from faceswap_diffusion.provenance.watermark import SIZE, Mark, find_mark, payload_of
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm")
 
 LEAST_CONFIDENCE = 0.3
 """Of detector and mesh in a face to look in: below what a swap asks for, as nothing depends on it but a look."""
@@ -16,17 +21,22 @@ LEAST_CONFIDENCE = 0.3
 
 @dataclass(frozen=True)
 class Verification:
-    """What a picture tells of where it comes from.
+    """What a picture or a video tells of where it comes from.
 
     Args:
-        path (`str`): The picture.
+        path (`str`): The file.
         metadata (`dict[str, Any]`, *optional*): What [`read_provenance`] reads.
-        marks (`list[Mark]`): What was found in each face, left to right.
+        marks (`list[Mark]`): What was found in each face, left to right; of a video nothing.
+        credentials ([`ContentCredentials`], *optional*): Its Content Credentials; `None` if it has none, or the extra
+            `c2pa` is not installed.
+        is_video (`bool`): Whether it is one.
     """
 
     path: str
     metadata: dict[str, Any] | None
     marks: list[Mark] = field(default_factory=list)
+    credentials: ContentCredentials | None = None
+    is_video: bool = False
 
     @property
     def marked_faces(self) -> list[int]:
@@ -35,14 +45,16 @@ class Verification:
 
     @property
     def is_marked(self) -> bool:
-        """Whether metadata or a mark says that the picture was made here."""
-        return self.metadata is not None or bool(self.marked_faces)
+        """Whether metadata, Content Credentials or a mark say that the file was made here."""
+        signed = self.credentials is not None and self.credentials.is_ours
+        return self.metadata is not None or signed or bool(self.marked_faces)
 
     def lines(self) -> list[str]:
         """What was found, in words."""
-        marks = [*map(self._mark_line, range(len(self.marks)))] or ["mark: no face is found to look in"]
+        looked = "mark: only pictures are looked at for it" if self.is_video else "mark: no face is found to look in"
+        marks = [*map(self._mark_line, range(len(self.marks)))] or [looked]
         headline = f"{self.path}: {'made with AI' if self.is_marked else 'nothing found'}"
-        return [headline, *(f"  {line}" for line in (self._metadata_line(), *marks))]
+        return [headline, *(f"  {line}" for line in (self._metadata_line(), self._credentials_line(), *marks))]
 
     def _metadata_line(self) -> str:
         if self.metadata is None:
@@ -51,6 +63,15 @@ class Verification:
             f"{name} {self.metadata[name]}" for name in ("checkpoint", "seed", "consent") if name in self.metadata
         ]
         return f"metadata: written by {self.metadata['software']}" + (f" ({', '.join(facts)})" if facts else "")
+
+    def _credentials_line(self) -> str:
+        found = self.credentials
+        if found is None:
+            return f"Content Credentials: {'none' if can_sign() else 'not looked for, as the extra c2pa is missing'}"
+        state = "valid" if found.is_valid else "ALTERED since they were signed" if found.is_altered else "NOT valid"
+        trust = "trusted" if found.is_trusted else "which no trust list that was given knows"
+        told = f"Content Credentials: {state}, by {found.generator}, signed by {found.signer!r}, {trust}"
+        return f"{told} ({', '.join(found.problems)})" if found.problems else told
 
     def _mark_line(self, index: int) -> str:
         mark = self.marks[index]
@@ -69,17 +90,37 @@ def face_finder() -> FaceAnalyzer:
     return MeshFaceAnalyzer(LEAST_CONFIDENCE, LEAST_CONFIDENCE)
 
 
-def verify(path: str | PathLike, analyzer: FaceAnalyzer | None = None) -> Verification:
-    """Looks for metadata and marks in a picture.
+def verify(
+    path: str | PathLike, analyzer: FaceAnalyzer | None = None, trust_anchors: str | PathLike | None = None
+) -> Verification:
+    """Looks for metadata, Content Credentials and marks in a picture, and for the first two in a video.
 
     Args:
-        path (`str | PathLike`): The picture.
+        path (`str | PathLike`): The picture or the video.
         analyzer ([`FaceAnalyzer`], *optional*): Finds its faces; `face_finder` makes one if left out.
+        trust_anchors (`str | PathLike`, *optional*): PEM file of the certificates of those whose Content Credentials
+            are trusted.
 
     Raises:
         ValueError: If it cannot be read.
     """
+    if trust_anchors is not None and not can_sign():
+        raise ValueError("trust anchors are for Content Credentials, which need the extra c2pa: install "
+                         "faceswap-diffusion[c2pa]")  # fmt: skip
+    anchors = None if trust_anchors is None else _read_anchors(Path(trust_anchors))
+    credentials = read_credentials(path, anchors) if can_sign() and isfile(path) else None
+    if Path(path).suffix.lower() in VIDEO_SUFFIXES:
+        from faceswap_diffusion.provenance.video import read_video_provenance  # needs the extra video
+
+        return Verification(fspath(path), read_video_provenance(path), [], credentials, is_video=True)
     photo = load_photo(path)
     faces = (analyzer or face_finder()).analyze(photo.rgb)
     marks = [find_mark(photo.rgb, ffhq_matrix(face.landmarks68, SIZE)) for face in faces]
-    return Verification(fspath(path), read_provenance(path), marks)
+    return Verification(fspath(path), read_provenance(path), marks, credentials)
+
+
+def _read_anchors(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read {path} ({error}): name a PEM file of certificates") from None

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from faceswap_diffusion.provenance.save import COMPOSITE, SOFTWARE, plain_number, xmp_packet
+from faceswap_diffusion.provenance.facts import plain_number
+from faceswap_diffusion.provenance.save import COMPOSITE, SOFTWARE, xmp_packet
 from faceswap_diffusion.videos.reading import open_container
 
 FACTS = "description"

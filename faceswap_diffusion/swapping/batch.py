@@ -11,7 +11,7 @@ from io import BytesIO
 from typing import Any
 
 from faceswap_diffusion.photos.loading import load_photo
-from faceswap_diffusion.provenance.save import FORMATS, check_output, replace_file, save_image
+from faceswap_diffusion.provenance.save import FORMATS, check_output, replace_file
 from faceswap_diffusion.swapping.job_folder import JobFolder, key_of
 from faceswap_diffusion.swapping.jobs import IDENTITY_SUFFIX, Job
 from faceswap_diffusion.swapping.source_identity import SourceIdentity
@@ -173,7 +173,7 @@ class JobMaker:
             identity, target, target_face=job.target_face, mask_image=job.mask, **asdict(job.options)
         )
         saving, file = time.perf_counter(), BytesIO()
-        save_image(result.image, file, provenance=result.provenance, file_format=FORMATS[path.suffix.lower()])
+        result.save(file, FORMATS[path.suffix.lower()])
         seconds = {**result.seconds, "load": encoding - started, "encode": swapping - encoding}
         seconds["save"] = time.perf_counter() - saving
         report = {

@@ -40,4 +40,4 @@ class Recent(Generic[Result]):
 
 def pixels_key(rgb: np.ndarray) -> Hashable:
     """What tells a picture (H, W, 3) uint8 from all others."""
-    return rgb.shape, hashlib.sha256(np.ascontiguousarray(rgb)).digest()
+    return rgb.shape, hashlib.sha256(np.ascontiguousarray(rgb).data).digest()

@@ -65,7 +65,7 @@ class SwapResult:
         faces (`list[Face]`): The faces found in the target, left to right, as they were.
         swapped (`list[int]`): Indices into `faces`.
         mask (`PIL.Image.Image`): Mode L, of the target's size; where it is 0 the photo is unchanged to the byte.
-        seconds (`dict[str, float]`): Time taken by each stage: load, detect, encode, reference, diffuse, paste.
+        seconds (`dict[str, float]`): Time taken by each stage: load, detect, check, encode, reference, diffuse, paste.
         provenance (`dict[str, Any]`): How the picture was made; `save` writes it into the file.
         source_shown (`list[float]`, *optional*): For each of `swapped` the share of the face that its source's photos
             show; `None` if the checkpoint is shown no references.
@@ -73,6 +73,7 @@ class SwapResult:
             because something is in front of it.
         dropped (`list[DroppedFace]`): What the detector took for faces of the target, and why it does not count.
         in_front ([`InFront`], *optional*): What was found in front of the swapped faces, which `occlusion` shows.
+        parent (`str`, *optional*): The target's file, which Content Credentials name, if it was read from one.
     """
 
     image: Image.Image
@@ -85,6 +86,7 @@ class SwapResult:
     covered: list[float] = field(default_factory=list)
     dropped: list[DroppedFace] = field(default_factory=list)
     in_front: InFront | None = None
+    parent: str | None = None
 
     @cached_property
     def occlusion(self) -> Image.Image | None:
@@ -103,7 +105,7 @@ class SwapResult:
         Raises:
             ValueError: If it cannot be saved there, see [`provenance.save_image`].
         """
-        save_image(self.image, path, provenance=self.provenance, file_format=file_format)
+        save_image(self.image, path, provenance=self.provenance, file_format=file_format, parent=self.parent)
 
 
 class Stopwatch:

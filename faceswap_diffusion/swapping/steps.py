@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from os import PathLike
+from pathlib import Path
 from threading import RLock
 from typing import Any
 
@@ -12,9 +14,11 @@ from diffusers.utils import logging
 from torch.nn.functional import cosine_similarity, normalize
 
 from faceswap_diffusion.conditioning.geometry import exchange_geometry, identity_geometry, move_mesh
+from faceswap_diffusion.conditioning.identity import SFace, sface_matrix
 from faceswap_diffusion.conditioning.reference import Reference, draw_reference, lay_over, render_texture, ring_reach
 from faceswap_diffusion.faces.alignment import crop, ffhq_matrix, transform_points
 from faceswap_diffusion.faces.analyzer import Face, FaceAnalyzer
+from faceswap_diffusion.faces.selection import select_face
 from faceswap_diffusion.faces.tracking import FaceTracker
 from faceswap_diffusion.masks.bisenet import BiSeNet
 from faceswap_diffusion.masks.occlusion import OcclusionNetwork, cover_mask
@@ -34,6 +38,9 @@ from faceswap_diffusion.photos.loading import Photo, PhotoLike, load_photo
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.pipelines.inputs import fill_hidden
 from faceswap_diffusion.pipelines.latents import rebuild
+from faceswap_diffusion.safety.checker import SafetyChecker
+from faceswap_diffusion.safety.refusal import RefusedError
+from faceswap_diffusion.swapping.agreed import AgreedPeople
 from faceswap_diffusion.swapping.aligned_face import AlignedFace, native_size
 from faceswap_diffusion.swapping.coherence import FaceState, independent
 from faceswap_diffusion.swapping.compositing import ShownReference
@@ -55,6 +62,7 @@ from faceswap_diffusion.swapping.source_identity import (
 logger = logging.get_logger(__name__)
 
 FACES_PER_BATCH = 4  # bounds the memory that a group photo takes
+NOT_AGREED = "refused: {} is nobody of those who agreed (--only); choose another face, or ask them and add them"
 LEAST_SHOWN = 1 / 3  # share of a face below which a warning says that the source shows little of it
 RECENT_PHOTOS, RECENT_SOURCES = 4, 2  # kept for a swap that has the same photo or source: at most 80 MB a source
 
@@ -81,9 +89,11 @@ class SwapSteps:
         self.analyzer = analyzer
         self.parser = parser
         self.occlusion = occlusion
+        self.agreed: AgreedPeople | None = None
         # OpenCV's and LiteRT's networks, a pipeline's scheduler and its offloaded parts serve one call at a time.
         self._analyzer_lock, self._pipeline_lock = RLock(), RLock()
         self._photos: Recent[PhotoFaces] = Recent(RECENT_PHOTOS)
+        self._passed: Recent[None] = Recent(2 * RECENT_PHOTOS)
         self._targets: Recent[torch.Tensor] = Recent(RECENT_PHOTOS)
         self._sources: Recent[tuple[list[SourceIdentity], SourceIdentity]] = Recent(RECENT_SOURCES)
 
@@ -137,6 +147,104 @@ class SwapSteps:
         pixels = crop(rgb, ffhq_matrix(face.landmarks68, size), size)
         with self._pipeline_lock:
             return self.pipeline.encode_identity(pixels, np.ones((size, size), np.float32))[0].float().cpu().numpy()
+
+    def allow_only(self, agreed: AgreedPeople | str | PathLike) -> None:
+        """Lets nobody's face be swapped, in neither direction, but those of people who agreed.
+
+        Args:
+            agreed ([`AgreedPeople`] or file): The list, or the identity file of one person.
+
+        Raises:
+            ValueError: If it cannot be read, or was made with another recogniser.
+        """
+        agreed = agreed if isinstance(agreed, AgreedPeople) else AgreedPeople.load(agreed, self._known_same_person)
+        agreed.check_networks(self.fingerprint)
+        self.agreed = agreed
+
+    def list_agreed(self, photos: Sequence[PhotoLike], which: str | int | np.integer = "largest") -> AgreedPeople:
+        """Makes a list of who agreed, of photos of one person each.
+
+        Args:
+            photos (`Sequence[PhotoLike]`): As `swap` takes them.
+            which (`str | int`): The face in each: "largest", or an index.
+
+        Raises:
+            NoFaceFoundError: If a photo has no such face.
+            ValueError: If nobody knows when two faces are one person's to this checkpoint's recogniser.
+        """
+        loaded = [load_photo(photo, "photo") for photo in photos]
+        faces = [select_face(self.find_faces(photo.rgb), which, where=photo.name) for photo in loaded]
+        embeds = [torch.from_numpy(self.embed(photo.rgb, face)) for photo, face in zip(loaded, faces, strict=True)]
+        names = [Path(photo.name).stem for photo in loaded]
+        return AgreedPeople(names, torch.stack(embeds), self.fingerprint, self._known_same_person)
+
+    @property
+    def _known_same_person(self) -> float:
+        if self.same_person is None:
+            raise ValueError("this checkpoint's recogniser cannot tell people apart: leave the list of who agreed out")
+        return self.same_person
+
+    def has_agreed(self, rgb: np.ndarray, face: Face) -> bool:
+        """Whether a face of a picture (H, W, 3) uint8 RGB may be swapped, see `allow_only`."""
+        return self.agreed is None or torch.from_numpy(self.embed(rgb, face)) in self.agreed
+
+    def check_agreed(self, rgb: np.ndarray, face: Face, name: str) -> None:
+        """Refuses a face, called `name`, of somebody who is not among those who agreed.
+
+        Raises:
+            RefusedError: If it is such.
+        """
+        if not self.has_agreed(rgb, face):
+            raise RefusedError(NOT_AGREED.format(name))
+
+    def check_safety(self, rgb: np.ndarray, faces: Sequence[Face], name: str) -> None:
+        """Has the safety checker look at a picture and at faces of it, if there is one.
+
+        Args:
+            rgb (`np.ndarray`): (H, W, 3) uint8 RGB.
+            faces (`Sequence[Face]`): Those that are swapped or taken from it.
+            name (`str`): What to call the picture.
+
+        Raises:
+            RefusedError: If the picture seems to be explicit, or a face to be a minor's.
+        """
+        checker = self.safety_checker
+        if checker is None:
+            return
+
+        def check() -> None:
+            self.check_explicit(rgb, name)
+            for face in faces:
+                checker.check_age(self.apparent_age(rgb, face), f"a face of {name}")
+
+        self._passed.get((id(checker), pixels_key(rgb), *[face.keypoints.tobytes() for face in faces]), check)
+
+    def check_explicit(self, rgb: np.ndarray, name: str) -> None:
+        """Has the safety checker look at a picture (H, W, 3) uint8 RGB, called `name`; see `check_safety`."""
+        with self._pipeline_lock:
+            self.pipeline.safety_checker.check_picture(rgb, name)
+
+    @torch.no_grad()
+    def apparent_age(self, rgb: np.ndarray, face: Face) -> float:
+        """How old a face of a picture (H, W, 3) uint8 RGB looks to the safety checker, in years."""
+        size = self.pipeline.config["crop_size"]
+        pixels = crop(rgb, sface_matrix(face.keypoints, size), size)
+        with self._pipeline_lock:
+            if isinstance(self.pipeline.conditioner.identity_encoder, SFace):
+                embeds = self.pipeline.encode_identity(pixels, np.ones((size, size), np.float32))
+            else:
+                embeds = self._sface(self._sface.prepare(self.pipeline.preprocess(pixels, size, size)))
+            return self.pipeline.safety_checker.age(rgb, face.keypoints, embeds[0].float().cpu().numpy())
+
+    @cached_property
+    def _sface(self) -> SFace:
+        """For checkpoints with another recogniser."""
+        return SFace()
+
+    @property
+    def safety_checker(self) -> SafetyChecker | None:
+        """The pipeline's, if it has one."""
+        return self.pipeline.safety_checker
 
     def _is_face(self, rgb: np.ndarray, face: Face) -> bool:
         return doubt(self._look(rgb, face, independent())) is None
@@ -233,6 +341,7 @@ class SwapSteps:
 
         Raises:
             NoFaceFoundError: If a photo has no such face.
+            RefusedError: If the safety checker refuses a photo.
         """
         return replace(self._encode_photos(photos, which, region), fingerprint=self.fingerprint)
 
@@ -250,11 +359,20 @@ class SwapSteps:
         _warn_of_little_shown(names, identity)
         return identity
 
+    def _source_face(self, photo: Photo, which: str | int | np.integer) -> AlignedFace:
+        """The face of a source's photo that is meant, if the safety checker lets it pass."""
+        found = self.survey(photo.rgb)
+        chosen = select_aligned(found, which, photo.name)
+        face = found.faces[found.aligned.index(chosen)]
+        self.check_agreed(photo.rgb, face, f"the face of {photo.name}")
+        self.check_safety(photo.rgb, [face], photo.name)
+        return chosen
+
     def _encode_loaded(
         self, photos: Sequence[Photo], which: str | int | np.integer, region: str
     ) -> tuple[list[SourceIdentity], SourceIdentity]:
         """What each photo shows of a source, without its texture and photo, and what all show together."""
-        found = [select_aligned(self.survey(photo.rgb), which, photo.name) for photo in photos]
+        found = [self._source_face(photo, which) for photo in photos]
         looks = [self.encode_face(photo.rgb, face, region) for photo, face in zip(photos, found, strict=True)]
         return [replace(look, texture=None, head=None) for look in looks], average_identities(looks)
 
@@ -275,10 +393,13 @@ class SwapSteps:
             region (`str`): What is to be repainted.
 
         Raises:
+            RefusedError: If it is of nobody who agreed, see `allow_only`.
             ValueError: If it was not.
         """
         if identity.fingerprint is not None:
             identity.check_networks(self.fingerprint)
+        if self.agreed is not None and identity.identity_embeds[0] not in self.agreed:
+            raise RefusedError(NOT_AGREED.format(identity.name))
         if self._needs(identity.region) != self._needs(region):
             raise ValueError(
                 f"{identity.name} was encoded for region {identity.region!r} and lacks what {region!r} shows of a "
@@ -347,6 +468,7 @@ class SwapSteps:
         texture, head = take_texture(rgb, face), source_head(rgb, face, region)
         return replace(look, texture=texture, head=head, eyes_hidden=hides_eyes(face))
 
+    @torch.no_grad()
     def repaint(
         self,
         faces: Sequence[AlignedFace],
@@ -373,7 +495,7 @@ class SwapSteps:
         for batch in _batches(references):
             shown = [reference for reference in references[batch] if reference is not None]
             with self._pipeline_lock:
-                (images,) = self.pipeline(
+                latents, _ = self.pipeline(
                     image=[face.pixels for face in faces[batch]],
                     mask_image=list(masks[batch]),
                     landmarks=torch.cat([*map(self.exchange_shape, faces[batch], identities[batch])]),
@@ -383,10 +505,13 @@ class SwapSteps:
                     source_clip_embeds=torch.cat([identity.source_clip_embeds for identity in identities[batch]]),
                     target_clip_embeds=torch.cat([self._encode_target(face.pixels) for face in faces[batch]]),
                     generator=[torch.Generator().manual_seed(int(seed)) for _ in faces[batch]],
-                    output_type="np",
+                    output_type="latent",  # the whole picture is checked, and not each crop
                     return_dict=False,
                     **settings,
                 )
+                decoded = self.pipeline.decode_latents(latents)
+                self.pipeline.maybe_free_model_hooks()
+            images = self.pipeline.image_processor.postprocess(decoded, output_type="np")
             crops += list(np.round(np.asarray(images) * 255).astype(np.uint8))
         return crops
 

@@ -1,5 +1,6 @@
 """Photo in, photo out: the only place that chains detection, masks, diffusion and compositing."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -29,6 +30,7 @@ from faceswap_diffusion.pipelines.loading import (
     load_pipeline,
 )
 from faceswap_diffusion.provenance.watermark import SIZE, lay_mark, payload_of
+from faceswap_diffusion.safety.checker import SafetyChecker
 from faceswap_diffusion.swapping.aligned_face import AlignedFace
 from faceswap_diffusion.swapping.coherence import FaceState, independent
 from faceswap_diffusion.swapping.options import SwapOptions
@@ -104,6 +106,7 @@ class FaceSwapper(SwapSteps):
         local_files_only: bool = False,
         occlusion: str | Path = "auto",
         lora: str | Path | None = None,
+        safety_checker: SafetyChecker | str | None = "auto",
     ) -> "FaceSwapper":
         """Loads a swapper.
 
@@ -127,6 +130,8 @@ class FaceSwapper(SwapSteps):
             occlusion (`str | Path`): What finds things in front of faces: "auto" for the package's network, unless the
                 checkpoint brings a face parser of its own, "off" for nothing, or the folder of another network.
             lora (`str | Path`, *optional*): A LoRA of the checkpoint's UNet, a safetensors file or its folder.
+            safety_checker ([`SafetyChecker`] or `str`, *optional*): Refuses explicit pictures and faces like a
+                minor's: "auto" for the checkpoint's, or if it has none the package's; `None` for none, with a warning.
 
         Raises:
             ValueError: If checkpoint or LoRA is unknown, incomplete, holds keys too many or pickled files, or lacks
@@ -142,7 +147,7 @@ class FaceSwapper(SwapSteps):
             cache_dir=cache_dir,
             local_files_only=local_files_only,
         )
-        pipeline = load_pipeline(folder, resolve_dtype(dtype, resolved), variant)
+        pipeline = load_pipeline(folder, resolve_dtype(dtype, resolved), variant, safety_checker)
         checkpoint = Path(checkpoint or EMBEDDED_CHECKPOINT)
         name = checkpoint.name if checkpoint.is_dir() else str(checkpoint)
         if few_steps:
@@ -199,6 +204,8 @@ class FaceSwapper(SwapSteps):
 
         Raises:
             NoFaceFoundError: If source or target shows no face, or not the one that was asked for.
+            RefusedError: If the safety checker refuses source, target or result, or a face is of nobody who agreed,
+                see `allow_only`; with `target_face="all"` such faces are left as they are.
             ValueError: For a photo that cannot be read, and for arguments that do not fit.
         """
         watch, options = Stopwatch(), SwapOptions(**settings)
@@ -210,12 +217,18 @@ class FaceSwapper(SwapSteps):
         watch.lap("load")
         found = self.survey(photo.rgb)
         if mapping is None:
-            mapping = dict.fromkeys(self.choose_faces(found, target_face, photo.name), 0)
+            chosen = self.choose_faces(found, target_face, photo.name)
+            mapping = dict.fromkeys(self._without_outsiders(photo, found.faces, chosen), 0)
         mapping = {int(face): int(person) for face, person in sorted(mapping.items())}
         check_mapping(mapping, len(found.faces), len(sources), photo.name)
+        faces = [found.faces[index] for index in mapping]
+        for index, face in zip(mapping, faces, strict=True):
+            self.check_agreed(photo.rgb, face, f"face {index} of {photo.name}")
         names = [f"face {index} of {photo.name}" for index in mapping]
-        _warn_of_turned([found.faces[index] for index in mapping], names)
+        _warn_of_turned(faces, names)
         watch.lap("detect")
+        self.check_safety(photo.rgb, faces, photo.name)
+        watch.lap("check")
         identities = {
             index: self._identity(sources[index], source_face, options.region) for index in set(mapping.values())
         }
@@ -230,6 +243,9 @@ class FaceSwapper(SwapSteps):
             names,
             [independent() for _ in mapping],
         )
+        watch.lap("swap")
+        self.check_safety(made.rgb, faces, "the result")
+        watch.lap("check the result")
         changed = Image.fromarray(np.ceil(made.mask * 255).astype(np.uint8))
         provenance = {
             "checkpoint": self.name,
@@ -241,6 +257,8 @@ class FaceSwapper(SwapSteps):
             **({} if options.consent is None else {"consent": options.consent}),
         }
         seconds = {**watch.seconds, **made.seconds}
+        seconds["check"] += seconds.pop("check the result")
+        del seconds["swap"]  # told by its parts
         return SwapResult(
             photo.with_pixels(made.rgb),
             list(found.faces),
@@ -252,7 +270,13 @@ class FaceSwapper(SwapSteps):
             made.covered,
             list(found.dropped),
             made.in_front,
+            photo.name if os.path.isfile(photo.name) else None,
         )
+
+    def _without_outsiders(self, photo: Photo, faces: Sequence[Face], chosen: list[int]) -> list[int]:
+        """Of several faces those of people who agreed; a single one is left to be refused by name."""
+        agreed = [index for index in chosen if self.has_agreed(photo.rgb, faces[index])]
+        return agreed or chosen[:1]
 
     @torch.no_grad()
     def _identity(
@@ -271,6 +295,7 @@ class FaceSwapper(SwapSteps):
         painted: PaintedMasks | None = None,
         callback_on_step_end: StepCallback | None = None,
         states: Sequence[FaceState] | None = None,
+        check_safety: bool = True,
     ) -> SwappedFaces:
         """Gives faces of a picture other identities: what `swap` does between reading a photo and making one.
 
@@ -284,20 +309,28 @@ class FaceSwapper(SwapSteps):
             callback_on_step_end (`Callable`, *optional*): As for `swap`.
             states (`Sequence[FaceState]`, *optional*): For each of `faces`, if the picture is a frame of a video, what
                 [`TemporalCoherence.advance`] gives: it keeps the swaps of neighbouring frames alike.
+            check_safety (`bool`): Whether the safety checker looks at the picture and what comes of it. Of a video it
+                need not look at every frame.
 
         Returns:
             [`SwappedFaces`]: The new picture, and where it is new.
 
         Raises:
+            RefusedError: If the safety checker refuses the picture, or what comes of it.
             ValueError: If a face has nothing to be repainted, and for options that do not fit.
         """
+        if check_safety:
+            self.check_safety(rgb, faces, "the picture")
         states = states or [independent() for _ in faces]
         around = [*faces, *others]
         aligned = [self.align(rgb, face, around, state) for face, state in zip(faces, states, strict=True)]
         names = [f"face {index} of those to swap" for index in range(len(faces))]
-        return self._swap_aligned(
+        made = self._swap_aligned(
             rgb, aligned, identities, options, painted or PaintedMasks(), callback_on_step_end, names, states
         )
+        if check_safety:
+            self.check_safety(made.rgb, faces, "the result")
+        return made
 
     @torch.no_grad()
     def _swap_aligned(

@@ -17,7 +17,10 @@ from faceswap_diffusion import __version__
 from faceswap_diffusion.faces.selection import NoFaceFoundError
 from faceswap_diffusion.photos.loading import load_photo
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.provenance.credentials import sign_video
+from faceswap_diffusion.provenance.save import COMPOSITE
 from faceswap_diffusion.provenance.video import append_xmp, video_metadata
+from faceswap_diffusion.safety.refusal import RefusedError
 from faceswap_diffusion.swapping.coherence import CoherenceOptions
 from faceswap_diffusion.swapping.options import SwapOptions
 from faceswap_diffusion.swapping.request import (
@@ -114,6 +117,7 @@ class VideoSwapper:
 
         Raises:
             NoFaceFoundError: If a source shows no face, or the video none that is to be swapped.
+            RefusedError: If the safety checker refuses a source or a frame.
             ValueError: For a video that cannot be read, and for arguments that do not fit.
         """
         return self.run(source, plan_video(video, output, **plan))
@@ -150,7 +154,11 @@ class VideoSwapper:
             frames = FrameSwapper(self.swapper, identities, self.options, self.face, self.mapping, self.coherence)
             with _without_bar(self.swapper.pipeline):
                 work = VideoWork(plan, frames, folder, progress)
-                work.do()
+                try:
+                    work.do()
+                except RefusedError:
+                    folder.remove()
+                    raise
             provenance = self._finish(plan, folder)
             facts = [facts for _, facts in folder.segments()]
             folder.remove()
@@ -178,6 +186,7 @@ class VideoSwapper:
             "sources": ", ".join(_digest_of_person(person) for person in people),
             "face": str(self.face) if is_number_or_word(self.face) else _digest(self.face),
             "mapping": None if self.mapping is None else json.dumps(sorted(self.mapping.items())),
+            "who agreed": None if self.swapper.agreed is None else self.swapper.agreed.digest,
             **asdict(self.options),
             **{f"smoothed {name}": value for name, value in asdict(self.coherence).items()},
         }
@@ -202,6 +211,9 @@ class VideoSwapper:
         )
         if provenance is not None and container_of(plan.output) in ("mp4", "mov"):
             append_xmp(joined, provenance)
+            signed = joined.with_name(f".signed-{plan.output.name}")
+            if sign_video(joined, signed, provenance, COMPOSITE, plan.video.container):
+                joined = signed
         if plan.sheet is not None:
             write_sheet([path for path, _ in parts], plan.sheet, provenance)
         place(joined, plan.output)

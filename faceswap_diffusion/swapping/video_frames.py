@@ -1,5 +1,6 @@
 """Swaps the faces of one frame after another: whose they are is decided along their tracks."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from faceswap_diffusion.swapping.swapper import FaceSwapper
 
 State = dict[str, np.ndarray]
 LOOK_EVERY = 10  # frames between two looks at how much a track is like the person who is sought
+SAFETY_INTERVAL = 1.0  # seconds between two frames at which the safety checker looks
 MARGIN = 0.1  # of the cosine, by which another track has to be more like them than the one that was taken for them
 
 
@@ -143,6 +145,10 @@ class FrameSwapper:
         self.choice = FaceChoice(swapper, face, mapping)
         self.tracker = swapper.new_tracker()
         self.coherence = TemporalCoherence(coherence)
+        self._agreed: set[int] = set()
+        self._next_check = -math.inf
+        self._ages: dict[int, list[float]] = {}
+        self._new_ages: dict[int, list[float]] = {}
 
     def look(self, rgb: np.ndarray, time: float) -> ChosenFaces:
         """Finds the faces of the next frame.
@@ -151,29 +157,68 @@ class FrameSwapper:
             rgb (`np.ndarray`): (H, W, 3) uint8 RGB.
             time (`float`): When it is shown, in seconds.
         """
-        return self.choice.choose(rgb, self.tracker.update(rgb, time))
+        chosen = self.choice.choose(rgb, self.tracker.update(rgb, time))
+        return chosen if self.swapper.agreed is None else self._without_outsiders(rgb, chosen)
+
+    def _without_outsiders(self, rgb: np.ndarray, chosen: ChosenFaces) -> ChosenFaces:
+        """Leaves faces of people who did not agree as they are. One who was known once is known along the track."""
+        for face in chosen.swapped:
+            if face.track not in self._agreed and face.seen and face.age % LOOK_EVERY == 0:
+                self._agreed |= {face.track} if self.swapper.has_agreed(rgb, face.face) else set()
+        pairs = list(zip(chosen.swapped, chosen.people, strict=True))
+        kept = [pair for pair in pairs if pair[0].track in self._agreed]
+        outsiders = [face for face, _ in pairs if face.track not in self._agreed]
+        return ChosenFaces([face for face, _ in kept], [person for _, person in kept], [*chosen.others, *outsiders])
 
     def swap(self, rgb: np.ndarray, time: float, faces: ChosenFaces) -> SwappedFaces | None:
         """Swaps the faces that `look` has found in a frame; `None` if there are none.
 
         Raises:
             NothingToRepaintError: If a face shows nothing of the region.
+            RefusedError: If the safety checker refuses the frame, or what comes of it. It looks at one frame a second,
+                and at those with a new face.
         """
         states = self.coherence.advance(faces.swapped, time)
         if not faces.swapped:
             return None
-        return self.swapper.swap_faces(
+        is_checked = self._is_check_due(faces.swapped, time)
+        if is_checked:
+            self._check(rgb, faces.swapped, f"the frame at {time:.2f} s", self._ages)
+        made = self.swapper.swap_faces(
             rgb,
             [face.face for face in faces.swapped],
             [self.identities[person] for person in faces.people],
             self.options,
             others=[face.face for face in faces.others],
             states=states,
+            check_safety=False,
         )
+        if is_checked:
+            self._check(made.rgb, faces.swapped, f"the result at {time:.2f} s", self._new_ages)
+        return made
+
+    def _is_check_due(self, faces: Sequence[TrackedFace], time: float) -> bool:
+        is_new = any(face.track not in self._ages for face in faces)
+        if self.swapper.safety_checker is None or not (is_new or time >= self._next_check):
+            return False
+        self._next_check = time + SAFETY_INTERVAL
+        return True
+
+    def _check(self, rgb: np.ndarray, faces: Sequence[TrackedFace], name: str, ages: dict[int, list[float]]) -> None:
+        """Checks a frame; the age of a face is the mean over what was seen of its track."""
+        checker = self.swapper.safety_checker
+        assert checker is not None  # it would not be due
+        self.swapper.check_explicit(rgb, name)
+        for face in faces:
+            seen = ages.setdefault(face.track, [])
+            seen.append(self.swapper.apparent_age(rgb, face.face))
+            checker.check_age(float(np.mean(seen)), f"a face of {name}")
 
     def look_state(self) -> State:
         """What `look` has to know of the frames so far, as plain arrays."""
-        return _prefixed("tracker", self.tracker.state_dict()) | _prefixed("choice", self.choice.state_dict())
+        agreed = {"agreed": np.array(sorted(self._agreed), np.int64)}
+        parts = {"tracker": self.tracker.state_dict(), "choice": self.choice.state_dict(), "consent": agreed}
+        return {key: value for name, state in parts.items() for key, value in _prefixed(name, state).items()}
 
     def swap_state(self) -> State:
         """What `swap` has to know of the frames so far, as plain arrays."""
@@ -184,6 +229,7 @@ class FrameSwapper:
         self.tracker.load_state_dict(_without_prefix("tracker", state))
         self.choice.load_state_dict(_without_prefix("choice", state))
         self.coherence.load_state_dict(_without_prefix("coherence", state))
+        self._agreed = set(_without_prefix("consent", state)["agreed"].tolist())
 
 
 def is_number_or_word(face: TargetFace) -> bool:

@@ -200,7 +200,7 @@ def _decode(container: Any, stream: Any, path: Path) -> Iterator[Frame]:
             continue
         try:
             pictures = packet.decode()
-        except InvalidDataError:
+        except FFmpegError:  # of many kinds, where a header is damaged
             yield Frame(packet.pts or 0, 0, None, is_broken=True)
             continue
         for picture in pictures:
@@ -222,7 +222,7 @@ def _packets(container: Any, stream: Any, path: Path) -> Iterator[Any]:
                 return
             damaged = True
             yield None
-        except OSError as error:
+        except (FFmpegError, OSError) as error:
             raise unreadable(path, error) from None
 
 

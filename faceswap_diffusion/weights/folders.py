@@ -147,15 +147,37 @@ def choose_variant(folders: Mapping[str, set[str | None]], variant: str | None) 
     return common[0]
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads an object from a file of JSON.
+
+    Raises:
+        ValueError: If it holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"cannot read {path}: {' '.join(str(error).split())}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"cannot read {path}: an object in JSON is wanted, in braces")
+    return value
+
+
 def read_components(folder: Path) -> dict[str, tuple[str, str]]:
     """The components in a checkpoint's `model_index.json`, each with its library and class.
 
     Raises:
-        ValueError: If a folder of one is absent.
+        ValueError: If it cannot be read, a name leads out of the folder, or a folder of one is absent.
     """
-    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-    listed = {name: entry for name, entry in index.items() if isinstance(entry, list) and not name.startswith("_")}
-    components = {name: tuple(entry) for name, entry in listed.items() if entry[0]}
+    index = read_json(folder / "model_index.json")
+    entries = {
+        name: entry
+        for name, entry in index.items()
+        if isinstance(entry, list) and entry[:1] not in ([], [None]) and name != "_class_name"
+    }
+    for name, entry in entries.items():
+        if not (name.isidentifier() and len(entry) == 2 and all(isinstance(part, str) for part in entry)):
+            raise ValueError(f"checkpoint {folder}: {name!r} in its model_index.json is no component; save it anew")
+    components = {name: (entry[0], entry[1]) for name, entry in entries.items() if entry[0]}
     if absent := [name for name in components if not (folder / name).is_dir()]:
         raise ValueError(f"checkpoint {folder} lacks the folder {absent[0]}, which its model_index.json names")
     return components

@@ -1,9 +1,9 @@
 """The files of a Hub repository besides the weights, and its upload.
 
 Diffusers refuses a Hub id whose `model_index.json` names a component class of a third-party package, unless a file
-`conditioner/faceswap_diffusion.py` is in the repository; `pipeline.py` serves `DiffusionPipeline.from_pretrained`,
-which finds it by `_class_name` in `model_index.json`. Both only re-export the installed package. The folder
-`pipelines/faceswap_inpaint` shows them.
+`faceswap_diffusion.py` is in the component's folder of the repository; `pipeline.py` serves
+`DiffusionPipeline.from_pretrained`, which finds it by `_class_name` in `model_index.json`. Both only re-export the
+installed package. The folder `pipelines/faceswap_inpaint` shows them.
 """
 
 import json
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 logger = logging.get_logger(__name__)
 
 HUB_ARGUMENTS = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder")
+OURS = ("conditioner", "safety_checker")
+"""Components whose classes are of this package, so that diffusers cannot load them."""
+
 LEFT_TO_DIFFUSERS = (
     "device_map", "quantization_config", "max_memory", "offload_folder", "offload_state_dict", "low_cpu_mem_usage",
     "use_flashpack", "disable_mmap",
@@ -61,15 +64,18 @@ FaceSwapper.from_pretrained("{checkpoint}").swap("source.jpg", "target.jpg").sav
 """
 
 
+COMPONENT_FILE = '''"""The components of our own; they need `pip install faceswap-diffusion`."""
+
+from faceswap_diffusion import FaceConditioner, SafetyChecker  # noqa: F401
+'''
+
 HUB_FILES = {
     "pipeline.py": '''"""The pipeline, for `custom_pipeline`; it needs `pip install faceswap-diffusion`."""
 
 from faceswap_diffusion import FaceSwapInpaintPipeline  # noqa: F401
 ''',
-    "conditioner/faceswap_diffusion.py": '''"""The conditioner; it needs `pip install faceswap-diffusion`."""
-
-from faceswap_diffusion import FaceConditioner  # noqa: F401
-''',
+    # Diffusers may take one for the other, as they have one name.
+    **{f"{name}/faceswap_diffusion.py": COMPONENT_FILE for name in OURS},
     "README.md": f"""---
 library_name: diffusers
 pipeline_tag: image-to-image
@@ -170,7 +176,7 @@ def _loaded_here(folder: Path, arguments: dict[str, Any]) -> list[str]:
     """The components that are loaded here and not by diffusers, because its own options do not apply to them."""
     names = [name for name in read_components(folder) if name not in arguments]
     is_placed = any(arguments.get(name) is not None for name in LEFT_TO_DIFFUSERS)
-    return [name for name in names if name == "conditioner" or not is_placed]
+    return [name for name in names if name in OURS or not is_placed]
 
 
 class HubPipeline(DiffusionPipeline):
@@ -216,8 +222,9 @@ class HubPipeline(DiffusionPipeline):
             networks = load_networks(folder, _loaded_here(folder, kwargs), dtype, kwargs["variant"])
         except ValueError as error:
             raise ValueError(f"no pipeline with safetensors at {name}: {error}") from error
-        if "conditioner" in networks and kwargs.get("device_map") not in (None, "balanced"):
-            networks["conditioner"].to(kwargs["device_map"])
+        if kwargs.get("device_map") not in (None, "balanced"):
+            for name in networks.keys() & OURS:
+                networks[name].to(kwargs["device_map"])
         cls._mend_networks(networks, cls.load_config(folder))
         try:
             pipeline = super().from_pretrained(folder, dtype=dtype, **networks, **kwargs)

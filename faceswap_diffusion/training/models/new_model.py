@@ -19,6 +19,7 @@ from faceswap_diffusion.conditioning.geometry import fit_geometry
 from faceswap_diffusion.faces.landmarks import dlib68
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline, assemble_unet_input
 from faceswap_diffusion.pipelines.latents import Autoencoder, channel_count, load_autoencoder, spatial_factor
+from faceswap_diffusion.safety.checker import SafetyChecker
 from faceswap_diffusion.training.data.dataset import PreparedFaces
 
 CROSS_ATTENTION_DIM = 192
@@ -100,6 +101,7 @@ def build_pipeline(
             beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, steps_offset=1, clip_sample=False,
             set_alpha_to_one=False, prediction_type=prediction_type, timestep_spacing="trailing",
         ),
+        safety_checker=SafetyChecker(),
         channel_order="latents,masked_image_latents,keep_mask",
         masked_latents="sample",
         crop_size=faces.resolution,

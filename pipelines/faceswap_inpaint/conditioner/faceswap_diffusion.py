@@ -1,3 +1,3 @@
-"""The conditioner; it needs `pip install faceswap-diffusion`."""
+"""The components of our own; they need `pip install faceswap-diffusion`."""
 
-from faceswap_diffusion import FaceConditioner  # noqa: F401
+from faceswap_diffusion import FaceConditioner, SafetyChecker  # noqa: F401

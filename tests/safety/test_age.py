@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from faceswap_diffusion.conditioning.identity import SFace
 from faceswap_diffusion.faces.alignment import arcface_matrix, crop
 from faceswap_diffusion.faces.detection import FaceDetector
-from faceswap_diffusion.training.data.age import AGE_PROBE, AgeEstimator, AgeNet, ReductionBlock, age_crop, dequantize
+from faceswap_diffusion.safety.age import AGE_PROBE, AgeEstimator, AgeNet, ReductionBlock, age_crop, dequantize
 
-IMAGES = Path(__file__).parents[3] / "examples" / "images"
+IMAGES = Path(__file__).parents[2] / "examples" / "images"
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Apparent age of a face, to keep minors out of generated data: face-api.js's age network and a probe of ours."""
+"""Apparent age of a face, to keep minors out: face-api.js's age network and a probe of ours."""
 
 from pathlib import Path
 
@@ -9,9 +9,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from faceswap_diffusion.faces.alignment import arcface_matrix, crop
+from faceswap_diffusion.safety.constants import fix_weights
 from faceswap_diffusion.weights.registry import model_path
 
-AGE_PROBE = Path(__file__).parents[2] / "checkpoints" / "age_probe" / "model.safetensors"
+AGE_PROBE = Path(__file__).parents[1] / "checkpoints" / "age_probe" / "model.safetensors"
 CROP_SIZE = 112
 # The network was trained on detectors' boxes, which reach below the chin: ArcFace's square has to move down by this
 # many of its pixels, measured on pictures that were inspected one by one.
@@ -83,8 +84,7 @@ class AgeNet(nn.Module):
         self.reduction_block = ReductionBlock(128, 256)
         self.separable_conv = SeparableConv(256, 512)
         self.age = nn.Linear(512, 1)
-        self.load_state_dict(dequantize(load_file(model_path("age_net"))))
-        self.requires_grad_(False)
+        fix_weights(self, dequantize(load_file(model_path("age_net"))))
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Estimates ages.
@@ -96,7 +96,7 @@ class AgeNet(nn.Module):
             `torch.Tensor`: (B,), years.
         """
         mean = torch.tensor(MEAN_RGB, device=pixel_values.device)[:, None, None]
-        hidden = ((pixel_values + 1) * 127.5 - mean) / 256
+        hidden = (((pixel_values + 1) * 127.5 - mean) / 256).to(self.conv_in.weight.dtype)
         hidden = F.relu(self.conv_in(F.pad(hidden, (0, 1, 0, 1))))
         hidden = self.reduction_block_0(hidden, hidden)
         hidden = self.reduction_block_1(hidden, F.relu(hidden))
@@ -141,7 +141,7 @@ def age_crop(image: np.ndarray, keypoints: np.ndarray) -> torch.Tensor:
     return torch.stack([face, face.flip(2)])
 
 
-class AgeEstimator:
+class AgeEstimator(nn.Module):
     """Apparent age of a face: the mean of two estimates whose errors differ.
 
     `AgeNet` looks at the face and at its mirror image, and the younger answer counts. The age probe, a linear layer,
@@ -151,12 +151,17 @@ class AgeEstimator:
         ModelFileError: When the network's file of weights is missing or altered.
     """
 
+    probe_weight: torch.Tensor
+    probe_bias: torch.Tensor
+
     def __init__(self):
-        self.net, self.probe = AgeNet(), nn.Linear(128, 1)
-        self.probe.load_state_dict(load_file(AGE_PROBE))
+        super().__init__()
+        self.net = AgeNet()
+        for name, tensor in load_file(AGE_PROBE).items():
+            self.register_buffer(f"probe_{name}", tensor)
 
     @torch.no_grad()
-    def __call__(self, image: np.ndarray, keypoints: np.ndarray, embedding: np.ndarray) -> float:
+    def forward(self, image: np.ndarray, keypoints: np.ndarray, embedding: np.ndarray) -> float:
         """Estimates an age.
 
         Args:
@@ -167,5 +172,6 @@ class AgeEstimator:
         Returns:
             `float`: Years.
         """
-        youngest = self.net(age_crop(image, keypoints)).min()
-        return float(youngest + self.probe(torch.from_numpy(embedding))[0]) / 2
+        youngest = self.net(age_crop(image, keypoints).to(self.probe_weight.device)).min()
+        told = self.probe_weight.float().cpu() @ torch.from_numpy(embedding) + self.probe_bias.float().cpu()
+        return float(youngest.cpu() + told[0]) / 2

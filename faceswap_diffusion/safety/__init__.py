@@ -1,0 +1,1 @@
+"""What must not be swapped: explicit pictures, and faces that look like a minor's."""
