@@ -13,7 +13,7 @@ from tests.test_layering import LAYERS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.joinpath("docs").rglob("*.md"))]
-NOT_RUN = ("# needs the Hub", "# needs a GPU")
+NOT_RUN = ("# needs the Hub", "# needs a GPU", "# needs a demo that runs")
 """First lines of blocks that are only compiled."""
 
 PHOTOS = {

@@ -19,7 +19,7 @@ LAYERS = (
     {"provenance"},
     {"conversion", "swapping"},
     {"metrics", "occluders"},
-    {"evaluation", "training"},
+    {"demo", "evaluation", "training"},
     {"cli"},
     {"__main__"},
 )

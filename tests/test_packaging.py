@@ -22,6 +22,7 @@ REPOSITORY = "faceswap-diffusion/faceswap-diffusion/"
 FORBIDDEN = {"torchvision", "pickle", "mediapipe", "sklearn"}
 # Imported only where one asks for it.
 EXTRAS = {
+    "demo": {"gradio"},
     "evaluation": {"jinja2"},
     "faces": {"insightface"},
     "memory.py": {"psutil"},
@@ -160,6 +161,7 @@ def test_core_needs_one_headless_opencv_and_no_compiler(wheel):
     assert {name for name in core if "opencv" in name} == {"opencv-python-headless"}
     assert not core & {"torchvision", "mediapipe", "dlib", "insightface", "onnxruntime", "xformers"}
     assert set(wheel.metadata.core.optional_dependencies) == {
+        "demo",
         "c2pa",
         "heif",
         "insightface",

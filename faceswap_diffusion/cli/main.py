@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from faceswap_diffusion import __version__
-from faceswap_diffusion.cli import batch, convert, doctor, evaluate, faces, fetch, identity, swap, verify, video
+from faceswap_diffusion.cli import batch, convert, demo, doctor, evaluate, faces, fetch, identity, swap, verify, video
 from faceswap_diffusion.cli.options import (
     PROG,
     RESPONSIBLE_USE,
@@ -49,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_commands(commands.add_parser("convert", help=convert.SUMMARY), common)
     add("evaluate", evaluate)
     add("verify", verify, common)
+    add("demo", demo, common)
     add("fetch", fetch, common)
     add("doctor", doctor, common)
     return parser

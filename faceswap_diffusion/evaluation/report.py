@@ -24,6 +24,7 @@ from faceswap_diffusion.evaluation.figures import (
     show,
 )
 from faceswap_diffusion.evaluation.methods import Method, WithoutCondition
+from faceswap_diffusion.evaluation.model_index import model_index
 from faceswap_diffusion.evaluation.occluded import figures_by_kind
 from faceswap_diffusion.evaluation.protocol import PairSet
 from faceswap_diffusion.evaluation.records import Records
@@ -31,6 +32,7 @@ from faceswap_diffusion.evaluation.run import Evaluation
 from faceswap_diffusion.evaluation.summary import SetSummary, Values
 from faceswap_diffusion.metrics.statistics import Figure
 from faceswap_diffusion.versions import installed_versions
+from faceswap_diffusion.weights.card import CARD_FIGURES, CARD_SECTION
 from faceswap_diffusion.writing import whole_file, write_text
 
 CONDITION_NAMES = {
@@ -362,10 +364,11 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def write_data(
     report: dict[str, Any], values: dict[str, dict[str, Values]], sets: Sequence[PairSet], folder: Path
 ) -> None:
-    """Writes report.json, report.md, figures.csv, swaps.csv and, for the first method, model_card.md."""
+    """Writes report.json, report.md, figures.csv, swaps.csv and what a card of the first method takes."""
     write_text(folder / "report.json", json.dumps(report, indent=2) + "\n")
     write_text(folder / "report.md", format_report(report) + "\n")
-    write_text(folder / "model_card.md", card_of_first(report))
+    write_text(folder / CARD_SECTION, card_of_first(report))
+    write_text(folder / CARD_FIGURES, json.dumps(model_index(report, CARD_KEYS), indent=2) + "\n")
     figures = [
         [set_name, method, key, *figure.values()]
         for set_name, of_set in report["sets"].items()

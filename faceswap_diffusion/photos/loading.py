@@ -104,6 +104,22 @@ def load_photo(photo: PhotoLike, name: str = "photo") -> Photo:
     return _load_file(photo, str(getattr(photo, "name", None) or name))
 
 
+def measure_photo(file: BinaryIO, name: str = "photo") -> tuple[int, int]:
+    """Reads width and height in pixels of a photo as it is stored, without decoding it.
+
+    Args:
+        file (`BinaryIO`): The open file.
+        name (`str`): What to call it in messages.
+
+    Raises:
+        ValueError: If it is no picture, or larger than Pillow's limit.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # `load_photo` will warn
+        with _identify(file, name) as picture:
+            return picture.size
+
+
 def _open_file(path: str) -> BinaryIO:
     try:
         return open(path, "rb")

@@ -12,6 +12,8 @@ from faceswap_diffusion.masks.occlusion import OcclusionNetwork, load_occlusion_
 from faceswap_diffusion.masks.parsing import FaceParser, load_face_parser
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.safety.checker import SafetyChecker
+from faceswap_diffusion.weights.checkpoints import FEW_STEPS_FOLDER as FEW_STEPS_FOLDER
+from faceswap_diffusion.weights.checkpoints import PARSER_FOLDER as PARSER_FOLDER
 from faceswap_diffusion.weights.folders import EMBEDDED_CHECKPOINT as EMBEDDED_CHECKPOINT
 from faceswap_diffusion.weights.folders import (
     checkpoint_folder,
@@ -22,8 +24,6 @@ from faceswap_diffusion.weights.folders import (
 )
 
 PICKLED_SUFFIXES = {".bin", ".ckpt", ".pt", ".pth", ".pkl"}
-PARSER_FOLDER = "face_parser"
-FEW_STEPS_FOLDER = "few_steps"
 FEW_STEPS_CONFIG = "config.json"
 FEW_STEPS = 2
 """Denoising steps that a few-step version is made for if nothing else is said."""

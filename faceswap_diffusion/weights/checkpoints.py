@@ -4,6 +4,8 @@ import hashlib
 from pathlib import Path
 
 EMBEDDED_CHECKPOINT = Path(__file__).parents[1] / "checkpoints" / "faceswap-small"
+FEW_STEPS_FOLDER, PARSER_FOLDER = "few_steps", "face_parser"
+"""Where in a checkpoint its few-step version and its own face parser are, if it has them."""
 
 
 def weights_digest(folder: Path) -> str:

@@ -15,7 +15,8 @@ from safetensors import SafetensorError
 from faceswap_diffusion.weights.checkpoints import EMBEDDED_CHECKPOINT
 
 COMPONENT_LIBRARIES = {"diffusers", "transformers", "faceswap_diffusion"}
-READ = ["*.json", "*.safetensors"]
+READ = ["*.json", "*.safetensors", "*README.md", "*LICENSE*"]
+TEXTS = ("README.md", "LICENSE")
 SHARD = re.compile(r"-\d{5}-of-\d{5}")
 
 ADAPTER_ADVICE = "; they were saved with a LoRA loaded: take the LoRA out by unload_lora_weights, and save again"
@@ -91,14 +92,15 @@ def needed_files(files: Iterable[str], variant: str | None = None, subfolder: st
         subfolder (`str`, *optional*): Where the checkpoint is.
 
     Returns:
-        `list[str]`: All configurations; of the weights in its folders those of the variant, or else plain ones.
+        `list[str]`: All configurations, card and licence; of the weights in its folders those of the variant, or else
+            plain ones.
 
     Raises:
         ValueError: If there is no such variant.
     """
     prefix = f"{subfolder.strip('/')}/" if subfolder else ""
     files = [name for name in files if name.startswith(prefix)]
-    configurations = [name for name in files if name.endswith(".json")]
+    configurations = [name for name in files if name.endswith(".json") or name[len(prefix) :] in TEXTS]
     weights = {name: Path(name) for name in files if name.endswith(".safetensors") and "/" in name[len(prefix) :]}
     folders = {str(path.parent): variants_of(weights.values(), path.parent) for path in weights.values()}
     chosen = choose_variant(folders, variant)
@@ -168,7 +170,9 @@ def read_components(folder: Path) -> dict[str, tuple[str, str]]:
     """
     index = read_json(folder / "model_index.json")
     entries = {
-        name: entry for name, entry in index.items() if isinstance(entry, list) and entry[:1] not in ([], [None])
+        name: entry
+        for name, entry in index.items()
+        if isinstance(entry, list) and entry[:1] not in ([], [None]) and name != "_class_name"
     }
     for name, entry in entries.items():
         if not (name.isidentifier() and len(entry) == 2 and all(isinstance(part, str) for part in entry)):

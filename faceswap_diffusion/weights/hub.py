@@ -2,12 +2,13 @@
 
 Diffusers refuses a Hub id whose `model_index.json` names a component class of a third-party package, unless a file
 `faceswap_diffusion.py` is in the component's folder of the repository; `pipeline.py` serves
-`DiffusionPipeline.from_pretrained` with `custom_pipeline`. Both only re-export the installed package. The folder
-`pipelines/faceswap_inpaint` shows them.
+`DiffusionPipeline.from_pretrained`, which finds it by `_class_name` in `model_index.json`. Both only re-export the
+installed package. The folder `pipelines/faceswap_inpaint` shows them.
 """
 
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils import logging
-from huggingface_hub import create_repo, upload_folder
+from huggingface_hub import CommitOperationAdd, create_commit, create_repo
 
+from faceswap_diffusion.weights.card import CARD, OWN_NAME, Origin, named, write_card
+from faceswap_diffusion.weights.checkpoints import FEW_STEPS_FOLDER, PARSER_FOLDER
 from faceswap_diffusion.weights.folders import (
     EMBEDDED_CHECKPOINT,
     checkpoint_folder,
@@ -88,12 +91,12 @@ A pipeline for the package `faceswap-diffusion`: it repaints the face of an alig
 ```py
 from faceswap_diffusion import FaceSwapInpaintPipeline
 
-pipe = FaceSwapInpaintPipeline.from_pretrained("owner/name")
+pipe = FaceSwapInpaintPipeline.from_pretrained("{OWN_NAME}")
 ```
 
 From photo to photo:
 
-{swap_example("owner/name")}
+{swap_example(OWN_NAME)}
 {CONSENT}""",
 }
 
@@ -108,6 +111,15 @@ def write_hub_files(folder: str | os.PathLike) -> None:
         path = Path(folder, name)
         if path.parent.is_dir() and not (name == "README.md" and path.exists()):
             path.write_text(text, encoding="utf-8")
+    _name_module(Path(folder, "model_index.json"))
+
+
+def _name_module(index: Path) -> None:
+    """Writes into a `model_index.json` that the pipeline's class is in the module `pipeline` beside it."""
+    config = json.loads(index.read_text(encoding="utf-8"))
+    if isinstance(config["_class_name"], str):
+        config["_class_name"] = ["pipeline", config["_class_name"]]
+        index.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def remove_origins(folder: str | os.PathLike) -> None:
@@ -130,7 +142,7 @@ def push_folder(
     commit_message: str = "Upload FaceSwapInpaintPipeline",
     create_pr: bool = False,
 ) -> str:
-    """Uploads a folder, and creates the repository if it does not exist.
+    """Uploads a folder, and creates the repository if it does not exist. The card is told the repository's name.
 
     Args:
         folder (`str` or `os.PathLike`): What to upload.
@@ -144,9 +156,12 @@ def push_folder(
         `str`: URL of the commit.
     """
     repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
-    commit = upload_folder(
-        repo_id=repo_id, folder_path=Path(folder), token=token, commit_message=commit_message, create_pr=create_pr
-    )
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(Path(folder).rglob("*")) if path.is_file()}
+    contents: dict[str, Path | bytes] = {**files}
+    if CARD in files:
+        contents[CARD] = named(files[CARD].read_text(encoding="utf-8"), repo_id).encode()
+    operations = [CommitOperationAdd(name, content) for name, content in contents.items()]
+    commit = create_commit(repo_id, operations, commit_message=commit_message, token=token, create_pr=create_pr)
     return commit.commit_url
 
 
@@ -166,6 +181,18 @@ def _loaded_here(folder: Path, arguments: dict[str, Any]) -> list[str]:
 
 class HubPipeline(DiffusionPipeline):
     """A pipeline with a `FaceConditioner`, saved and loaded as safetensors, from a Hub id without a trust flag."""
+
+    origin: Origin | None = None
+    """Where it was loaded from."""
+
+    @classmethod
+    def load_config(cls, *args: Any, **kwargs: Any) -> Any:
+        """Reads `model_index.json`. That the class is in a file of the repository does not count: it is this one."""
+        loaded = super().load_config(*args, **kwargs)
+        for config in loaded if isinstance(loaded, tuple) else (loaded,):
+            if isinstance(config.get("_class_name"), list):
+                config["_class_name"] = config["_class_name"][-1]
+        return loaded
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike | None = None, **kwargs: Any) -> "Self":
@@ -205,6 +232,7 @@ class HubPipeline(DiffusionPipeline):
             reason = " ".join(str(error).split())
             raise ValueError(f"no pipeline with safetensors at {name}: {reason}") from error
         pipeline.register_to_config(_name_or_path=name)
+        pipeline.origin = Origin(name, folder)
         return pipeline
 
     @classmethod
@@ -246,20 +274,51 @@ class HubPipeline(DiffusionPipeline):
                 "first to save the checkpoint without it, or fuse_lora and unload_lora_weights to save both in one"
             )
 
-    def push_to_hub(self, repo_id: str, variant: str | None = None, **kwargs: Any) -> str:
+    def push_to_hub(
+        self,
+        repo_id: str,
+        variant: str | None = None,
+        max_shard_size: int | str | None = None,
+        thumbnail: str | os.PathLike | None = None,
+        evaluation: str | os.PathLike | None = None,
+        **kwargs: Any,
+    ) -> str:
         """Saves the pipeline and uploads it, so that `from_pretrained(repo_id)` needs no trust flag.
+
+        The card names the repository, and inherits licence and text from that of the checkpoint which was loaded. Its
+        face parser comes along, and its few-step version if the UNet is still the same.
 
         Args:
             repo_id (`str`): `name` or `organisation/name`.
             variant (`str`, *optional*): Goes into the names of the weight files, as `"fp16"`.
+            max_shard_size (`int | str`, *optional*): Size of a file of weights above which it is cut, as `"5GB"`.
+            thumbnail (`str | os.PathLike`, *optional*): A picture for the card, as `SwapResult.save` wrote it.
+            evaluation (`str | os.PathLike`, *optional*): Folder of a report by `faceswap-diffusion evaluate`, whose
+                figures the card shows, in a form that the Hub reads (model-index) as well.
             kwargs: `private`, `token`, `commit_message` and `create_pr`, see `hub.push_folder`.
 
         Returns:
             `str`: URL of the commit.
 
         Raises:
-            ValueError: If a network holds a LoRA, see `save_pretrained`.
+            ValueError: If a network holds a LoRA, see `save_pretrained`; if there is no such picture or report.
         """
         with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder, variant=variant)
+            self.save_pretrained(folder, variant=variant, max_shard_size=max_shard_size)
+            if self.origin is not None:
+                self._carry_along(self.origin.folder, Path(folder))
+            picture, report = (None if path is None else Path(path) for path in (thumbnail, evaluation))
+            write_card(Path(folder), repo_id, self.origin, picture, report)
             return push_folder(folder, repo_id, **kwargs)
+
+    def _carry_along(self, origin: Path, folder: Path) -> None:
+        """Copies what belongs to a checkpoint and is no component."""
+        if (origin / PARSER_FOLDER).is_dir():
+            shutil.copytree(origin / PARSER_FOLDER, folder / PARSER_FOLDER)
+        if (origin / FEW_STEPS_FOLDER).is_dir() and self._has_unet_of(origin):
+            shutil.copytree(origin / FEW_STEPS_FOLDER, folder / FEW_STEPS_FOLDER)
+
+    def _has_unet_of(self, folder: Path) -> bool:
+        unet: Any = self.components["unet"]
+        theirs = load_networks(folder, ["unet"], unet.dtype, folder_variant(folder))["unet"].state_dict()
+        return all(torch.equal(value.cpu(), theirs[key]) for key, value in unet.state_dict().items())

@@ -36,7 +36,19 @@ def run(*commands: list[str]) -> tuple[list[int], set[str]]:
 
 
 def test_help_loads_no_library():
-    commands = ("swap", "batch", "video", "identity", "faces", "convert", "evaluate", "verify", "fetch", "doctor")
+    commands = (
+        "swap",
+        "batch",
+        "video",
+        "identity",
+        "faces",
+        "convert",
+        "evaluate",
+        "verify",
+        "demo",
+        "fetch",
+        "doctor",
+    )
     ends, modules = run(["--help"], *([command, "--help"] for command in commands))
     assert ends == [0] * (1 + len(commands))
     assert not modules & {"torch", "diffusers", "transformers", "accelerate", "numpy", "cv2", "PIL"}

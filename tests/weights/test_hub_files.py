@@ -84,6 +84,7 @@ def test_where_it_was_loaded_from_is_not_saved(folder, tmp_path_factory):
 
 
 def test_a_model_card_that_is_there_stays(tmp_path):
+    tiny_pipeline().save_pretrained(tmp_path)
     (tmp_path / "README.md").write_text("mine")
     write_hub_files(tmp_path)
     assert (tmp_path / "README.md").read_text() == "mine"

@@ -33,6 +33,8 @@ assert online.name_or_path == "owner/faces"
 cached = FaceSwapInpaintPipeline.from_pretrained("owner/faces")
 custom = DiffusionPipeline.from_pretrained("owner/faces", custom_pipeline="owner/faces", trust_remote_code=True)
 assert isinstance(custom, FaceSwapInpaintPipeline)
+snippet = DiffusionPipeline.from_pretrained("owner/faces", trust_remote_code=True)  # that the Hub itself shows
+assert isinstance(snippet, FaceSwapInpaintPipeline)
 url = online.push_to_hub("owner/copy", commit_message="A copy")
 assert "/owner/copy/commit/" in url
 copy = FaceSwapInpaintPipeline.from_pretrained("owner/copy")
@@ -42,24 +44,30 @@ swapper = FaceSwapper.from_pretrained("owner/halves", device="cpu", variant="fp1
 again = FaceSwapper.from_pretrained("owner/halves", device="cpu", local_files_only=True, **place)
 pipeline = FaceSwapInpaintPipeline.from_pretrained("owner/halves", variant="fp16", **place)
 
-results = {"online": online, "cached": cached, "custom": custom, "copy": copy}
+results = {"online": online, "cached": cached, "custom": custom, "snippet": snippet, "copy": copy}
 results |= {"variant": swapper.pipeline, "variant local": again.pipeline, "variant pipeline": pipeline}
 save_file({name: swap(pipe) for name, pipe in results.items()}, sys.argv[1])
 """
 
 OFFLINE = """
 import sys
+from diffusers import DiffusionPipeline
 from faceswap_diffusion import FaceSwapInpaintPipeline
-from huggingface_hub import constants
+from huggingface_hub import constants, hf_hub_download
 from safetensors.torch import save_file
 from tests.tiny import tiny_inputs
 
-def swap():
-    pipe = FaceSwapInpaintPipeline.from_pretrained("owner/faces")
+def swap(pipe=None):
+    pipe = pipe or FaceSwapInpaintPipeline.from_pretrained("owner/faces")
     pipe.set_progress_bar_config(disable=True)
     return pipe(**tiny_inputs()).images
 
+trust = {"trust_remote_code": True}
 results = {"offline": swap()}
+index = hf_hub_download("owner/faces", "model_index.json", local_files_only=True)
+folder = index.rpartition("/")[0]  # diffusers asks the Hub about code of an id
+results["custom"] = swap(DiffusionPipeline.from_pretrained(folder, custom_pipeline=folder, **trust))
+results["snippet"] = swap(DiffusionPipeline.from_pretrained(folder, **trust))
 try:
     FaceSwapInpaintPipeline.from_pretrained("owner/never-seen")
 except ValueError as error:
@@ -121,7 +129,7 @@ def online(hub, home):
     return run(ONLINE, home / "online.safetensors", HF_ENDPOINT=hub.url, HF_HOME=str(home), HF_TOKEN="hf_imitation")
 
 
-@pytest.mark.parametrize("way", ["online", "cached", "custom", "copy"])
+@pytest.mark.parametrize("way", ["online", "cached", "custom", "snippet", "copy"])
 def test_every_way_of_loading_gives_the_same_swap(online, expected, way):
     assert torch.equal(online[way], expected)
 
@@ -135,15 +143,15 @@ def test_weights_are_fetched_once(online, hub):
 def test_a_pushed_repository_holds_what_a_saved_folder_holds(online, hub):
     assert set(hub.repositories["owner/copy"]) == set(hub.repositories["owner/faces"])
     for name, content in hub.repositories["owner/faces"].items():
-        if name.endswith((".safetensors", ".py", ".md")):
+        if name.endswith((".safetensors", ".py")):
             assert hub.repositories["owner/copy"][name] == content, name
 
 
 def test_without_the_hub_the_cache_serves(online, home, expected):
     nowhere = "http://127.0.0.1:9"  # the port of "discard": connections are refused
     without = run(OFFLINE, home / "offline.safetensors", HF_HUB_OFFLINE="1", HF_ENDPOINT=nowhere, HF_HOME=str(home))
-    assert torch.equal(without["offline"], expected)
-    assert torch.equal(without["refused"], expected)
+    for way in ("offline", "custom", "snippet", "refused"):
+        assert torch.equal(without[way], expected), way
 
 
 def test_of_a_repository_only_the_wanted_variant_of_the_wanted_place_is_fetched(online, halves, hub, home):
