@@ -79,8 +79,8 @@ def load_labelled(folder: Path, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     labels = np.empty((len(label_paths), size, size), np.uint8)
     for index, path in enumerate(label_paths):
         with Image.open(str(path).replace("_seg.png", ".jpg")) as picture, Image.open(path) as label:
-            pictures[index] = picture.convert("RGB").resize((size, size), Image.Resampling.BOX)
-            labels[index] = label.resize((size, size), Image.Resampling.NEAREST)
+            pictures[index] = np.asarray(picture.convert("RGB").resize((size, size), Image.Resampling.BOX))
+            labels[index] = np.asarray(label.resize((size, size), Image.Resampling.NEAREST))
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels)
 
 
