@@ -49,7 +49,7 @@ def test_without_cuda_its_cases_have_a_reason_and_the_others_none():
     reasons = {case: speed.obstacle(case, CPU) for case in CASES}
     for case in ("xformers", "model_offload", "sequential_offload"):
         assert reasons.pop(case) == "needs CUDA, and this is cpu"
-    assert reasons == dict.fromkeys(("float32", "float16", "bfloat16", "compile"))
+    assert reasons == dict.fromkeys(("float32", "channels_last", "float16", "bfloat16", "compile"))
 
 
 @pytest.mark.skipif("xformers" in speed.installed_versions(["xformers"]), reason="xformers is installed")
