@@ -2,28 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
-from os import PathLike
-from pathlib import Path
-from threading import RLock
 from typing import Any
 
 import numpy as np
 import torch
 from diffusers.utils import logging
-from torch.nn.functional import cosine_similarity, normalize
+from torch.nn.functional import cosine_similarity
 
-from faceswap_diffusion.conditioning.geometry import exchange_geometry, identity_geometry, move_mesh
-from faceswap_diffusion.conditioning.identity import SFace, sface_matrix
+from faceswap_diffusion.conditioning.geometry import exchange_geometry, move_mesh
 from faceswap_diffusion.conditioning.reference import Reference, draw_reference, lay_over, render_texture, ring_reach
-from faceswap_diffusion.faces.alignment import crop, ffhq_matrix, transform_points
-from faceswap_diffusion.faces.analyzer import Face, FaceAnalyzer
-from faceswap_diffusion.faces.selection import select_face
-from faceswap_diffusion.faces.tracking import FaceTracker
-from faceswap_diffusion.masks.bisenet import BiSeNet
-from faceswap_diffusion.masks.occlusion import OcclusionNetwork, cover_mask
 from faceswap_diffusion.masks.outlines import around_eyes
-from faceswap_diffusion.masks.parsing import FaceParser
 from faceswap_diffusion.masks.regions import (
     REGIONS,
     ROOM,
@@ -35,25 +23,19 @@ from faceswap_diffusion.masks.regions import (
     repaint_mask,
 )
 from faceswap_diffusion.photos.loading import Photo, PhotoLike, load_photo
-from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.pipelines.inputs import fill_hidden
 from faceswap_diffusion.pipelines.latents import rebuild
-from faceswap_diffusion.safety.checker import SafetyChecker
-from faceswap_diffusion.safety.refusal import RefusedError
-from faceswap_diffusion.swapping.agreed import AgreedPeople
 from faceswap_diffusion.swapping.aligned_face import AlignedFace, native_size
 from faceswap_diffusion.swapping.coherence import FaceState, independent
 from faceswap_diffusion.swapping.compositing import ShownReference
-from faceswap_diffusion.swapping.exposure import brighten, measure_exposure
-from faceswap_diffusion.swapping.overlap import own_pixels
+from faceswap_diffusion.swapping.gate import SwapGate
 from faceswap_diffusion.swapping.pasting import FEATHER
-from faceswap_diffusion.swapping.recent import Recent, pixels_key
-from faceswap_diffusion.swapping.second_look import DroppedFace, PhotoFaces, doubt, select_aligned
+from faceswap_diffusion.swapping.recent import pixels_key
+from faceswap_diffusion.swapping.second_look import select_aligned
 from faceswap_diffusion.swapping.source_identity import (
     ANEW,
     SourceIdentity,
     average_identities,
-    fingerprint_picture,
     hides_eyes,
     source_head,
     take_texture,
@@ -62,269 +44,11 @@ from faceswap_diffusion.swapping.source_identity import (
 logger = logging.get_logger(__name__)
 
 FACES_PER_BATCH = 4  # bounds the memory that a group photo takes
-NOT_AGREED = "refused: {} is nobody of those who agreed (--only); choose another face, or ask them and add them"
 LEAST_SHOWN = 1 / 3  # share of a face below which a warning says that the source shows little of it
-RECENT_PHOTOS, RECENT_SOURCES = 4, 2  # kept for a swap that has the same photo or source: at most 80 MB a source
 
 
-class SwapSteps:
-    """The steps of a swap.
-
-    Args:
-        pipeline ([`FaceSwapInpaintPipeline`]): With all its components.
-        analyzer ([`FaceAnalyzer`]): Finds the faces.
-        parser ([`FaceParser`] or [`BiSeNet`]): Tells the parts of a face.
-        occlusion ([`OcclusionNetwork`], *optional*): Finds what is in front of a target's face.
-    """
-
-    def __init__(
-        self,
-        pipeline: FaceSwapInpaintPipeline,
-        analyzer: FaceAnalyzer,
-        parser: FaceParser | BiSeNet,
-        occlusion: OcclusionNetwork | None,
-    ):
-        pipeline.check_complete()
-        self.pipeline = pipeline
-        self.analyzer = analyzer
-        self.parser = parser
-        self.occlusion = occlusion
-        self.agreed: AgreedPeople | None = None
-        # OpenCV's and LiteRT's networks, a pipeline's scheduler and its offloaded parts serve one call at a time.
-        self._analyzer_lock, self._pipeline_lock = RLock(), RLock()
-        self._photos: Recent[PhotoFaces] = Recent(RECENT_PHOTOS)
-        self._passed: Recent[None] = Recent(2 * RECENT_PHOTOS)
-        self._targets: Recent[torch.Tensor] = Recent(RECENT_PHOTOS)
-        self._sources: Recent[tuple[list[SourceIdentity], SourceIdentity]] = Recent(RECENT_SOURCES)
-
-    def find_faces(self, rgb: np.ndarray) -> list[Face]:
-        """Finds the faces of a photo (H, W, 3) uint8 RGB, left to right."""
-        return list(self.survey(rgb).faces)
-
-    def survey(self, rgb: np.ndarray) -> PhotoFaces:
-        """Finds the faces of a photo, cuts them out, and drops what turns out to be none.
-
-        The last photos are remembered: one that comes again is not looked at again.
-
-        Args:
-            rgb (`np.ndarray`): (H, W, 3) uint8 RGB.
-        """
-        return self._photos.get(pixels_key(rgb), lambda: self._survey(rgb))
-
-    def _survey(self, rgb: np.ndarray) -> PhotoFaces:
-        with self._analyzer_lock:
-            detected = self.analyzer.analyze(rgb)
-        still = independent()
-        looks = [self._look(rgb, face, still) for face in detected]
-        doubts = [doubt(look) for look in looks]
-        faces = [face for face, reason in zip(detected, doubts, strict=True) if reason is None]
-        dropped = [DroppedFace(face, reason) for face, reason in zip(detected, doubts, strict=True) if reason]
-        kept = [look for look, reason in zip(looks, doubts, strict=True) if reason is None]
-        aligned = [self._finish(look, face, faces, still) for look, face in zip(kept, faces, strict=True)]
-        return PhotoFaces(faces, aligned, dropped)
-
-    def new_tracker(self, **settings: Any) -> FaceTracker:
-        """A tracker for the frames of one video, which tells people apart as the checkpoint's recogniser does.
-
-        Args:
-            settings: Passed to [`FaceTracker`].
-        """
-        known = {} if self.same_person is None else {"embed": self.embed, "same_person": self.same_person}
-        return FaceTracker(self.analyzer, **known, accept=self._is_face, **settings)
-
-    @torch.no_grad()
-    def embed(self, rgb: np.ndarray, face: Face) -> np.ndarray:
-        """What the recogniser makes of a face.
-
-        Args:
-            rgb (`np.ndarray`): (H, W, 3) uint8 RGB.
-            face ([`Face`]): Of this picture.
-
-        Returns:
-            `np.ndarray`: (D,), of unit length.
-        """
-        size = self.pipeline.config["crop_size"]
-        pixels = crop(rgb, ffhq_matrix(face.landmarks68, size), size)
-        with self._pipeline_lock:
-            return self.pipeline.encode_identity(pixels, np.ones((size, size), np.float32))[0].float().cpu().numpy()
-
-    def allow_only(self, agreed: AgreedPeople | str | PathLike) -> None:
-        """Lets nobody's face be swapped, in neither direction, but those of people who agreed.
-
-        Args:
-            agreed ([`AgreedPeople`] or file): The list, or the identity file of one person.
-
-        Raises:
-            ValueError: If it cannot be read, or was made with another recogniser.
-        """
-        agreed = agreed if isinstance(agreed, AgreedPeople) else AgreedPeople.load(agreed, self._known_same_person)
-        agreed.check_networks(self.fingerprint)
-        self.agreed = agreed
-
-    def list_agreed(self, photos: Sequence[PhotoLike], which: str | int | np.integer = "largest") -> AgreedPeople:
-        """Makes a list of who agreed, of photos of one person each.
-
-        Args:
-            photos (`Sequence[PhotoLike]`): As `swap` takes them.
-            which (`str | int`): The face in each: "largest", or an index.
-
-        Raises:
-            NoFaceFoundError: If a photo has no such face.
-            ValueError: If nobody knows when two faces are one person's to this checkpoint's recogniser.
-        """
-        loaded = [load_photo(photo, "photo") for photo in photos]
-        faces = [select_face(self.find_faces(photo.rgb), which, where=photo.name) for photo in loaded]
-        embeds = [torch.from_numpy(self.embed(photo.rgb, face)) for photo, face in zip(loaded, faces, strict=True)]
-        names = [Path(photo.name).stem for photo in loaded]
-        return AgreedPeople(names, torch.stack(embeds), self.fingerprint, self._known_same_person)
-
-    @property
-    def _known_same_person(self) -> float:
-        if self.same_person is None:
-            raise ValueError("this checkpoint's recogniser cannot tell people apart: leave the list of who agreed out")
-        return self.same_person
-
-    def has_agreed(self, rgb: np.ndarray, face: Face) -> bool:
-        """Whether a face of a picture (H, W, 3) uint8 RGB may be swapped, see `allow_only`."""
-        return self.agreed is None or torch.from_numpy(self.embed(rgb, face)) in self.agreed
-
-    def check_agreed(self, rgb: np.ndarray, face: Face, name: str) -> None:
-        """Refuses a face, called `name`, of somebody who is not among those who agreed.
-
-        Raises:
-            RefusedError: If it is such.
-        """
-        if not self.has_agreed(rgb, face):
-            raise RefusedError(NOT_AGREED.format(name))
-
-    def check_safety(self, rgb: np.ndarray, faces: Sequence[Face], name: str) -> None:
-        """Has the safety checker look at a picture and at faces of it, if there is one.
-
-        Args:
-            rgb (`np.ndarray`): (H, W, 3) uint8 RGB.
-            faces (`Sequence[Face]`): Those that are swapped or taken from it.
-            name (`str`): What to call the picture.
-
-        Raises:
-            RefusedError: If the picture seems to be explicit, or a face to be a minor's.
-        """
-        checker = self.safety_checker
-        if checker is None:
-            return
-
-        def check() -> None:
-            self.check_explicit(rgb, name)
-            for face in faces:
-                checker.check_age(self.apparent_age(rgb, face), f"a face of {name}")
-
-        self._passed.get((id(checker), pixels_key(rgb), *[face.keypoints.tobytes() for face in faces]), check)
-
-    def check_explicit(self, rgb: np.ndarray, name: str) -> None:
-        """Has the safety checker look at a picture (H, W, 3) uint8 RGB, called `name`; see `check_safety`."""
-        with self._pipeline_lock:
-            self.pipeline.safety_checker.check_picture(rgb, name)
-
-    @torch.no_grad()
-    def apparent_age(self, rgb: np.ndarray, face: Face) -> float:
-        """How old a face of a picture (H, W, 3) uint8 RGB looks to the safety checker, in years."""
-        size = self.pipeline.config["crop_size"]
-        pixels = crop(rgb, sface_matrix(face.keypoints, size), size)
-        with self._pipeline_lock:
-            if isinstance(self.pipeline.conditioner.identity_encoder, SFace):
-                embeds = self.pipeline.encode_identity(pixels, np.ones((size, size), np.float32))
-            else:
-                embeds = self._sface(self._sface.prepare(self.pipeline.preprocess(pixels, size, size)))
-            return self.pipeline.safety_checker.age(rgb, face.keypoints, embeds[0].float().cpu().numpy())
-
-    @cached_property
-    def _sface(self) -> SFace:
-        """For checkpoints with another recogniser."""
-        return SFace()
-
-    @property
-    def safety_checker(self) -> SafetyChecker | None:
-        """The pipeline's, if it has one."""
-        return self.pipeline.safety_checker
-
-    def _is_face(self, rgb: np.ndarray, face: Face) -> bool:
-        return doubt(self._look(rgb, face, independent())) is None
-
-    @property
-    def same_person(self) -> float | None:
-        """Least cosine of two faces of one person for the checkpoint's recogniser; `None` if it is not known.
-
-        Where it is not known, `target_face` as a photo means the face that is most like it, however little, and there
-        are no warnings of photos that show somebody else.
-        """
-        return self.pipeline.conditioner.identity_encoder.same_person
-
-    def align(
-        self, rgb: np.ndarray, face: Face, faces: Sequence[Face] = (), state: FaceState | None = None
-    ) -> AlignedFace:
-        """Cuts a face out of a photo, shows it in plain light, parses it, and finds what is in front of it.
-
-        Args:
-            rgb (`np.ndarray`): (H, W, 3) uint8 RGB.
-            face ([`Face`]): The one to cut out.
-            faces (`Sequence[Face]`): All faces of the photo, as far as they are to be told from this one.
-            state ([`FaceState`], *optional*): Of the face's track, if the photo is a frame of a video.
-        """
-        state = state or independent()
-        return self._finish(self._look(rgb, state.steady(face), state), face, faces, state)
-
-    def _look(self, rgb: np.ndarray, face: Face, state: FaceState) -> AlignedFace:
-        """Cuts a face out and parses it."""
-        size = self.pipeline.config["crop_size"]
-        matrix = ffhq_matrix(face.landmarks68, size)
-        landmarks = face.landmarks if len(face.landmarks) == 478 else face.landmarks68
-        landmarks, landmarks68 = (transform_points(points, matrix) for points in (landmarks, face.landmarks68))
-        pixels = crop(rgb, matrix, size)
-        exposure = measure_exposure(pixels, landmarks)
-        black, gain = state.tone("black", exposure.black, 64.0), state.tone("gain", exposure.gain, 1.0)
-        exposure = replace(exposure, black=black, gain=gain)
-        pixels = brighten(pixels, exposure)
-        return AlignedFace(
-            pixels=pixels,
-            matrix=matrix,
-            labels=self.parser.parse(pixels),
-            label_names=self.parser.label_names,
-            landmarks=landmarks,
-            landmarks68=landmarks68,
-            geometry=self.own_geometry(landmarks68, face.head_pose, face.blendshapes),
-            depth=None if face.depth is None else face.depth * np.sqrt(abs(np.linalg.det(matrix[:, :2]))),
-            score=face.score,
-            exposure=exposure,
-        )
-
-    def _finish(self, look: AlignedFace, face: Face, faces: Sequence[Face], state: FaceState) -> AlignedFace:
-        """Adds what is in front of a face, and which pixels other faces have."""
-        others = [other for other in faces if other is not face]
-        own = own_pixels(face, others, look.matrix, len(look.pixels))
-        if self.occlusion is None:
-            return replace(look, own=own)
-        covered = state.mask("covered", cover_mask(self.occlusion.find(look.pixels, look.landmarks)))
-        return replace(look, own=own, covered=covered)
-
-    def own_geometry(
-        self, landmarks68: np.ndarray, head_pose: np.ndarray | None, blendshapes: np.ndarray | None
-    ) -> torch.Tensor | None:
-        """What of a face's landmarks is the person's own, and not their pose and expression.
-
-        Args:
-            landmarks68 (`np.ndarray`): (68, 2), x, y in crop pixels.
-            head_pose (`np.ndarray`, *optional*): (3,), yaw, pitch and roll in degrees.
-            blendshapes (`np.ndarray`, *optional*): (52,) in [0, 1].
-
-        Returns:
-            `torch.Tensor`, *optional*: (1, 68, 2), see [`AlignedFace`].
-        """
-        if not self.pipeline.config["geometry_share"] or head_pose is None or blendshapes is None:
-            return None
-        landmarks, pose, expression = (
-            torch.from_numpy(np.asarray(value, np.float32))[None] for value in (landmarks68, head_pose, blendshapes)
-        )
-        coefficients = self.pipeline.conditioner.geometry_coefficients.float().cpu()
-        return identity_geometry(landmarks, pose, expression, coefficients)
+class SwapSteps(SwapGate):
+    """The steps of a swap from encoded sources to repainted crops, see [`FaceSteps`]."""
 
     @torch.no_grad()
     def encode_source(
@@ -376,15 +100,6 @@ class SwapSteps:
         looks = [self.encode_face(photo.rgb, face, region) for photo, face in zip(photos, found, strict=True)]
         return [replace(look, texture=None, head=None) for look in looks], average_identities(looks)
 
-    @cached_property
-    def fingerprint(self) -> torch.Tensor:
-        """What recogniser and image encoder make of a test picture, (D + C,): other networks, another fingerprint."""
-        picture = fingerprint_picture(self.pipeline.config["crop_size"])
-        with torch.no_grad(), self._pipeline_lock:
-            embeds = self.pipeline.encode_identity(picture, np.ones(picture.shape[:2], np.float32))
-            clip_embeds = self.pipeline.encode_clip(picture)
-        return torch.cat([normalize(part.float()).cpu() for part in (embeds, clip_embeds)], dim=1)[0]
-
     def check_identity(self, identity: SourceIdentity, region: str) -> None:
         """Checks that an identity was encoded for these networks and such a region.
 
@@ -398,8 +113,7 @@ class SwapSteps:
         """
         if identity.fingerprint is not None:
             identity.check_networks(self.fingerprint)
-        if self.agreed is not None and identity.identity_embeds[0] not in self.agreed:
-            raise RefusedError(NOT_AGREED.format(identity.name))
+        self.check_identity_agreed(identity)
         if self._needs(identity.region) != self._needs(region):
             raise ValueError(
                 f"{identity.name} was encoded for region {identity.region!r} and lacks what {region!r} shows of a "
