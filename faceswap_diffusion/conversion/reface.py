@@ -337,7 +337,7 @@ def save_networks(
             network.save_pretrained(folder / part)
             network.to("meta")
             progress.update(sum(weights[key].nbytes for key in names.values()))
-    for part in ("scheduler", "feature_extractor"):
+    for part in ("scheduler", "feature_extractor", "safety_checker"):
         getattr(pipeline, part).save_pretrained(folder / part)
     pipeline.save_config(folder)
     (folder / "README.md").write_text(MODEL_CARD, encoding="utf-8")

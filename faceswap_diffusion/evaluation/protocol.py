@@ -86,6 +86,16 @@ class PairSet:
         return self.reference or list(dict.fromkeys(pair.target for pair in self.pairs))
 
 
+def _unpack(archive: tarfile.TarFile, folder: Path) -> None:
+    """Unpacks the plain files of a tar file that stay within a folder; Python before 3.11.4 has no filter for it."""
+    root = folder.resolve()
+    for member in archive.getmembers():
+        path, content = (root / member.name).resolve(), archive.extractfile(member) if member.isfile() else None
+        if content is not None and path.is_relative_to(root):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.read())
+
+
 @contextmanager
 def opened_folder(path: Path) -> Iterator[Path]:
     """A folder or CSV file as it is, or a tar file, unpacked while the context is open.
@@ -100,7 +110,7 @@ def opened_folder(path: Path) -> Iterator[Path]:
         raise ValueError(f"{path}: expected a folder or a tar file")
     with TemporaryDirectory() as folder:
         with tarfile.open(path) as archive:
-            archive.extractall(folder, filter="data")
+            _unpack(archive, Path(folder))
         yield Path(folder)
 
 

@@ -39,8 +39,9 @@ class SafetyChecker(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(self, nsfw_threshold: float = NSFW_THRESHOLD, min_age: float = MIN_AGE):
         super().__init__()
-        self.nsfw = NSFWNet()
-        self.age = AgeEstimator()
+        with torch.random.fork_rng(devices=[]):  # what is drawn here is overwritten, and no seed's meaning may change
+            self.nsfw = NSFWNet()
+            self.age = AgeEstimator()
 
     def to(self, *args: Any, **kwargs: Any) -> "Self":
         """Moves it to a device; the precision stays, since half of it is many times slower on most CPUs."""

@@ -91,7 +91,7 @@ def test_a_case_is_set_up_in_its_precision(checkpoint: Path):
 def test_settings_are_the_models_own_unless_told_otherwise(checkpoint: Path):
     assert settings_of("--model", "full", "--device", "cpu") == Settings("full", "cpu", "float32", 512, 50, 3.5, 1, 5)
     small = settings_of("--model", "small", "--device", "cpu")
-    assert (small.size, small.num_inference_steps, small.guidance_scale) == (256, 5, 1.0)
+    assert (small.size, small.num_inference_steps, small.guidance_scale) == (256, 3, 1.0)
     told = settings_of(
         "--model", checkpoint, "--device", "cpu", "--size", 64, "--num_inference_steps", 7, "--guidance_scale", 0
     )

@@ -81,7 +81,7 @@ def test_the_report_tells_of_every_key(folder: Path, weights):
 
 
 def test_the_folder_is_whole_and_says_how_it_is_used(folder: Path):
-    parts = {"unet", "vae", "image_encoder", "conditioner", "scheduler", "feature_extractor"}
+    parts = {"unet", "vae", "image_encoder", "conditioner", "scheduler", "feature_extractor", "safety_checker"}
     assert {path.name for path in folder.iterdir() if path.is_dir()} == parts
     assert {"model_index.json", "conversion.json"} <= set(os.listdir(folder))
     assert all((folder / name).is_file() for name in HUB_FILES)

@@ -147,6 +147,7 @@ def test_a_swap_is_cancelled_and_the_next_one_works(visitor: Visitor, photos: Pa
     visitor.picture("painting")
     visitor.click("#cancel")
     visitor.wait(lambda: visitor.text("#status") == "Cancelled: nothing of this swap is kept.")
+    assert visitor.error() == "cancelled: nothing of this swap is kept"
     steps.send_keys(Keys.CONTROL, "a")
     steps.send_keys("1", Keys.TAB)
     visitor.click("#start")

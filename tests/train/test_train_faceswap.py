@@ -319,7 +319,8 @@ def test_the_finished_checkpoint_is_pushed_with_its_card(
     hub.close()
     files = hub.repositories["somebody/mine"]
     assert {"model_index.json", "pipeline.py", "unet/config.json", "curves.png", "validation.png"} <= set(files)
-    assert files["README.md"] == (undisturbed / "pipeline" / "README.md").read_bytes()
+    card = (undisturbed / "pipeline" / "README.md").read_bytes()
+    assert files["README.md"] == card.replace(b"owner/name", b"somebody/mine")
     assert b"| steps | 4 |" in files["README.md"]
 
 
