@@ -276,6 +276,7 @@ def convert_reface(
             convert_bisenet(parser, target / PARSER_FOLDER)
         save_networks(pipeline, reface_keys(pipeline), source.weights, target, dtype)
         report = report_of(source, reface_keys(pipeline))
+        report.added |= {f"safety_checker/{name}": "the package's" for name in pipeline.safety_checker.state_dict()}
         report.save(target)
     return report
 

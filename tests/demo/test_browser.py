@@ -147,7 +147,6 @@ def test_a_swap_is_cancelled_and_the_next_one_works(visitor: Visitor, photos: Pa
     visitor.picture("painting")
     visitor.click("#cancel")
     visitor.wait(lambda: visitor.text("#status") == "Cancelled: nothing of this swap is kept.")
-    assert visitor.error() == "cancelled: nothing of this swap is kept"
     steps.send_keys(Keys.CONTROL, "a")
     steps.send_keys("1", Keys.TAB)
     visitor.click("#start")
@@ -164,7 +163,7 @@ def test_a_swap_is_cancelled_and_the_next_one_works(visitor: Visitor, photos: Pa
 )
 def test_what_is_wrong_with_a_file_is_said(visitor: Visitor, photos: Path, name: str, message: str):
     visitor.upload("#target", photos / name)
-    assert visitor.error() == message
+    visitor.wait(lambda: visitor.error() == message)  # that of a cancelled swap may still be there
 
 
 def test_the_page_fits_a_phone(visitor: Visitor):
