@@ -1,5 +1,6 @@
 """Texels that are not the face: strands, edges of hair and hats, shadows of frames; and light from one side."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -64,9 +65,7 @@ def plain_skin(size: int, margin: float) -> np.ndarray:
     raster = texture_raster(size)
     skin = raster.seen != NOTHING
     for outlines, share in ((BROWS_478, BROW_MARGIN), (EYES_478 + MOUTH_478, margin)):
-        features = np.zeros((size, size), np.uint8)
-        for outline in outlines:
-            cv2.fillPoly(features, [np.round(raster.points[list(outline)]).astype(np.int32)], 1)
+        features = np.maximum.reduce([_filled(outline, size) for outline in outlines])
         skin = skin & (cv2.dilate(features, _disc(share * size)) == 0)
     return skin
 
@@ -140,21 +139,18 @@ def covered_brows(foreign: np.ndarray) -> np.ndarray:
     """
     size, examined = len(foreign), even_skin(len(foreign))
     covered = np.zeros((size, size), np.float32)
-    for brow in brow_masks(size):
+    for brow in (_filled(outline, size) for outline in BROWS_478):
         around = (cv2.dilate(brow, _disc(AROUND_BROW * size)) > 0) & examined
         if foreign[around].mean() > BROW_COVERED:
             covered = np.maximum(covered, cv2.dilate(brow, _disc(BROW_MARGIN * size)))
     return covered
 
 
-@lru_cache(maxsize=2)
-def brow_masks(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The two brows of a texture, (size, size) float32, 0 or 1."""
-    points = texture_raster(size).points
-    masks = np.zeros((2, size, size), np.float32)
-    for mask, outline in zip(masks, BROWS_478, strict=True):
-        cv2.fillPoly(mask, [np.round(points[list(outline)]).astype(np.int32)], 1.0)
-    return masks[0], masks[1]
+def _filled(outline: Sequence[int], size: int) -> np.ndarray:
+    """What mesh points surround in a texture, (size, size) float32, 0 or 1."""
+    mask = np.zeros((size, size), np.float32)
+    cv2.fillPoly(mask, [np.round(texture_raster(size).points[list(outline)]).astype(np.int32)], 1.0)
+    return mask
 
 
 def _without_moles(foreign: np.ndarray) -> np.ndarray:
