@@ -49,7 +49,7 @@ UPPER_FACE = 0.6
 CLOSED_MOUTH = 0.03
 """A mouth with a smaller `mouth_opening` does not show its inside."""
 
-SIMILAR_OPENING = 0.6
+SIMILAR_OPENING = 0.75
 """If the smaller of two openings exceeds this share of the larger, one mouth's inside can replace the other's."""
 
 CLOSED_EYE = 0.5
