@@ -146,7 +146,7 @@ def drop_foreign(texture: FaceTexture) -> FaceTexture:
     brows = covered_brows(np.maximum(foreign, small.confidence == 0))
     foreign = cv2.dilate(foreign, _disc(MARGIN * SIDE))
     # Between strands, and between strands and hair, skin is in their shadow.
-    hidden = np.maximum(foreign, small.confidence == 0).astype(np.float32)
+    hidden = np.where((small.confidence == 0) & (texture_raster(SIDE).seen != NOTHING), 1, foreign)
     foreign = np.maximum(foreign, cv2.morphologyEx(hidden, cv2.MORPH_CLOSE, _disc(GAP / 2 * SIDE))) * even_skin(SIDE)
     foreign = np.maximum(foreign, brows)
     foreign = cv2.resize(foreign, texture.confidence.shape[::-1], interpolation=cv2.INTER_LINEAR)
