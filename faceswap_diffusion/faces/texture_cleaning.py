@@ -54,8 +54,8 @@ middle, where no crow's foot is."""
 MARGIN = 0.02
 """Share of the texture's side by which what is not skin is widened."""
 
-GAP = 0.06
-"""Share of the texture's side: narrower gaps between such pieces are covered too."""
+GAP, ISLAND = 0.06, 0.01
+"""Shares of the texture's side and area: narrower gaps between such pieces, and smaller islands, are covered too."""
 
 AROUND_BROW, BROW_COVERED = 0.03, 0.5
 """Width of the skin around a brow, as a share of the texture's side, of which this share is covered if the brow is."""
@@ -145,10 +145,7 @@ def drop_foreign(texture: FaceTexture) -> FaceTexture:
     foreign = _without_moles(foreign.astype(np.float32))
     brows = covered_brows(np.maximum(foreign, small.confidence == 0))
     foreign = cv2.dilate(foreign, _disc(MARGIN * SIDE))
-    # Between strands, and between strands and hair, skin is in their shadow.
-    hidden = np.where((small.confidence == 0) & (texture_raster(SIDE).seen != NOTHING), 1, foreign)
-    foreign = np.maximum(foreign, cv2.morphologyEx(hidden, cv2.MORPH_CLOSE, _disc(GAP / 2 * SIDE))) * even_skin(SIDE)
-    foreign = np.maximum(foreign, brows)
+    foreign = np.maximum(_with_gaps(foreign, small.confidence > 0) * even_skin(SIDE), brows)
     foreign = cv2.resize(foreign, texture.confidence.shape[::-1], interpolation=cv2.INTER_LINEAR)
     confidence = texture.confidence * (1 - foreign)
     return replace(texture, confidence=np.where(confidence < LEAST_CONFIDENCE, 0, confidence))
@@ -203,6 +200,22 @@ def _without_moles(foreign: np.ndarray) -> np.ndarray:
     _, spots, boxes, _ = cv2.connectedComponentsWithStats((foreign > 0).astype(np.uint8))
     lengths = boxes[:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]].max(axis=1)
     return foreign * (lengths > MOLE * len(foreign))[spots]
+
+
+def _with_gaps(foreign: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Adds to a map (S, S) float32 the forehead between strands, and between strands and hair, which is in shadow.
+
+    Args:
+        foreign (`np.ndarray`): In [0, 1], what is not skin.
+        known (`np.ndarray`): (S, S) bool, what the photo shows.
+    """
+    size = len(foreign)
+    forehead = plain_skin(size, EXAMINED_MARGIN) & ((np.arange(size) + 0.5) / size < BROW_LEVEL)[:, None]
+    hidden = np.where(forehead & ~known, 1, foreign).astype(np.float32)
+    closed = cv2.morphologyEx(hidden, cv2.MORPH_CLOSE, _disc(GAP / 2 * size))
+    _, pieces, stats, _ = cv2.connectedComponentsWithStats((forehead & (closed < 0.5)).astype(np.uint8))
+    small = stats[:, cv2.CC_STAT_AREA] < ISLAND * size**2
+    return np.where(forehead, np.where(small[pieces] & (closed < 0.5), 1, closed), foreign)
 
 
 def fit_skin(lab: np.ndarray, where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -154,8 +154,11 @@ class SwapSteps(SwapGate):
         skin = state.mask("shown_skin", region_mask(face.labels, "skin", face.label_names) * face.free())
         mesh = self.exchange_mesh(face, identity)
         drawn = draw_reference(identity.texture, face.pixels, mesh, face.depth, skin, identity.head, tone=state.tone)
-        own = feather(kept_of_target(face, identity), FEATHER * len(face.pixels)) * face.free()
-        return lay_over(Reference(face.pixels.astype(np.float32), own), drawn)
+        softness = FEATHER * len(face.pixels)
+        own = feather(kept_of_target(face, identity), softness) * face.free()
+        # A drawing ends in some of the colour of the source's hair.
+        coverage = own * feather(drawn.coverage, softness) + (1 - own) * drawn.coverage
+        return lay_over(Reference(face.pixels.astype(np.float32), own), replace(drawn, coverage=coverage))
 
     @torch.no_grad()
     def encode_face(self, rgb: np.ndarray, face: AlignedFace, region: str = "face") -> SourceIdentity:
