@@ -70,7 +70,7 @@ FACE_REACH, HEAD_REACH = 1.4, 2.0
 SHRED = 0.035
 """Share of a crop's side: narrower parts of a source's head are not copied."""
 
-HAIRLINE = 0.02
+HAIRLINE = 0.01
 """Share of a crop's side: this close to hair and background, skin has some of their colour, and is not copied."""
 
 RING_INSET = 0.04

@@ -10,7 +10,14 @@ from diffusers.utils import logging
 from torch.nn.functional import cosine_similarity
 
 from faceswap_diffusion.conditioning.geometry import exchange_geometry, move_mesh
-from faceswap_diffusion.conditioning.reference import Reference, draw_reference, lay_over, render_texture, ring_reach
+from faceswap_diffusion.conditioning.reference import (
+    HAIRLINE,
+    Reference,
+    draw_reference,
+    lay_over,
+    render_texture,
+    ring_reach,
+)
 from faceswap_diffusion.masks.outlines import above_brows, around_eyes
 from faceswap_diffusion.masks.regions import (
     REGIONS,
@@ -154,10 +161,10 @@ class SwapSteps(SwapGate):
         skin = state.mask("shown_skin", region_mask(face.labels, "skin", face.label_names) * face.free())
         mesh = self.exchange_mesh(face, identity)
         drawn = draw_reference(identity.texture, face.pixels, mesh, face.depth, skin, identity.head, tone=state.tone)
-        softness = FEATHER * len(face.pixels)
-        own = feather(kept_of_target(face, identity), softness) * face.free()
+        size = len(face.pixels)
+        own = feather(kept_of_target(face, identity), FEATHER * size) * face.free()
         # A drawing ends in some of the colour of the source's hair.
-        coverage = own * feather(drawn.coverage, softness) + (1 - own) * drawn.coverage
+        coverage = own * feather(drawn.coverage, HAIRLINE * size) + (1 - own) * drawn.coverage
         return lay_over(Reference(face.pixels.astype(np.float32), own), replace(drawn, coverage=coverage))
 
     @torch.no_grad()
