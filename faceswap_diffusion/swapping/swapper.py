@@ -357,11 +357,12 @@ class FaceSwapper(SwapSteps):
         settings = self._settings(options)
         references = [self.draw_reference(*parts) for parts in zip(aligned, identities, states, strict=True)]
         watch.lap("reference")
+        masked = self.masked_images(aligned, masks, references)
         crops = self.repaint(
-            aligned, masks, identities, references, options.seed, callback_on_step_end=callback_on_step_end, **settings
+            aligned, masks, identities, masked, options.seed, callback_on_step_end=callback_on_step_end, **settings
         )
         watch.lap("diffuse")
-        shown = self.shown_references(aligned, masks, references, identities)
+        shown = self.shown_references(aligned, masked, identities)
         pasted, changed = paste_faces(
             rgb, aligned, regions, free, crops, shown, options.color_match, options.skin_texture, states
         )
