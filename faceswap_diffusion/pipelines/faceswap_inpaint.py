@@ -111,8 +111,13 @@ def as_batch(landmarks: torch.Tensor | np.ndarray) -> torch.Tensor:
 
 def is_hooked(network: torch.nn.Module) -> bool:
     """Whether a part of a network has a hook of Accelerate or Diffusers, such as those that offload it."""
-    own = vars(network)
-    return not HOOKS.isdisjoint(own) or any(is_hooked(part) for part in own["_modules"].values() if part is not None)
+    waiting = [network]
+    while waiting:
+        own = vars(waiting.pop())
+        if not HOOKS.isdisjoint(own):
+            return True
+        waiting += [part for part in own["_modules"].values() if part is not None]
+    return False
 
 
 class UNetLoraLoaderMixin(StableDiffusionLoraLoaderMixin):
