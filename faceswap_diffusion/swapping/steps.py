@@ -1,6 +1,7 @@
 """The steps of a swap, from aligned faces to repainted crops, each to be taken by itself."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from faceswap_diffusion.masks.regions import (
     repaint_mask,
 )
 from faceswap_diffusion.photos.loading import Photo, PhotoLike, load_photo
+from faceswap_diffusion.pipelines.faceswap_inpaint import is_hooked
 from faceswap_diffusion.pipelines.latents import rebuild
 from faceswap_diffusion.swapping.aligned_face import AlignedFace, native_size
 from faceswap_diffusion.swapping.coherence import FaceState, independent
@@ -182,6 +184,11 @@ class SwapSteps(SwapGate):
         texture, head = take_texture(rgb, face), source_head(rgb, face, region)
         return replace(look, texture=texture, head=head, eyes_hidden=hides_eyes(face))
 
+    @property
+    def _decoding(self) -> AbstractContextManager[Any]:
+        """The lock for decoding: while the pipeline repaints as well, unless offloading takes networks by turns."""
+        return self._pipeline_lock if is_hooked(self.pipeline.vae) else self._decoder_lock
+
     @torch.no_grad()
     def masked_images(
         self, faces: Sequence[AlignedFace], masks: Sequence[np.ndarray], references: Sequence[Reference | None]
@@ -222,7 +229,20 @@ class SwapSteps(SwapGate):
         Returns:
             `list[np.ndarray]`: For each face (S, S, 3) uint8 RGB.
         """
-        crops = []
+        return self.decode_crops(self.paint_latents(faces, masks, identities, masked, seed, **settings))
+
+    @torch.no_grad()
+    def paint_latents(
+        self,
+        faces: Sequence[AlignedFace],
+        masks: Sequence[np.ndarray],
+        identities: Sequence[SourceIdentity],
+        masked: Sequence[MaskedImage | None],
+        seed: int,
+        **settings: Any,
+    ) -> list[torch.Tensor]:
+        """Does what `repaint` does, up to the latents (1, C, h, w) of each crop."""
+        painted = []
         for batch in _batches(masked):
             generator = [torch.Generator().manual_seed(int(seed)) for _ in faces[batch]]
             with self._pipeline_lock:
@@ -238,12 +258,18 @@ class SwapSteps(SwapGate):
                     **self._target_inputs(faces[batch], masked[batch], generator),
                     **settings,
                 )
-                # One at a time: on a CPU an autoencoder takes longer for a batch, which does not fit into its caches.
-                decoded = torch.cat([self.pipeline.decode_latents(one) for one in latents.split(1)])
-                self.pipeline.maybe_free_model_hooks()
-            images = self.pipeline.image_processor.postprocess(decoded, output_type="np")
-            crops += list(np.round(np.asarray(images) * 255).astype(np.uint8))
-        return crops
+            painted += latents.split(1)
+        return painted
+
+    @torch.no_grad()
+    def decode_crops(self, latents: Sequence[torch.Tensor]) -> list[np.ndarray]:
+        """Decodes what `paint_latents` returned to crops (S, S, 3) uint8 RGB."""
+        with self._decoding:
+            # One at a time: on a CPU an autoencoder takes longer for a batch, which does not fit into its caches.
+            decoded = torch.cat([self.pipeline.decode_latents(one) for one in latents])
+            self.pipeline.maybe_free_model_hooks()
+        images = self.pipeline.image_processor.postprocess(decoded, output_type="np")
+        return list(np.round(np.asarray(images) * 255).astype(np.uint8))
 
     def _target_inputs(
         self, faces: Sequence[AlignedFace], masked: Sequence[MaskedImage | None], generator: list[torch.Generator]
@@ -282,7 +308,7 @@ class SwapSteps(SwapGate):
             identity ([`SourceIdentity`]): Whose face it shows.
         """
         size = len(face.pixels)
-        with self._pipeline_lock:
+        with self._decoding:
             decoded = rebuild(self.pipeline.vae, masked.encoded)
         rebuilt = (decoded[0].float().cpu().permute(1, 2, 0).numpy() + 1) * 127.5
         finest = native_size(face.matrix, size)
