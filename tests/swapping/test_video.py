@@ -117,7 +117,7 @@ def short_of_space(clip: Path, output: Path) -> None:
 def test_frames_are_painted_by_fours_and_by_segments():
     """So that a run that goes on after a segment paints the same frames together."""
     ends = {4, 9}
-    shots = [_Shot(index, Frame(None, index, 1, False), 0.0, index in ends) for index in range(12)]
+    shots = [_Shot(index, Frame(index, 1, None, False), 0.0, index in ends) for index in range(12)]
     batches = [[shot.index for shot in batch] for batch in _batches(shots)]
     assert batches == [[0, 1, 2, 3], [4], [5, 6, 7, 8], [9], [10, 11]]
 
