@@ -58,8 +58,8 @@ class FaceSwapper(SwapStages):
     """Swaps faces in photos: finds and aligns them, repaints them by a pipeline, and puts them back.
 
     One swapper may be used by several threads: each call gives what it would give alone. Networks of OpenCV and LiteRT
-    and the pipeline serve one call at a time, behind locks; masks, references and pasting run side by side. Two
-    swappers must not share an analyzer or a pipeline across threads.
+    and the pipeline serve one call at a time, behind locks; masks, references and pasting run side by side, and crops
+    are decoded while others are painted. Two swappers must not share an analyzer or a pipeline across threads.
 
     Args:
         pipeline ([`FaceSwapInpaintPipeline`]): With all its components.
