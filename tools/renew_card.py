@@ -11,7 +11,7 @@ import json
 import re
 from pathlib import Path
 
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, ModelCardData
 
 from faceswap_diffusion.evaluation.model_index import model_index
 from faceswap_diffusion.evaluation.report import CARD_KEYS, card_of_first
@@ -30,13 +30,14 @@ def main(arguments: list[str] | None = None) -> None:
     report = json.loads((args.report / "report.json").read_text(encoding="utf-8"))
     path = args.checkpoint / CARD
     card = ModelCard.load(path)
-    set_figures(card.data, args.checkpoint.resolve().name, model_index(report, CARD_KEYS))
+    data = ModelCardData(**card.data.to_dict())
+    set_figures(data, args.checkpoint.resolve().name, model_index(report, CARD_KEYS))
     section = card_of_first(report)
     table = section.partition("\n\n")[2]
     text, replaced = MEASURED.subn(lambda _: table, card.text)
     if not replaced:
         text = f"{card.text.strip()}\n\n{section}"
-    write_text(path, f"---\n{card.data.to_yaml()}\n---\n\n{text.strip()}\n")
+    write_text(path, f"---\n{data.to_yaml()}\n---\n\n{text.strip()}\n")
 
 
 if __name__ == "__main__":
