@@ -149,7 +149,7 @@ def look_for_mark(rgb: np.ndarray, matrix: np.ndarray, other_pilots: np.ndarray 
         other_pilots (`np.ndarray`, *optional*): (K, SIZE, SIZE) spectra of pilots to compare with, see [`carriers`].
     """
     (pilot, *patterns), score, bits = carriers(KEY), -np.inf, np.zeros(PAYLOAD_BITS)
-    pilots = pilot[None] if other_pilots is None else np.concatenate([pilot[None], other_pilots])
+    pilots = banded(pilot[None] if other_pilots is None else np.concatenate([pilot[None], other_pilots]))
     others = np.full(len(pilots) - 1, -np.inf)
     for spectrum in aligned_spectra(rgb, matrix):
         height, *of_others = heights(spectrum, pilots)
@@ -196,20 +196,27 @@ def peak(spectrum: np.ndarray, pilot: np.ndarray) -> tuple[float, tuple[int, int
 
 
 def heights(spectrum: np.ndarray, pilots: np.ndarray) -> np.ndarray:
-    """What `peak` gives as height for each of several pilots (K, SIZE, SIZE), (K,)."""
-    band, shifts = _shifts()
-    inside = spectrum[band]
-    near = np.real((inside * np.conj(pilots[:, band])) @ shifts)
-    return near.max(1) / np.sqrt(np.sum(np.abs(inside) ** 2))
+    """What `peak` gives as height for each of several pilots (K, N), see `banded`: (K,)."""
+    half, shifts = _shifts()
+    inside = spectrum[half]
+    near = np.real((inside * np.conj(pilots)) @ shifts)
+    return near.max(1) * np.sqrt(2) / np.linalg.norm(inside)
+
+
+def banded(pilots: np.ndarray) -> np.ndarray:
+    """Spectra (K, SIZE, SIZE) of real patterns in half of the band, (K, N); the other half says the same."""
+    return pilots[:, _shifts()[0]]
 
 
 @cache
 def _shifts() -> tuple[np.ndarray, np.ndarray]:
-    """The band (SIZE, SIZE) bool, and for each place in it what moves it by each shift within `REACH`."""
-    band = (_radius() >= BAND[0]) & (_radius() <= BAND[1])
-    rows, columns = (place * 2j * np.pi / SIZE for place in np.nonzero(band))
+    """Half of the band (SIZE, SIZE) bool, and for each place in it what moves it by each shift within `REACH`."""
+    half = (_radius() >= BAND[0]) & (_radius() <= BAND[1])
+    half[:, SIZE // 2 + 1 :] = False
+    half[SIZE // 2 + 1 :, 0] = False
+    rows, columns = (place * 2j * np.pi / SIZE for place in np.nonzero(half))
     dy, dx = (shift.ravel() for shift in np.mgrid[-REACH : REACH + 1, -REACH : REACH + 1])
-    return band, np.exp(np.outer(rows, dy) + np.outer(columns, dx)).astype(np.complex64)
+    return half, np.exp(np.outer(rows, dy) + np.outer(columns, dx)).astype(np.complex64)
 
 
 @cache

@@ -84,7 +84,7 @@ def test_faces_of_any_analyzer_are_looked_at(photos: Path):
 def clips(tmp_path_factory: pytest.TempPathFactory, embedded_swapper) -> Path:
     """A clip of a face, its swap, and the swap written anew: smaller in bytes, and without metadata."""
     folder = tmp_path_factory.mktemp("clips")
-    clip = write_clip(folder / "clip.mp4", moving_face(4, (320, 320)))
+    clip = write_clip(folder / "clip.mp4", moving_face(3, (320, 320)))
     VideoSwapper(embedded_swapper, SwapOptions(num_inference_steps=1)).swap(SOURCE, clip, folder / "swap.mp4")
     frames = [av.VideoFrame.from_ndarray(numbers, format="yuv420p") for numbers in pictures(folder / "swap.mp4")]
     rgb = [frame.to_ndarray(format="rgb24") for frame in frames]
@@ -98,11 +98,11 @@ def test_a_swapped_video_is_known_by_its_mark_alone(clips: Path):
     assert found.is_marked
     mark = found.video_mark
     assert mark is not None
-    assert (mark.looked_at, mark.with_face) == (4, 4)
-    assert mark.found_in <= 4
+    assert (mark.looked_at, mark.with_face) == (3, 3)
+    assert mark.found_in <= 3
     assert mark.score > 5
     assert found.lines()[-1].startswith(
-        f"  mark: in {mark.found_in} of 4 frames that were looked at; of all together "
+        f"  mark: in {mark.found_in} of 3 frames that were looked at; of all together "
     )
 
 
@@ -112,9 +112,9 @@ def test_metadata_and_mark_of_videos_are_told_and_a_video_without_them_is_3(clip
     assert (swapped["is_marked"], swapped["metadata"]["checkpoint"]) == (True, "faceswap-small")
     assert (swapped["video_mark"]["found"], swapped["marks"]) == (True, [])
     wrong_bits = (swapped["video_mark"]["payload"] ^ payload_of("faceswap-small")).bit_count()
-    assert wrong_bits <= 2  # of 16, in four frames of one step
+    assert wrong_bits <= 2  # of 16, in three frames of one step
     assert (plain["is_marked"], plain["metadata"], plain["video_mark"]["found"]) == (False, None, False)
-    assert (plain["video_mark"]["looked_at"], plain["video_mark"]["with_face"]) == (4, 4)
+    assert (plain["video_mark"]["looked_at"], plain["video_mark"]["with_face"]) == (3, 3)
 
 
 def evidence(score: float, others: list[float]) -> Evidence:
