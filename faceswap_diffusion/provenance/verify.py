@@ -1,5 +1,6 @@
 """Says whether a file was made here: by metadata, Content Credentials, and the mark, which survives their loss."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from os import PathLike, fspath
 from os.path import isfile
@@ -14,7 +15,7 @@ from faceswap_diffusion.photos.folders import is_video
 from faceswap_diffusion.photos.loading import load_photo
 from faceswap_diffusion.provenance.credentials import ContentCredentials, can_sign, read_credentials
 from faceswap_diffusion.provenance.save import read_provenance
-from faceswap_diffusion.provenance.video_mark import VideoMark, find_video_mark
+from faceswap_diffusion.provenance.video_mark import Look, VideoMark, find_video_mark
 from faceswap_diffusion.provenance.watermark import SIZE, Mark, find_mark, payload_of
 
 LEAST_CONFIDENCE = 0.3
@@ -133,25 +134,35 @@ def verify(
         from faceswap_diffusion.provenance.video import read_video_provenance  # needs the extra video
 
         metadata = read_video_provenance(path)
-        return Verification(fspath(path), metadata, [], credentials, _find_in_video(Path(path), analyzer))
+        mark = find_video_mark(looks_at_video(path, analyzer))
+        return Verification(fspath(path), metadata, [], credentials, mark)
     photo = load_photo(path)
     marks = [find_mark(photo.rgb, matrix) for matrix in _matrices(photo.rgb, analyzer)]
     return Verification(fspath(path), read_provenance(path), marks, credentials)
 
 
-def _matrices(rgb: np.ndarray, analyzer: FaceAnalyzer) -> list[np.ndarray]:
-    """Where marks may lie in a picture, left to right."""
-    return [ffhq_matrix(face.landmarks68, SIZE) for face in analyzer.analyze(rgb)]
+def looks_at_video(path: str | PathLike, analyzer: FaceAnalyzer) -> Iterator[Look]:
+    """Frames of a video, spread over it, with what is needed to look for marks in their faces.
 
+    Args:
+        path (`str | PathLike`): The video.
+        analyzer ([`FaceAnalyzer`]): Finds the faces.
 
-def _find_in_video(path: Path, analyzer: FaceAnalyzer) -> VideoMark:
+    Raises:
+        ValueError: If it cannot be read.
+    """
     from faceswap_diffusion.videos.colors import FrameColors
     from faceswap_diffusion.videos.reading import VideoFile
 
-    video = VideoFile(path)
+    video = VideoFile(Path(path))
     colors = FrameColors(video.facts, "yuv420p")
-    frames = map(colors.rgb, video.spread(NUM_FRAMES))
-    return find_video_mark((rgb, _matrices(rgb, analyzer)) for rgb in frames)
+    for rgb in map(colors.rgb, video.spread(NUM_FRAMES)):
+        yield rgb, _matrices(rgb, analyzer)
+
+
+def _matrices(rgb: np.ndarray, analyzer: FaceAnalyzer) -> list[np.ndarray]:
+    """Where marks may lie in a picture, left to right."""
+    return [ffhq_matrix(face.landmarks68, SIZE) for face in analyzer.analyze(rgb)]
 
 
 def _read_anchors(path: Path) -> str:

@@ -24,6 +24,9 @@ from faceswap_diffusion.provenance.watermark import (
 OTHER_KEYS = (b"another key 0", b"another key 1")
 """Each gives 17 pilots to compare with."""
 
+Look = tuple[np.ndarray, Sequence[np.ndarray]]
+"""A frame (H, W, 3) uint8 RGB, and for each of its faces a matrix (2, 3) as for [`find_mark`]."""
+
 DEVIATION = np.pi / np.sqrt(6)
 """Standard deviation of a Gumbel distribution of scale 1."""
 
@@ -56,16 +59,21 @@ class VideoMark:
         return self.probability >= 1 - FALSE_ALARMS
 
 
-def find_video_mark(frames: Iterable[tuple[np.ndarray, Sequence[np.ndarray]]]) -> VideoMark:
+def find_video_mark(frames: Iterable[Look]) -> VideoMark:
     """Looks for a mark in frames.
 
     Args:
-        frames (`Iterable[tuple[np.ndarray, Sequence[np.ndarray]]]`): For each frame (H, W, 3) uint8 RGB, and for each
-            of its faces a matrix (2, 3) as for [`find_mark`].
+        frames (`Iterable[Look]`): Each with its faces.
     """
+    seen = evidence_in(frames)
+    known = [one for one in seen if one is not None]
+    return judge(known, len(seen)) if known else VideoMark(len(seen))
+
+
+def evidence_in(frames: Iterable[Look]) -> list[Evidence | None]:
+    """What each frame tells; `None` for those without a face."""
     looks = [[look_for_mark(rgb, matrix, _other_pilots()) for matrix in matrices] for rgb, matrices in frames]
-    seen = [_of_frame(look) for look in looks if look]
-    return judge(seen, len(looks)) if seen else VideoMark(len(looks))
+    return [_of_frame(look) if look else None for look in looks]
 
 
 def judge(seen: Sequence[Evidence], looked_at: int) -> VideoMark:
