@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from faceswap_diffusion.demo.drawing import ShownTarget, draw_boxes, reduced
@@ -177,7 +178,7 @@ class DemoWork:
         self.limits.check_length(None if facts.duration is None else float(facts.duration), name)
 
 
-def _first_frame(path: str) -> Any:
+def _first_frame(path: str) -> np.ndarray:
     """Pixels (H, W, 3) uint8 RGB of the first frame of a video that can be decoded."""
     from faceswap_diffusion.videos.colors import FrameColors
     from faceswap_diffusion.videos.frames import Span

@@ -42,7 +42,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def arguments(photos: Path, output: Path, checkpoint: str, *more: str) -> list[str]:
     folders = ["--sources", str(photos / "sources"), "--targets", str(photos / "targets"), "-o", str(output)]
-    return ["batch", *folders, "--checkpoint", checkpoint, "--steps", "1", *more]
+    return ["batch", *folders, "--checkpoint", checkpoint, "--steps", "1", "--occlusion", "off", *more]
 
 
 def main(line: list[str]) -> None:

@@ -11,13 +11,13 @@ from PIL import Image
 from faceswap_diffusion.cli import main as cli
 from faceswap_diffusion.faces.alignment import ffhq_matrix
 from faceswap_diffusion.faces.analyzer import Face, MeshFaceAnalyzer
-from faceswap_diffusion.provenance.save import save_image
+from faceswap_diffusion.provenance.save import COMPOSITE, save_image, xmp_packet
 from faceswap_diffusion.provenance.verify import verify
 from faceswap_diffusion.provenance.video_mark import judge
 from faceswap_diffusion.provenance.watermark import SIZE, Evidence, lay_mark, payload_of
 from faceswap_diffusion.swapping.options import SwapOptions
 from faceswap_diffusion.swapping.video import VideoSwapper
-from tests.clips import SOURCE, moving_face, pictures, write_clip
+from tests.clips import SOURCE, moving_face, noise, pictures, write_clip
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +133,19 @@ def test_frames_that_tell_the_same_count_as_one_and_independent_ones_add_up():
     assert independent.payload == 0
     assert independent.payload_probability > alike.payload_probability
     assert judge([evidence(7.0, list(same))], 1).found
+
+
+@pytest.mark.parametrize("facts", [b"[3]", b"{", b"3"])
+def test_facts_that_are_none_are_not_taken_for_ours(tmp_path: Path, facts: bytes):
+    packet = xmp_packet({"seed": 3}, COMPOSITE).replace(b'{"seed": 3}', facts)
+    assert packet.count(facts) >= 1
+    Image.new("RGB", (64, 64)).save(tmp_path / "photo.jpg", xmp=packet)
+    assert verify(tmp_path / "photo.jpg").metadata is None
+
+
+@pytest.mark.parametrize("told", ['{"digital_source_type": "x"}', '["digital_source_type", "software"]', "{"])
+def test_a_videos_description_that_is_not_ours_is_left_alone(tmp_path: Path, told: str):
+    clip = write_clip(tmp_path / "clip.mkv", noise(1), metadata={"description": told}, sound=False)
+    found = verify(clip)
+    assert (found.metadata, found.is_marked) == (None, False)
+    assert found.lines()[0] == f"{clip}: nothing found"
