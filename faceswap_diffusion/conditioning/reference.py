@@ -52,6 +52,9 @@ CLOSED_MOUTH = 0.03
 SIMILAR_OPENING = 0.6
 """If the smaller of two openings exceeds this share of the larger, one mouth's inside can replace the other's."""
 
+FEWER_TEETH = 8.0
+"""The inside of a mouth that is darker by more than this, in L*, shows fewer teeth."""
+
 CLOSED_EYE = 0.5
 """An eye of the texture that is less open than this share of the target's eye is not drawn."""
 
@@ -67,12 +70,15 @@ FACE_REACH, HEAD_REACH = 1.4, 2.0
 SHRED = 0.035
 """Share of a crop's side: narrower parts of a source's head are not copied."""
 
+HAIRLINE = 0.01
+"""Share of a crop's side: this close to hair and background, skin has some of their colour, and is not copied."""
+
 RING_INSET = 0.04
 """Tones of face and ring are compared this far inside the outline, as a share of the distance to its middle."""
 
 RESIDUAL_SIGMA = 0.10  # share of the crop's side: narrower than cast shadows, wider than features
 LIP_SIGMA = 0.004  # share of the crop's side: softness of the edge of the lips
-SMALLEST_SAMPLE = 64
+SMALLEST_SAMPLE = 64  # pixels of skin that a statistic needs
 
 Tone = Callable[[str, np.ndarray, float], np.ndarray]
 """Takes an estimate of light or colour (a name, vectors `(..., C)`, and what in their unit is a large difference) and
@@ -84,9 +90,6 @@ LAB_RANGE = 100.0  # a large difference in CIELAB
 def unchanged(name: str, value: np.ndarray, unit: float) -> np.ndarray:
     """The `Tone` of a single picture."""
     return value
-
-
-"""Minimal number of skin pixels for statistics."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,12 +239,32 @@ def inside_mouth(target: np.ndarray, landmarks: np.ndarray) -> Reference:
     Returns:
         [`Reference`]: Of the target's size, with a soft edge.
     """
-    coverage = np.zeros(target.shape[:2], np.float32)
-    lips = np.round(landmarks[list(INNER_LIPS_478)]).astype(np.int32)
-    cv2.fillPoly(coverage, [lips], 1.0)
+    coverage = _between_lips(landmarks, target.shape[:2])
     width = 2 * round(LIP_SIGMA * len(target)) + 1  # leaves no gap to the lips of the source
     coverage = cv2.dilate(coverage, np.ones((width, width)))
     return Reference(target.astype(np.float32), cv2.GaussianBlur(coverage, (0, 0), LIP_SIGMA * len(target)))
+
+
+def shows_fewer_teeth(face: Reference, target: np.ndarray, landmarks: np.ndarray) -> bool:
+    """Whether the inside of a drawn mouth is darker than the target's, or partly unknown.
+
+    Args:
+        face ([`Reference`]): Drawn on the target's mesh and in its light.
+        target (`np.ndarray` of shape `(H, W, 3)`, uint8): RGB.
+        landmarks (`np.ndarray` of shape `(478, 2)`): The mesh in pixels.
+    """
+    inside = _between_lips(landmarks, target.shape[:2]) > 0
+    if mouth_opening(landmarks) <= CLOSED_MOUTH or not inside.any():
+        return False
+    drawn, wanted = (to_lab(pixels)[..., 0] for pixels in (face.pixels, target))
+    return bool(np.mean((wanted - face.coverage * drawn)[inside]) > FEWER_TEETH)
+
+
+def _between_lips(landmarks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Mask (height, width) float32 of what is between the lips of a mesh, with the edges of the lips."""
+    mask = np.zeros(size, np.float32)
+    cv2.fillPoly(mask, [np.round(landmarks[list(INNER_LIPS_478)]).astype(np.int32)], 1.0)
+    return mask
 
 
 def _unlike_openings(texture: FaceTexture, landmarks: np.ndarray) -> np.ndarray:
@@ -274,8 +297,8 @@ def shown_around(
     """
     shown = repaint_mask(labels, landmarks, "head" if ring_reach(region) == HEAD_REACH else "face", label_names)
     # An opening: between strands of hair there are shreds of forehead.
-    width = 2 * round(SHRED * len(shown) / 2) + 1
-    return cv2.erode(cv2.morphologyEx(shown, cv2.MORPH_OPEN, np.ones((width, width))), np.ones((3, 3)))
+    shred, edge = (2 * round(share * len(shown) / 2) + 1 for share in (SHRED, 2 * HAIRLINE))
+    return cv2.erode(cv2.morphologyEx(shown, cv2.MORPH_OPEN, np.ones((shred, shred))), np.ones((edge, edge)))
 
 
 def render_surroundings(head: SourceHead, face: Reference, landmarks: np.ndarray, tone: Tone = unchanged) -> Reference:
@@ -415,7 +438,7 @@ def draw_reference(
         depth (`np.ndarray` of shape `(478,)`): In pixels, smaller is nearer.
         skin (`np.ndarray` of shape `(H, W)`, float): In [0, 1], where the target shows bare skin.
         head ([`SourceHead`], *optional*): Source photo for the surroundings of the mesh.
-        keep_mouth (`bool`): Whether an open mouth keeps the target's teeth if the source shows none.
+        keep_mouth (`bool`): Whether an open mouth keeps the target's teeth if the source shows none, or fewer.
         tone (`Callable`): See `Tone`.
 
     Returns:
@@ -426,7 +449,7 @@ def draw_reference(
     light = tone("light", face_light(target, landmarks, depth, skin), 1.0)
     face = render_texture(texture, landmarks, depth, size, light)
     face = relight(face, target, skin * skin_of_mesh(landmarks, size), beardless_skin(landmarks, size), tone)
-    if keep_mouth and lacks_open_mouth(texture, landmarks):
+    if keep_mouth and (lacks_open_mouth(texture, landmarks) or shows_fewer_teeth(face, target, landmarks)):
         face = lay_over(face, inside_mouth(target, landmarks))
     return face if head is None else lay_over(render_surroundings(head, face, landmarks, tone), face)
 

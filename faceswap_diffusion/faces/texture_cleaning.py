@@ -40,8 +40,22 @@ SPREADS = 3.0
 MOLE = 0.03
 """Share of the texture's side, about 5 mm: dark spots up to this length are the person's own."""
 
+STRAND = (5.0, 17.0)
+"""How much darker in L* than the skin on both its sides a strand of hair is, and a part of it at least. Wrinkles are
+less dark."""
+
+STRAND_WIDTH = 0.03
+"""Share of the texture's side: what is wider is no strand."""
+
+BROW_LEVEL, SIDES = 0.27, 0.3
+"""Strands are looked for above the first texture coordinate v, where no frown is, and at more than the second from the
+middle, where no crow's foot is."""
+
 MARGIN = 0.02
 """Share of the texture's side by which what is not skin is widened."""
+
+GAP, ISLAND = 0.06, 0.01
+"""Shares of the texture's side and area: narrower gaps between such pieces, and smaller islands, are covered too."""
 
 AROUND_BROW, BROW_COVERED = 0.03, 0.5
 """Width of the skin around a brow, as a share of the texture's side, of which this share is covered if the brow is."""
@@ -50,13 +64,19 @@ SKIN_SIDE = 64
 """Side in texels of the smooth skin that holes are filled with."""
 
 WEAK = 0.1
-"""Texels of less confidence do not count for it."""
+"""Texels of less confidence do not count for it, nor do those beside a hole, which have some of its colour."""
+
+SKIN_SIGMA = 1.5
+"""Standard deviation, in its texels, of the blur that makes it smooth."""
 
 BALANCE_SIGMA = 0.05
 """Standard deviation, in sides of the texture, of the blur that leaves light and removes features."""
 
 BALANCE_RANGE = (5.0, 12.0)
 """Differences of the halves in L* that are left, and that are evened out in full."""
+
+SHADOW = (10.0, 16.0)
+"""The same, from which on the darker half is given up for the other, if that is seen better."""
 
 
 @lru_cache(maxsize=8)
@@ -103,6 +123,7 @@ def drop_foreign(texture: FaceTexture) -> FaceTexture:
 
     Skin of forehead, temples and cheeks is even. What is much darker, or of another colour, than a smooth symmetric
     function of the place (a polynomial of second order, fitted robustly) is not skin. Spots of the size of moles are.
+    Single strands are found by their lines, see `find_strands`.
 
     Args:
         texture ([`FaceTexture`]): Of one photo.
@@ -111,21 +132,42 @@ def drop_foreign(texture: FaceTexture) -> FaceTexture:
         [`FaceTexture`]: With less confidence.
     """
     small = resize_texture(texture, SIDE)
-    lab = cv2.GaussianBlur(to_lab(small.pixels), (0, 0), 1.2)
+    sharp = to_lab(small.pixels)
+    lab = cv2.GaussianBlur(sharp, (0, 0), 1.2)
     known = even_skin(SIDE) & (small.confidence > 0)
     if known.sum() < SIDE:
         return texture
     expected, spread = fit_skin(lab, known)
     darker = (expected - lab)[..., 0] / max(DARKER, SPREADS * spread[0])
     stained = np.abs(lab - expected)[..., 1:] / np.maximum(CHROMA, SPREADS * spread[1:])
-    foreign = smoothstep(np.maximum(darker, stained.max(axis=2)), 0.8, 1.1) * known
+    foreign = smoothstep(np.maximum(darker, stained.max(axis=2)), 0.8, 1.1)
+    foreign = np.maximum(foreign, find_strands(sharp[..., 0])) * known
     foreign = _without_moles(foreign.astype(np.float32))
     brows = covered_brows(np.maximum(foreign, small.confidence == 0))
-    foreign = cv2.dilate(foreign, _disc(MARGIN * SIDE)) * even_skin(SIDE)
-    foreign = np.maximum(foreign, brows)
+    foreign = cv2.dilate(foreign, _disc(MARGIN * SIDE))
+    foreign = np.maximum(_with_gaps(foreign, small.confidence > 0) * even_skin(SIDE), brows)
     foreign = cv2.resize(foreign, texture.confidence.shape[::-1], interpolation=cv2.INTER_LINEAR)
     confidence = texture.confidence * (1 - foreign)
     return replace(texture, confidence=np.where(confidence < LEAST_CONFIDENCE, 0, confidence))
+
+
+def find_strands(lightness: np.ndarray) -> np.ndarray:
+    """Finds dark lines on forehead and temples by a black top-hat (Serra 1982, "Image Analysis").
+
+    Args:
+        lightness (`np.ndarray` of shape `(S, S)`, float32): L* of a texture.
+
+    Returns:
+        `np.ndarray` of shape `(S, S)`, float32: 1 on strands.
+    """
+    size = len(lightness)
+    v, u = (np.mgrid[:size, :size] + 0.5) / size
+    closed = cv2.morphologyEx(lightness, cv2.MORPH_CLOSE, _disc(STRAND_WIDTH / 2 * size))
+    darker = (closed - lightness) * ((v < BROW_LEVEL) | (np.abs(u - 0.5) > SIDES))
+    _, pieces = cv2.connectedComponents((darker > STRAND[0]).astype(np.uint8))
+    dark_share = np.bincount(pieces.ravel(), (darker > STRAND[1]).ravel()) / np.bincount(pieces.ravel())
+    dark_share[0] = 0
+    return (dark_share > 0.05).astype(np.float32)[pieces]
 
 
 def covered_brows(foreign: np.ndarray) -> np.ndarray:
@@ -158,6 +200,22 @@ def _without_moles(foreign: np.ndarray) -> np.ndarray:
     _, spots, boxes, _ = cv2.connectedComponentsWithStats((foreign > 0).astype(np.uint8))
     lengths = boxes[:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]].max(axis=1)
     return foreign * (lengths > MOLE * len(foreign))[spots]
+
+
+def _with_gaps(foreign: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Adds to a map (S, S) float32 the forehead between strands, and between strands and hair, which is in shadow.
+
+    Args:
+        foreign (`np.ndarray`): In [0, 1], what is not skin.
+        known (`np.ndarray`): (S, S) bool, what the photo shows.
+    """
+    size = len(foreign)
+    forehead = plain_skin(size, EXAMINED_MARGIN) & ((np.arange(size) + 0.5) / size < BROW_LEVEL)[:, None]
+    hidden = np.where(forehead & ~known, 1, foreign).astype(np.float32)
+    closed = cv2.morphologyEx(hidden, cv2.MORPH_CLOSE, _disc(GAP / 2 * size))
+    _, pieces, stats, _ = cv2.connectedComponentsWithStats((forehead & (closed < 0.5)).astype(np.uint8))
+    small = stats[:, cv2.CC_STAT_AREA] < ISLAND * size**2
+    return np.where(forehead, np.where(small[pieces] & (closed < 0.5), 1, closed), foreign)
 
 
 def fit_skin(lab: np.ndarray, where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -193,10 +251,11 @@ def add_skin(texture: FaceTexture) -> FaceTexture:
         [`FaceTexture`]: With `skin`, unless no plain skin is known.
     """
     small = resize_texture(texture, SKIN_SIDE)
-    known = plain_skin(SKIN_SIDE, EXAMINED_MARGIN) * np.where(small.confidence > WEAK, small.confidence, 0)
+    shown = cv2.erode((small.confidence > WEAK).astype(np.float32), np.ones((3, 3)))
+    known = plain_skin(SKIN_SIDE, EXAMINED_MARGIN) * shown * small.confidence
     if not known.any():
         return texture
-    smooth = push_pull(small.pixels, known.astype(np.float32))
+    smooth = cv2.GaussianBlur(push_pull(small.pixels, known.astype(np.float32)), (0, 0), SKIN_SIGMA)
     return replace(texture, skin=np.dstack([smooth, fillable_skin(SKIN_SIDE)]).astype(np.float32))
 
 
@@ -230,7 +289,7 @@ def push_pull(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def balance_halves(texture: FaceTexture) -> FaceTexture:
-    """Brightens what lies in the shadow on one half of the face only, up to the other half.
+    """Brightens what lies in the shadow on one half of the face only, up to the other half, or drops it.
 
     Faces are about symmetric, and so is the colour of their skin: what differs between the halves over a wide area is
     light that no distant source explains, such as the shadow of a nose, a brim or a hand.
@@ -239,7 +298,7 @@ def balance_halves(texture: FaceTexture) -> FaceTexture:
         texture ([`FaceTexture`]): Of one photo, shading divided out.
 
     Returns:
-        [`FaceTexture`]: Brighter in places.
+        [`FaceTexture`]: Brighter in places, and with holes where the other half is much lighter and better seen.
     """
     small = resize_texture(texture, SIDE)
     lightness = to_lab(small.pixels)[..., :1]
@@ -253,7 +312,23 @@ def balance_halves(texture: FaceTexture) -> FaceTexture:
     lifted = level + darker * smoothstep(darker, *BALANCE_RANGE)
     factor = ((lifted + 16) / (level + 16)) ** 3
     factor = cv2.resize(factor.astype(np.float32), texture.confidence.shape[::-1], interpolation=cv2.INTER_CUBIC)
-    return replace(texture, pixels=scale_lightness(texture.pixels, factor))
+    confidence = _without_shadow(texture, darker)
+    return replace(texture, pixels=scale_lightness(texture.pixels, factor), confidence=confidence)
+
+
+def _without_shadow(texture: FaceTexture, darker: np.ndarray) -> np.ndarray:
+    """Confidence (T, T) without the half of a face that lies in the dark, if the other half is seen better.
+
+    Light of another colour fell there, if any: brightened, it would be a stain.
+
+    Args:
+        texture ([`FaceTexture`]): Of one photo.
+        darker (`np.ndarray` of shape `(S, S)`): By how much a place is darker than its mirror image, in L*.
+    """
+    shadow = cv2.resize(smoothstep(darker, *SHADOW), texture.confidence.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    better = texture.confidence[:, ::-1] > texture.confidence
+    confidence = texture.confidence * np.where(better, 1 - shadow, 1)
+    return np.where(confidence < LEAST_CONFIDENCE, 0, confidence).astype(np.float32)
 
 
 def _disc(radius: float) -> np.ndarray:

@@ -65,10 +65,22 @@ def beard_mask(landmarks: np.ndarray, size: int) -> np.ndarray:
 
 def upper_half(landmarks: np.ndarray, size: int) -> np.ndarray:
     """What is above the middle of the nose, on a line parallel to that of the eyes, as (size, size) float32."""
-    root, base, left, right = landmarks[list(NOSE_AND_EYES[len(landmarks)])]
-    (x, y), (across, down) = (root + base) / 2, right - left
+    root, base, *_ = landmarks[list(NOSE_AND_EYES[len(landmarks)])]
+    return (_height_above((root + base) / 2, landmarks, size) > 0).astype(np.float32)
+
+
+def above_brows(landmarks: np.ndarray, size: int) -> np.ndarray:
+    """What is above the brows, on a line parallel to that of the eyes, as (size, size) float32."""
+    brows = landmarks[[index for outline in POLYGONS[len(landmarks)]["brows"] for index in outline]]
+    return (np.min([_height_above(point, landmarks, size) for point in brows], axis=0) > 0).astype(np.float32)
+
+
+def _height_above(point: np.ndarray, landmarks: np.ndarray, size: int) -> np.ndarray:
+    """How far each pixel, (size, size), is above a line through a point that is parallel to that of the eyes."""
+    *_, left, right = landmarks[list(NOSE_AND_EYES[len(landmarks)])]
+    across, down = (right - left) / np.linalg.norm(right - left)
     rows, columns = np.mgrid[:size, :size]
-    return ((rows - y) * across < (columns - x) * down).astype(np.float32)
+    return (columns - point[0]) * down - (rows - point[1]) * across
 
 
 def face_outline(landmarks: np.ndarray) -> np.ndarray:

@@ -43,6 +43,9 @@ BORDER_LIMIT = 25.0
 AGREEMENT = (14.0, 28.0)
 """CIELAB distances of structure up to which a crop wholly, and from which on not at all, shows its reference."""
 
+INVENTED = (3.0, 6.0)
+"""L* of structure in a crop's skin that neither reference nor target has: up to the first it may stay."""
+
 TONE_SIGMA, STRUCTURE_SIGMA = 0.06, 0.012
 """As shares of the crop's side: what is wider is tone, what is narrower is noise."""
 
@@ -190,27 +193,37 @@ def match_border_tone(
     return pixels + share[..., None] * cv2.resize(lacking, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
-def keep_reference(pixels: np.ndarray, reference: ShownReference) -> tuple[np.ndarray, np.ndarray]:
+def keep_reference(
+    pixels: np.ndarray, reference: ShownReference, target: np.ndarray, skin: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Gives a repainted crop the structure of its reference, where it shows the same.
 
     Neither the autoencoder nor the model keeps all the small things by which a person is known: what is fine in the
     reference replaces what is fine in the crop. Tone is the model's. Where it shows something else, as in a mouth, at
-    seams and in holes, all is the model's.
+    seams and in holes, all is the model's. In bare skin it may show what reference or target show, but no third thing.
 
     Args:
         pixels (`np.ndarray`): (S, S, 3) float32 RGB in [0, 255], the repainted crop.
         reference ([`ShownReference`]): See there.
+        target (`np.ndarray`): (S, S, 3) uint8 RGB, the crop before it was repainted.
+        skin (`np.ndarray`): (S, S) float in [0, 1], where the target shows bare skin.
 
     Returns:
         `tuple[np.ndarray, np.ndarray]`: The crop, (S, S, 3) float32 RGB, and the share of the reference in it, (S, S)
         float32 in [0, 1].
     """
-    size = len(pixels)
-    repainted, shown = (_to_lab(np.clip(view, 0, 255)) for view in (pixels, reference.rebuilt))
+    size, noise = len(pixels), STRUCTURE_SIGMA * len(pixels)
     # Tone may differ, structure may not.
-    difference = _finer(repainted - shown, TONE_SIGMA * size)
-    distance = cv2.GaussianBlur(np.linalg.norm(difference, axis=2), (0, 0), STRUCTURE_SIGMA * size)
-    share = reference.coverage * (1 - smoothstep(distance, *AGREEMENT))
+    repainted, shown, own = (
+        _finer(_to_lab(np.clip(view, 0, 255)), TONE_SIGMA * size) for view in (pixels, reference.rebuilt, target)
+    )
+    distance = cv2.GaussianBlur(np.linalg.norm(repainted - shown, axis=2), (0, 0), noise)
+    lightness, *seen = (view[..., 0] for view in (repainted, shown, own))
+    invented = cv2.GaussianBlur(
+        np.abs(lightness - np.clip(lightness, np.minimum(*seen), np.maximum(*seen))), (0, 0), noise
+    )
+    agreed = np.maximum(1 - smoothstep(distance, *AGREEMENT), skin * smoothstep(invented, *INVENTED))
+    share = reference.coverage * agreed
     lost = reference.filled - reference.rebuilt
     return pixels + share[..., None] * (lost + _finer(reference.rebuilt - pixels, DETAIL_SIGMA * size)), share
 

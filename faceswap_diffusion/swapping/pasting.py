@@ -61,7 +61,7 @@ def paste_faces(
         fine, share = None, np.zeros(mask.shape, np.float32)
         if reference is not None:
             pixels = continue_surroundings(pixels.astype(np.float32), face.pixels, mask, state.tone)
-            pixels, share = keep_reference(pixels, reference)
+            pixels, share = keep_reference(pixels, reference, face.pixels, skin)
             pixels = np.where((mask * bare)[..., None] > 0, pixels, face.pixels)  # the seam is softer than the mask
             fine = reference.fine
             assert face.depth is not None  # only meshes have references

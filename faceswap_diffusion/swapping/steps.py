@@ -10,8 +10,15 @@ from diffusers.utils import logging
 from torch.nn.functional import cosine_similarity
 
 from faceswap_diffusion.conditioning.geometry import exchange_geometry, move_mesh
-from faceswap_diffusion.conditioning.reference import Reference, draw_reference, lay_over, render_texture, ring_reach
-from faceswap_diffusion.masks.outlines import around_eyes
+from faceswap_diffusion.conditioning.reference import (
+    HAIRLINE,
+    Reference,
+    draw_reference,
+    lay_over,
+    render_texture,
+    ring_reach,
+)
+from faceswap_diffusion.masks.outlines import above_brows, around_eyes
 from faceswap_diffusion.masks.regions import (
     REGIONS,
     ROOM,
@@ -154,13 +161,11 @@ class SwapSteps(SwapGate):
         skin = state.mask("shown_skin", region_mask(face.labels, "skin", face.label_names) * face.free())
         mesh = self.exchange_mesh(face, identity)
         drawn = draw_reference(identity.texture, face.pixels, mesh, face.depth, skin, identity.head, tone=state.tone)
-        # Brows that a fringe covers on the source, and eyes behind sunglasses, stay the target's own.
-        if identity.eyes_hidden:
-            own = around_eyes(face.landmarks, len(face.pixels))
-        else:
-            own = part_mask(face.labels, face.landmarks, "brows", face.label_names, room=ROOM["brows"])
-        own = feather(own, FEATHER * len(face.pixels)) * face.free()
-        return lay_over(Reference(face.pixels.astype(np.float32), own), drawn)
+        size = len(face.pixels)
+        own = feather(kept_of_target(face, identity), FEATHER * size) * face.free()
+        # A drawing ends in some of the colour of the source's hair.
+        coverage = own * feather(drawn.coverage, HAIRLINE * size) + (1 - own) * drawn.coverage
+        return lay_over(Reference(face.pixels.astype(np.float32), own), replace(drawn, coverage=coverage))
 
     @torch.no_grad()
     def encode_face(self, rgb: np.ndarray, face: AlignedFace, region: str = "face") -> SourceIdentity:
@@ -296,6 +301,23 @@ class SwapSteps(SwapGate):
         """The mesh of a target, (478, 2) in crop pixels, with the facial shape of the source, see `exchange_shape`."""
         moved = self.exchange_shape(face, identity)[0].numpy() - face.landmarks68
         return move_mesh(face.landmarks, moved)
+
+
+def kept_of_target(face: AlignedFace, identity: SourceIdentity) -> np.ndarray:
+    """What stays the target's own where a source shows nothing, (S, S) float32, 1 inside.
+
+    These are brows that a fringe covers on the source, eyes behind sunglasses, and the forehead above its mesh, unless
+    the source's hair is shown.
+    """
+    size = len(face.pixels)
+    if identity.eyes_hidden:
+        features = around_eyes(face.landmarks, size)
+    else:
+        features = part_mask(face.labels, face.landmarks, "brows", face.label_names, room=ROOM["brows"])
+    if "hair" in region_labels(identity.region):
+        return features
+    forehead = region_mask(face.labels, "skin", face.label_names) * above_brows(face.landmarks, size)
+    return np.maximum(features, forehead)
 
 
 def _batches(references: Sequence[Reference | None]) -> Iterator[slice]:

@@ -54,17 +54,20 @@ class Visitor:
     def upload(self, place: str, path: Path) -> None:
         for button in self.driver.find_elements(By.CSS_SELECTOR, f"{place} button[aria-label=Clear]"):
             button.click()
+        self.wait(lambda: not self.driver.find_elements(By.CSS_SELECTOR, f"{place} button[aria-label=Clear]"))
         self.find(f"{place} input[type=file]").send_keys(str(path))
 
     def text(self, place: str) -> str:
         return self.find(f"{place} textarea").get_attribute("value") or ""
 
-    def error(self) -> str:
-        """The text of the error that is shown, which is then closed."""
-        text = self.wait(lambda: self.find("[data-testid=toast-text]").text)
-        self.click("[data-testid=toast-close]")
-        self.wait(lambda: not self.driver.find_elements(By.CSS_SELECTOR, "[data-testid=toast-text]"))
-        return text
+    def errors(self) -> list[str]:
+        """The texts of the errors that are shown now: several, if an earlier one is still there."""
+        return [toast.text for toast in self.driver.find_elements(By.CSS_SELECTOR, "[data-testid=toast-text]")]
+
+    def close_errors(self) -> None:
+        for button in self.driver.find_elements(By.CSS_SELECTOR, "[data-testid=toast-close]"):
+            self.driver.execute_script("arguments[0].click()", button)  # another toast may lie over it
+        self.wait(lambda: not self.errors())
 
     def chosen(self) -> list[bool]:
         return self.driver.execute_script(
@@ -94,9 +97,9 @@ def test_a_visitor_swaps_downloads_and_verifies(visitor: Visitor, photos: Path, 
     visitor.upload("#target", photos / "target.jpg")
     visitor.wait(lambda: visitor.chosen() == [True])
     visitor.click("#start")
-    assert (
-        visitor.error() == "nobody has agreed: swap faces only of people who did, and say so by the box above 'Swap'"
-    )
+    nobody_agreed = "nobody has agreed: swap faces only of people who did, and say so by the box above 'Swap'"
+    visitor.wait(lambda: nobody_agreed in visitor.errors())
+    visitor.close_errors()
     visitor.find("#agreed input").send_keys(Keys.SPACE)
     visitor.find("#consent textarea, #consent input").send_keys("both, by letter", Keys.TAB)
     assert visitor.driver.switch_to.active_element.get_attribute("id") == "start"
@@ -163,7 +166,8 @@ def test_a_swap_is_cancelled_and_the_next_one_works(visitor: Visitor, photos: Pa
 )
 def test_what_is_wrong_with_a_file_is_said(visitor: Visitor, photos: Path, name: str, message: str):
     visitor.upload("#target", photos / name)
-    visitor.wait(lambda: visitor.error() == message)  # that of a cancelled swap may still be there
+    visitor.wait(lambda: message in visitor.errors())
+    visitor.close_errors()
 
 
 def test_the_page_fits_a_phone(visitor: Visitor):
@@ -171,7 +175,8 @@ def test_the_page_fits_a_phone(visitor: Visitor):
         "Emulation.setDeviceMetricsOverride", {"width": 360, "height": 1900, "deviceScaleFactor": 1, "mobile": True}
     )
     visitor.click("#start")  # it is in reach
-    visitor.error()
+    visitor.wait(visitor.errors)
+    visitor.close_errors()
     visitor.picture("phone")
     assert visitor.driver.execute_script("return document.documentElement.scrollWidth") == 360
 

@@ -10,6 +10,7 @@ from faceswap_diffusion.faces.texture_cleaning import (
     add_skin,
     balance_halves,
     drop_foreign,
+    find_strands,
     push_pull,
 )
 
@@ -71,6 +72,39 @@ class TestDropForeign:
         texture.pixels[:] *= np.linspace(1.15, 0.7, SIDE)[:, None, None]
         np.testing.assert_array_equal(drop_foreign(texture).confidence, texture.confidence)
 
+    def test_narrow_gaps_between_strands_are_covered_too(self):
+        texture = skin_texture()
+        texture.pixels[35:60, [90, 91, 110, 111, 150, 151]] = HAIR  # gaps of 18 and 38 texels
+        confidence = drop_foreign(texture).confidence
+        assert (confidence[38:57, 90:112] == 0).all()
+        assert (confidence[38:57, 130:132] == 1).all()
+
+
+class TestFindStrands:
+    """L* of a forehead at row 40, where the texture coordinate is 0.16."""
+
+    @staticmethod
+    def found(darker: float, rows: slice = np.s_[40:43], columns: slice = np.s_[100:150]) -> np.ndarray:
+        skin = np.full((SIDE, SIDE), 70, np.float32)
+        skin[rows, columns] -= darker
+        return find_strands(skin)
+
+    def test_a_dark_line_is_one(self):
+        found = self.found(20)
+        assert found[40:43, 100:150].min() == 1
+        assert found.sum() == 3 * 50
+
+    def test_its_pale_ends_belong_to_it(self):
+        skin = np.full((SIDE, SIDE), 70, np.float32)
+        skin[40:43, 90:160] -= 6
+        skin[40:43, 100:150] -= 14
+        assert find_strands(skin)[40:43, 90:160].min() == 1
+
+    def test_wrinkles_crows_feet_and_brims_are_none(self):
+        assert self.found(12).max() == 0
+        assert self.found(20, rows=np.s_[120:123], columns=np.s_[60:80]).max() == 0  # beside an eye
+        assert self.found(20, rows=np.s_[20:50])[25:45, 105:145].max() == 0
+
 
 class TestAddSkin:
     def test_a_hole_gets_the_colour_around_it(self):
@@ -82,6 +116,14 @@ class TestAddSkin:
         hole = skin[8:15, 21:44]  # of 64 texels
         np.testing.assert_allclose(hole[..., :3], np.broadcast_to(SKIN, hole[..., :3].shape), atol=0.5)
         assert (hole[:4, 10:13, 3] == 1).all()  # between the brows and above
+
+    def test_what_is_left_at_the_edge_of_a_hole_is_no_skin(self):
+        texture = skin_texture()
+        texture.pixels[26:64, 76:184] = HAIR
+        texture.confidence[30:60, 80:180] = 0
+        skin = add_skin(texture).skin
+        assert skin is not None
+        assert np.abs(skin[8:15, 21:44, :3] - SKIN).max() < 12  # hair is 145 away
 
     def test_eyes_nose_and_mouth_are_not_filled(self):
         skin = add_skin(skin_texture()).skin
@@ -124,3 +166,16 @@ class TestBalanceHalves:
         texture.pixels[:, :128] *= 0.98
         texture.pixels[190:230, 90:166] = HAIR
         np.testing.assert_allclose(balance_halves(texture).pixels, texture.pixels, atol=0.6)
+
+    def test_a_dark_half_is_given_up_where_the_other_is_seen_better(self):
+        texture = skin_texture()
+        texture.pixels[:, :128] = [60, 50, 90]  # L* 23, and blue
+        texture.confidence[:, :128] *= 0.5
+        confidence = balance_halves(texture).confidence
+        assert (confidence[130:150, 46:66] == 0).all()
+        np.testing.assert_array_equal(confidence[:, 128:], texture.confidence[:, 128:])
+
+    def test_a_dark_half_stays_where_the_other_is_seen_no_better(self):
+        texture = skin_texture()
+        texture.pixels[:, :128] = [60, 50, 90]
+        np.testing.assert_array_equal(balance_halves(texture).confidence, texture.confidence)

@@ -199,13 +199,19 @@ def shown(filled: np.ndarray, rebuilt: np.ndarray, coverage: float = 1.0, fine: 
     return ShownReference(filled, rebuilt, np.full(filled.shape[:2], coverage, np.float32), fine)
 
 
+def keep(pixels: np.ndarray, reference: ShownReference, target: np.ndarray | None = None, skin: float = 0.0):
+    """`keep_reference` of a crop whose target is the crop itself, if no other is given."""
+    target = np.clip(pixels, 0, 255).astype(np.uint8) if target is None else target
+    return keep_reference(pixels, reference, target, np.full(pixels.shape[:2], skin, np.float32))
+
+
 class TestKeepReference:
     @pytest.mark.parametrize("coverage", [1.0, 0.4])
     def test_what_shows_the_reference_becomes_it_as_far_as_it_covers(self, coverage: float):
         """A crop that is what latents held of the reference, which is finer."""
         filled = np.clip(soft_picture(64, 8, seed=4) + fine_pattern(64, 12), 0, 255)
         rebuilt = cv2.GaussianBlur(filled, (0, 0), 1.5)
-        kept, share = keep_reference(rebuilt, shown(filled, rebuilt, coverage))
+        kept, share = keep(rebuilt, shown(filled, rebuilt, coverage))
         np.testing.assert_allclose(share, coverage, rtol=1e-6)
         np.testing.assert_allclose(kept, rebuilt + coverage * (filled - rebuilt), atol=1e-3)
 
@@ -213,20 +219,32 @@ class TestKeepReference:
         """A crop without the reference's fine pattern, and brighter: it gets the pattern and stays brighter."""
         smooth = np.full((128, 128, 3), 120, np.float32)
         drawn = smooth + 4 * np.sin(np.arange(128, dtype=np.float32) * np.pi / 2)[None, :, None]  # waves of 4 pixels
-        kept, _ = keep_reference(smooth + 15, shown(drawn, drawn))
+        kept, _ = keep(smooth + 15, shown(drawn, drawn))
         np.testing.assert_allclose(kept[8:-8, 8:-8], (drawn + 15)[8:-8, 8:-8], atol=0.6)
 
     def test_another_tone_is_no_disagreement(self):
         picture = soft_picture(128, 16, seed=1, low=90)
-        assert keep_reference(picture - 25, shown(picture, picture))[1].min() > 0.8
+        assert keep(picture - 25, shown(picture, picture))[1].min() > 0.8
 
     def test_shifted_structure_is_the_models_word(self):
         stripes = np.where(np.arange(128) // 8 % 2, 200, 40).astype(np.float32)
         picture = np.broadcast_to(stripes[None, :, None], (128, 128, 3))
         moved = np.broadcast_to(np.roll(stripes, 8)[None, :, None], (128, 128, 3))
-        kept, share = keep_reference(moved, shown(picture, picture))
+        kept, share = keep(moved, shown(picture, picture))
         assert share[:, 8:-8].max() == 0
         np.testing.assert_array_equal(kept[:, 8:-8], moved[:, 8:-8])
+
+    @pytest.mark.parametrize(("skin", "on_target", "is_kept"), [(1, False, False), (0, False, True), (1, True, True)])
+    def test_lines_in_skin_are_kept_if_a_photo_has_them(self, skin: float, on_target: bool, is_kept: bool):
+        smooth = np.full((128, 128, 3), 150, np.float32)
+        lined = smooth.copy()
+        lined[60:66] = 20
+        target = (lined if on_target else smooth).astype(np.uint8)
+        kept, share = keep(lined, shown(smooth, smooth), target, skin)
+        line = np.s_[61:65, 8:-8]
+        assert share[line].max() < 0.05 if is_kept else share[line].min() > 0.95
+        # Without it only a broad difference of tone is left.
+        assert kept[line].max() == 20 if is_kept else kept[line].min() > 70
 
 
 class TestDetail:

@@ -13,8 +13,9 @@ from faceswap_diffusion.cli import main as cli
 from faceswap_diffusion.faces.alignment import crop
 from faceswap_diffusion.masks.bisenet import BiSeNet
 from faceswap_diffusion.masks.occlusion import CHECKPOINT, load_occlusion_network
-from faceswap_diffusion.masks.outlines import around_eyes, region_mask_from_landmarks
+from faceswap_diffusion.masks.outlines import above_brows, around_eyes, region_mask_from_landmarks
 from faceswap_diffusion.masks.parsing import LABELS
+from faceswap_diffusion.masks.regions import region_mask
 from faceswap_diffusion.photos.loading import load_photo
 from faceswap_diffusion.pipelines.loading import load_occlusion
 from faceswap_diffusion.swapping.aligned_face import AlignedFace
@@ -164,6 +165,26 @@ def test_a_target_keeps_its_brows_where_the_source_hides_them(swapper: FaceSwapp
     assert np.abs(kept.pixels - target.pixels)[brows].mean() < 3
     assert kept.coverage[brows].mean() > 0.9
     assert np.abs(replaced.pixels - target.pixels)[brows].mean() > 6
+
+
+@pytest.mark.parametrize("region", ["face", "head"])
+def test_a_target_keeps_its_forehead_where_the_source_shows_none(swapper: FaceSwapper, region: str):
+    source = aligned(swapper, load_photo(WOMAN).rgb)
+    identity = swapper.encode_face(load_photo(WOMAN).rgb, source, region)
+    assert identity.texture is not None
+    bare = replace(identity, head=None)  # nothing of it is known beyond the mesh
+    target = aligned(swapper, load_photo(SELFIE).rgb)
+    size = len(target.pixels)
+    skin = region_mask(target.labels, "skin") * above_brows(target.landmarks, size)
+    above = cv2.erode(skin * (1 - region_mask_from_landmarks(target.landmarks, size)), np.ones((5, 5))) > 0
+    assert above.sum() > 50
+    drawn = swapper.draw_reference(target, bare)
+    assert drawn is not None
+    if region == "head":
+        assert drawn.coverage[above].max() == 0  # hair will be painted there
+    else:
+        assert drawn.coverage[above].mean() > 0.8
+        assert np.abs(drawn.pixels - target.pixels)[above].mean() < 3
 
 
 def test_a_target_keeps_its_eyes_where_the_source_wears_sunglasses(swapper: FaceSwapper):
