@@ -58,7 +58,7 @@ def test_every_weight_has_its_place(measured):
 
 def test_one_step_runs(measured):
     folder, _ = measured
-    pipe = load_pipeline(folder, torch.bfloat16)
+    pipe = load_pipeline(folder)
     pipe.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(0)
     image = pipe(
