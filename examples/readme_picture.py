@@ -1,4 +1,4 @@
-"""Shows source, target and result side by side: a face, a turned face, a head, everybody in a photo.
+"""Shows source, target and result side by side: a face, one with glasses, a turned one, a head, everybody in a photo.
 
 This makes the picture in the README (docs/images/example.png).
 """
@@ -14,6 +14,7 @@ OUTPUTS = Path("outputs")
 OUTPUTS.mkdir(exist_ok=True)
 ROWS = [
     ("p001_portrait.jpg", "p010_selfie.jpg", {}),
+    ("p005_portrait.jpg", "p008_glasses.jpg", {}),
     ("p006_portrait.jpg", "p001_park.jpg", {}),
     ("p001_portrait.jpg", "p010_portrait.jpg", {"region": "head"}),
     ("p010_portrait.jpg", "group.jpg", {"target_face": "all"}),

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from faceswap_diffusion.conditioning.reference import Reference
 from faceswap_diffusion.evaluation.ablation import mean_condition, recorded_conditions, removed_condition
 from faceswap_diffusion.evaluation.protocol import Pair
 from faceswap_diffusion.evaluation.references import classical_swap, face_oval, pasted_source
@@ -18,6 +17,7 @@ from faceswap_diffusion.faces.analyzer import Face, MeshFaceAnalyzer
 from faceswap_diffusion.faces.selection import select_face
 from faceswap_diffusion.photos.loading import load_photo
 from faceswap_diffusion.swapping.aligned_face import AlignedFace
+from faceswap_diffusion.swapping.masked_image import MaskedImage
 from faceswap_diffusion.swapping.source_identity import SourceIdentity
 from faceswap_diffusion.swapping.swapper import FaceSwapper
 from faceswap_diffusion.weights.checkpoints import EMBEDDED_CHECKPOINT, weights_digest
@@ -210,18 +210,18 @@ class WarpedSource:
         return rgb, select_face(self.analyzer.analyze(rgb), where=str(path))
 
 
-CropFill = Callable[[FaceSwapper, AlignedFace, np.ndarray, SourceIdentity, Reference | None], np.ndarray]
-"""Maps a swapper, a target's face, its mask (S, S) float in [0, 1], an identity and the reference to a crop (S, S, 3)
-uint8 RGB."""
+CropFill = Callable[[FaceSwapper, AlignedFace, np.ndarray, SourceIdentity, MaskedImage | None], np.ndarray]
+"""Maps a swapper, a target's face, its mask (S, S) float in [0, 1], an identity and the masked image to a crop
+(S, S, 3) uint8 RGB."""
 
 
 def filled_with_reference(
-    swapper: FaceSwapper, face: AlignedFace, mask: np.ndarray, identity: SourceIdentity, reference: Reference | None
+    swapper: FaceSwapper, face: AlignedFace, mask: np.ndarray, identity: SourceIdentity, masked: MaskedImage | None
 ) -> np.ndarray:
     """The input of the pipeline (reference inside the mask, target outside), encoded and decoded again."""
-    if reference is None:
+    if masked is None:
         return face.pixels
-    rebuilt = swapper.shown_reference(face, mask, reference, identity).rebuilt
+    rebuilt = swapper.shown_reference(face, masked, identity).rebuilt
     return np.clip(np.round(rebuilt), 0, 255).astype(np.uint8)
 
 
@@ -242,12 +242,12 @@ class FillingSwapper(FaceSwapper):
         faces: Sequence[AlignedFace],
         masks: Sequence[np.ndarray],
         identities: Sequence[SourceIdentity],
-        references: Sequence[Reference | None],
+        masked: Sequence[MaskedImage | None],
         seed: int,
         **settings: Any,
     ) -> list[np.ndarray]:
         """Fills each face's crop; seed and settings have no effect."""
-        return [self.fill(self, *parts) for parts in zip(faces, masks, identities, references, strict=True)]
+        return [self.fill(self, *parts) for parts in zip(faces, masks, identities, masked, strict=True)]
 
 
 class ReferenceAlone:

@@ -111,8 +111,13 @@ def as_batch(landmarks: torch.Tensor | np.ndarray) -> torch.Tensor:
 
 def is_hooked(network: torch.nn.Module) -> bool:
     """Whether a part of a network has a hook of Accelerate or Diffusers, such as those that offload it."""
-    own = vars(network)
-    return not HOOKS.isdisjoint(own) or any(is_hooked(part) for part in own["_modules"].values() if part is not None)
+    waiting = [network]
+    while waiting:
+        own = vars(waiting.pop())
+        if not HOOKS.isdisjoint(own):
+            return True
+        waiting += [part for part in own["_modules"].values() if part is not None]
+    return False
 
 
 class UNetLoraLoaderMixin(StableDiffusionLoraLoaderMixin):
@@ -455,7 +460,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
             raise ValueError("without a conditioner guidance above 1 needs `negative_condition_embeds`")
         if image is None and masked_image_latents is None:
             raise ValueError("pass the target as `image`, or as `masked_image_latents`")
-        self.check_reference(reference_image, reference_mask_image)
+        self.check_reference(reference_image, reference_mask_image, masked_image_latents)
         self.check_strength(strength, num_inference_steps, self.shows_reference(reference_image, masked_image_latents))
 
     def check_guidance_range(self, guidance_start: float, guidance_end: float) -> None:
@@ -466,14 +471,19 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
                 "[0, 1] are needed, the first less than the second"
             )
 
-    def check_reference(self, reference_image: ImageInput | None, reference_mask_image: ImageInput | None) -> None:
+    def check_reference(
+        self,
+        reference_image: ImageInput | None,
+        reference_mask_image: ImageInput | None,
+        masked_image_latents: torch.Tensor | None,
+    ) -> None:
         """Refuses a reference that the checkpoint does not use, and a mask without a reference."""
         if reference_image is not None and self.config["hidden_fill"] != "reference":
             raise ValueError(
                 "`reference_image` is for checkpoints whose hidden_fill is 'reference', here it is "
                 f"{self.config['hidden_fill']!r}: leave it out, or take a checkpoint trained with references"
             )
-        if reference_mask_image is not None and reference_image is None:
+        if reference_mask_image is not None and reference_image is None and masked_image_latents is None:
             raise ValueError("`reference_mask_image` says where a reference shows something: pass `reference_image`")
 
     def check_strength(self, strength: float, num_inference_steps: int, shows_reference: bool) -> None:
@@ -1007,7 +1017,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
             target_clip_embeds (`torch.Tensor` of shape `(B, C)`, *optional*): In place of encoding `image`.
             masked_image_latents (`torch.Tensor` of shape `(B, C, h, w)`, *optional*): In place of encoding `image`
                 without its face (and with what `hidden_fill` puts there), scaled by the autoencoder's scaling
-                factor.
+                factor. `reference_mask_image` still says where a reference is in it.
             height (`int`, *optional*): In pixels; the config's `crop_size` if left out.
             width (`int`, *optional*): In pixels; the config's `crop_size` if left out.
             strength (`float`, *optional*): How much of the way from noise to picture is gone, in (0, 1]. Below 1 a
@@ -1112,6 +1122,8 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         fill, coverage = None, None
         if masked_image_latents is None:
             fill, coverage = self.prepare_fill(reference_image, reference_mask_image, landmarks, height, width)
+        elif reference_mask_image is not None:
+            coverage = self.preprocess_mask(reference_mask_image, None, height, width, "reference_mask_image")
         fill_name = "landmarks" if reference_image is None else "reference_image"
         batch = {
             "image": None if image is None else self.preprocess(image, height, width),

@@ -121,9 +121,18 @@ def encode(
     Returns:
         `torch.Tensor` of shape `(B, C, h, w)`: Scaled latents.
     """
-    latents = posterior(vae, pixel_values)
-    drawn = sample and not latents.deterministic
-    return scale(vae, latents.sample(generator) if drawn else latents.mode())  # pyright: ignore[reportArgumentType]
+    return draw_latents(vae, posterior(vae, pixel_values), sample, generator)
+
+
+def draw_latents(
+    vae: Any,
+    encoded: DiagonalGaussianDistribution,
+    sample: bool = False,
+    generator: torch.Generator | list[torch.Generator] | None = None,
+) -> torch.Tensor:
+    """Takes scaled latents (B, C, h, w) from what `posterior` returned; see `encode` for the arguments."""
+    drawn = sample and not encoded.deterministic
+    return scale(vae, encoded.sample(generator) if drawn else encoded.mode())  # pyright: ignore[reportArgumentType]
 
 
 def decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:
@@ -131,9 +140,9 @@ def decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:
     return vae.decode(unscale(vae, latents), return_dict=False)[0]
 
 
-def rebuild(vae: Any, pixel_values: torch.Tensor) -> torch.Tensor:
-    """Reconstructs RGB (B, 3, H, W) in [-1, 1]: decodes the mode of the posterior."""
-    return vae.decode(posterior(vae, pixel_values).mode(), return_dict=False)[0]
+def rebuild(vae: Any, encoded: DiagonalGaussianDistribution) -> torch.Tensor:
+    """Reconstructs RGB (B, 3, H, W), about [-1, 1], from what `posterior` returned: decodes its mode."""
+    return vae.decode(encoded.mode(), return_dict=False)[0]
 
 
 def freeze_encoder(vae: Any) -> None:

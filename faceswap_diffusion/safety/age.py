@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from faceswap_diffusion.faces.alignment import arcface_matrix, crop
-from faceswap_diffusion.safety.constants import fix_weights
+from faceswap_diffusion.safety.constants import channels_last, fix_weights
 from faceswap_diffusion.weights.registry import model_path
 
 AGE_PROBE = Path(__file__).parents[1] / "checkpoints" / "age_probe" / "model.safetensors"
@@ -84,7 +84,8 @@ class AgeNet(nn.Module):
         self.reduction_block = ReductionBlock(128, 256)
         self.separable_conv = SeparableConv(256, 512)
         self.age = nn.Linear(512, 1)
-        fix_weights(self, dequantize(load_file(model_path("age_net"))))
+        weights = dequantize(load_file(model_path("age_net")))
+        fix_weights(self, {name: channels_last(weight) for name, weight in weights.items()})
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Estimates ages.
@@ -96,7 +97,7 @@ class AgeNet(nn.Module):
             `torch.Tensor`: (B,), years.
         """
         mean = torch.tensor(MEAN_RGB, device=pixel_values.device)[:, None, None]
-        hidden = (((pixel_values + 1) * 127.5 - mean) / 256).to(self.conv_in.weight.dtype)
+        hidden = (((channels_last(pixel_values) + 1) * 127.5 - mean) / 256).to(self.conv_in.weight.dtype)
         hidden = F.relu(self.conv_in(F.pad(hidden, (0, 1, 0, 1))))
         hidden = self.reduction_block_0(hidden, hidden)
         hidden = self.reduction_block_1(hidden, F.relu(hidden))

@@ -26,3 +26,8 @@ def fix_weights(network: nn.Module, weights: Mapping[str, torch.Tensor]) -> None
         module = network.get_submodule(path)
         delattr(module, part)
         module.register_buffer(part, tensor, persistent=False)
+
+
+def channels_last(tensor: torch.Tensor) -> torch.Tensor:
+    """The layout in which convolutions and pooling take a CPU half to two thirds of the time."""
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor

@@ -7,7 +7,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
-from faceswap_diffusion.safety.constants import fix_weights
+from faceswap_diffusion.safety.constants import channels_last, fix_weights
 from faceswap_diffusion.weights.registry import model_path
 
 RESIZED, CROPPED = 256, 224
@@ -55,7 +55,7 @@ class NSFWNet(nn.Module):
                 channels = 4 * width
         self.fc_nsfw = nn.Linear(channels, 2)
         weights = dequantize_rows(load_file(model_path("open_nsfw")))
-        fix_weights(self, {name: _channels_last(weight) for name, weight in weights.items()})
+        fix_weights(self, {name: channels_last(weight) for name, weight in weights.items()})
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Scores pictures.
@@ -66,17 +66,12 @@ class NSFWNet(nn.Module):
         Returns:
             `torch.Tensor`: (B,), the probability that a picture is explicit.
         """
-        hidden = F.relu(self.conv_1(_channels_last(pixel_values)))
+        hidden = F.relu(self.conv_1(channels_last(pixel_values)))
         hidden = F.max_pool2d(hidden, 3, 2, ceil_mode=True)
         for stage, (_, count) in enumerate(STAGES):
             for block in range(count):
                 hidden = self.get_submodule(f"stage{stage}_block{block}")(hidden)
         return self.fc_nsfw(hidden.mean(dim=(2, 3))).float().softmax(dim=1)[:, 1]
-
-
-def _channels_last(tensor: torch.Tensor) -> torch.Tensor:
-    """The layout in which a CPU needs half of the time."""
-    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
 
 
 def dequantize_rows(stored: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

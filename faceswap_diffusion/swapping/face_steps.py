@@ -57,7 +57,7 @@ class FaceSteps:
         self.occlusion = occlusion
         self.agreed: AgreedPeople | None = None
         # OpenCV's and LiteRT's networks, a pipeline's scheduler and its offloaded parts serve one call at a time.
-        self._analyzer_lock, self._pipeline_lock = RLock(), RLock()
+        self._analyzer_lock, self._pipeline_lock, self._decoder_lock = RLock(), RLock(), RLock()
         self._photos: Recent[PhotoFaces] = Recent(RECENT_PHOTOS)
         self._passed: Recent[None] = Recent(2 * RECENT_PHOTOS)
         self._targets: Recent[torch.Tensor] = Recent(RECENT_PHOTOS)

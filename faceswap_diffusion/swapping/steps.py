@@ -1,6 +1,7 @@
 """The steps of a swap, from aligned faces to repainted crops, each to be taken by itself."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -30,12 +31,13 @@ from faceswap_diffusion.masks.regions import (
     repaint_mask,
 )
 from faceswap_diffusion.photos.loading import Photo, PhotoLike, load_photo
-from faceswap_diffusion.pipelines.inputs import fill_hidden
+from faceswap_diffusion.pipelines.faceswap_inpaint import is_hooked
 from faceswap_diffusion.pipelines.latents import rebuild
 from faceswap_diffusion.swapping.aligned_face import AlignedFace, native_size
 from faceswap_diffusion.swapping.coherence import FaceState, independent
 from faceswap_diffusion.swapping.compositing import ShownReference
 from faceswap_diffusion.swapping.gate import SwapGate
+from faceswap_diffusion.swapping.masked_image import MaskedImage, encode_masked_image, prepare_start
 from faceswap_diffusion.swapping.pasting import FEATHER
 from faceswap_diffusion.swapping.recent import pixels_key
 from faceswap_diffusion.swapping.second_look import select_aligned
@@ -187,13 +189,35 @@ class SwapSteps(SwapGate):
         texture, head = take_texture(rgb, face), source_head(rgb, face, region)
         return replace(look, texture=texture, head=head, eyes_hidden=hides_eyes(face))
 
+    @property
+    def _decoding(self) -> AbstractContextManager[Any]:
+        """The lock for decoding: while the pipeline repaints as well, unless offloading takes networks by turns."""
+        return self._pipeline_lock if is_hooked(self.pipeline.vae) else self._decoder_lock
+
+    @torch.no_grad()
+    def masked_images(
+        self, faces: Sequence[AlignedFace], masks: Sequence[np.ndarray], references: Sequence[Reference | None]
+    ) -> list[MaskedImage | None]:
+        """Encodes each face's crop with the reference in place of the face; `None` for those without a reference.
+
+        Args:
+            faces (`Sequence[AlignedFace]`): Of the target.
+            masks (`Sequence[np.ndarray]`): For each face (S, S) float in [0, 1], 1 = repaint.
+            references (`Sequence[Reference | None]`): For each face what its hidden part shows, see `draw_reference`.
+        """
+        with self._pipeline_lock:
+            return [
+                None if reference is None else encode_masked_image(self.pipeline, face, mask, reference)
+                for face, mask, reference in zip(faces, masks, references, strict=True)
+            ]
+
     @torch.no_grad()
     def repaint(
         self,
         faces: Sequence[AlignedFace],
         masks: Sequence[np.ndarray],
         identities: Sequence[SourceIdentity],
-        references: Sequence[Reference | None],
+        masked: Sequence[MaskedImage | None],
         seed: int,
         **settings: Any,
     ) -> list[np.ndarray]:
@@ -203,36 +227,64 @@ class SwapSteps(SwapGate):
             faces (`Sequence[AlignedFace]`): Of the target.
             masks (`Sequence[np.ndarray]`): For each face (S, S) float in [0, 1], 1 = repaint.
             identities (`Sequence[SourceIdentity]`): For each face who it becomes.
-            references (`Sequence[Reference | None]`): For each face what its hidden part shows, see `draw_reference`.
+            masked (`Sequence[MaskedImage | None]`): From `masked_images`.
             seed (`int`): Of each generator.
             settings: Passed to the pipeline.
 
         Returns:
             `list[np.ndarray]`: For each face (S, S, 3) uint8 RGB.
         """
-        crops = []
-        for batch in _batches(references):
-            shown = [reference for reference in references[batch] if reference is not None]
+        return self.decode_crops(self.paint_latents(faces, masks, identities, masked, seed, **settings))
+
+    @torch.no_grad()
+    def paint_latents(
+        self,
+        faces: Sequence[AlignedFace],
+        masks: Sequence[np.ndarray],
+        identities: Sequence[SourceIdentity],
+        masked: Sequence[MaskedImage | None],
+        seed: int,
+        **settings: Any,
+    ) -> list[torch.Tensor]:
+        """Does what `repaint` does, up to the latents (1, C, h, w) of each crop."""
+        painted = []
+        for batch in _batches(masked):
+            generator = [torch.Generator().manual_seed(int(seed)) for _ in faces[batch]]
             with self._pipeline_lock:
                 latents, _ = self.pipeline(
-                    image=[face.pixels for face in faces[batch]],
                     mask_image=list(masks[batch]),
                     landmarks=torch.cat([*map(self.exchange_shape, faces[batch], identities[batch])]),
-                    reference_image=[reference.pixels / 255 for reference in shown] or None,
-                    reference_mask_image=[reference.coverage for reference in shown] or None,
                     identity_embeds=torch.cat([identity.identity_embeds for identity in identities[batch]]),
                     source_clip_embeds=torch.cat([identity.source_clip_embeds for identity in identities[batch]]),
                     target_clip_embeds=torch.cat([self._encode_target(face.pixels) for face in faces[batch]]),
-                    generator=[torch.Generator().manual_seed(int(seed)) for _ in faces[batch]],
+                    generator=generator,
                     output_type="latent",  # the whole picture is checked, and not each crop
                     return_dict=False,
+                    **self._target_inputs(faces[batch], masked[batch], generator),
                     **settings,
                 )
-                decoded = self.pipeline.decode_latents(latents)
-                self.pipeline.maybe_free_model_hooks()
-            images = self.pipeline.image_processor.postprocess(decoded, output_type="np")
-            crops += list(np.round(np.asarray(images) * 255).astype(np.uint8))
-        return crops
+            painted += latents.split(1)
+        return painted
+
+    @torch.no_grad()
+    def decode_crops(self, latents: Sequence[torch.Tensor]) -> list[np.ndarray]:
+        """Decodes what `paint_latents` returned to crops (S, S, 3) uint8 RGB."""
+        with self._decoding:
+            # One at a time: on a CPU an autoencoder takes longer for a batch, which does not fit into its caches.
+            decoded = torch.cat([self.pipeline.decode_latents(one) for one in latents])
+            self.pipeline.maybe_free_model_hooks()
+        images = self.pipeline.image_processor.postprocess(decoded, output_type="np")
+        return list(np.round(np.asarray(images) * 255).astype(np.uint8))
+
+    def _target_inputs(
+        self, faces: Sequence[AlignedFace], masked: Sequence[MaskedImage | None], generator: list[torch.Generator]
+    ) -> dict[str, Any]:
+        """The pipeline's arguments for a batch of targets, of which all have a masked image, or none."""
+        images = [image for image in masked if image is not None]
+        if not images:
+            return {"image": [face.pixels for face in faces]}
+        coverage = [image.reference.coverage for image in images]
+        return {"reference_mask_image": coverage, **prepare_start(self.pipeline, images, generator)}
 
     @torch.no_grad()
     def _encode_target(self, pixels: np.ndarray) -> torch.Tensor:
@@ -242,36 +294,28 @@ class SwapSteps(SwapGate):
     def shown_references(
         self,
         faces: Sequence[AlignedFace],
-        masks: Sequence[np.ndarray],
-        references: Sequence[Reference | None],
+        masked: Sequence[MaskedImage | None],
         identities: Sequence[SourceIdentity],
     ) -> list[ShownReference | None]:
         """What `shown_reference` says of each face; `None` for those without a reference."""
         return [
-            None if reference is None else self.shown_reference(face, mask, reference, identity)
-            for face, mask, reference, identity in zip(faces, masks, references, identities, strict=True)
+            None if image is None else self.shown_reference(face, image, identity)
+            for face, image, identity in zip(faces, masked, identities, strict=True)
         ]
 
     @torch.no_grad()
-    def shown_reference(
-        self, face: AlignedFace, mask: np.ndarray, reference: Reference, identity: SourceIdentity
-    ) -> ShownReference:
+    def shown_reference(self, face: AlignedFace, masked: MaskedImage, identity: SourceIdentity) -> ShownReference:
         """What the pipeline was shown in place of a face, for the fine detail that its crops cannot hold.
 
         Args:
             face ([`AlignedFace`]): Of the target.
-            mask (`np.ndarray`): (S, S) float in [0, 1], 1 = repainted.
-            reference ([`Reference`]): From `draw_reference`.
+            masked ([`MaskedImage`]): From `masked_images`.
             identity ([`SourceIdentity`]): Whose face it shows.
         """
-        pipeline, size = self.pipeline, len(face.pixels)
-        pixel_values = pipeline.preprocess(face.pixels, size, size)
-        drawn = pipeline.preprocess(reference.pixels / 255, size, size)
-        mask_and_coverage = [torch.from_numpy(plane)[None, None].float() for plane in (mask, reference.coverage)]
-        filled = fill_hidden(pixel_values, mask_and_coverage[0], drawn, mask_and_coverage[1])
-        with self._pipeline_lock:
-            decoded = rebuild(pipeline.vae, filled.to(pipeline._execution_device, pipeline.vae.dtype))
-        rebuilt, filled = ((view[0].float().cpu().permute(1, 2, 0).numpy() + 1) * 127.5 for view in (decoded, filled))
+        size = len(face.pixels)
+        with self._decoding:
+            decoded = rebuild(self.pipeline.vae, masked.encoded)
+        rebuilt = (decoded[0].float().cpu().permute(1, 2, 0).numpy() + 1) * 127.5
         finest = native_size(face.matrix, size)
         fine = None
         if finest > size:
@@ -280,7 +324,7 @@ class SwapSteps(SwapGate):
             scale = finest / size
             landmarks = (self.exchange_mesh(face, identity) + 0.5) * scale - 0.5
             fine = render_texture(identity.texture, landmarks, face.depth * scale, (finest, finest))
-        return ShownReference(filled, rebuilt, reference.coverage * mask, fine)
+        return ShownReference(masked.pixels, rebuilt, masked.reference.coverage * masked.mask, fine)
 
     def exchange_shape(self, face: AlignedFace, identity: SourceIdentity) -> torch.Tensor:
         """Gives a target's landmarks the facial shape of the source, as far as the checkpoint says.
@@ -320,12 +364,12 @@ def kept_of_target(face: AlignedFace, identity: SourceIdentity) -> np.ndarray:
     return np.maximum(features, forehead)
 
 
-def _batches(references: Sequence[Reference | None]) -> Iterator[slice]:
-    """Parts of at most `FACES_PER_BATCH` neighbours, of which all have a reference, or none."""
+def _batches(masked: Sequence[MaskedImage | None]) -> Iterator[slice]:
+    """Parts of at most `FACES_PER_BATCH` neighbours, of which all have a masked image, or none."""
     start = 0
-    for end in range(1, len(references) + 1):
-        at_end = end == len(references) or end == start + FACES_PER_BATCH
-        if at_end or (references[end] is None) != (references[start] is None):
+    for end in range(1, len(masked) + 1):
+        at_end = end == len(masked) or end == start + FACES_PER_BATCH
+        if at_end or (masked[end] is None) != (masked[start] is None):
             yield slice(start, end)
             start = end
 

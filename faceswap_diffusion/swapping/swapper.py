@@ -12,7 +12,6 @@ from diffusers.utils import logging
 from PIL import Image
 
 from faceswap_diffusion.devices import resolve_device, resolve_dtype
-from faceswap_diffusion.faces.alignment import resized_matrix
 from faceswap_diffusion.faces.analyzer import Face, FaceAnalyzer, MeshFaceAnalyzer
 from faceswap_diffusion.faces.selection import nearest_face, select_face
 from faceswap_diffusion.masks.bisenet import BiSeNet
@@ -29,15 +28,12 @@ from faceswap_diffusion.pipelines.loading import (
     load_parser,
     load_pipeline,
 )
-from faceswap_diffusion.provenance.watermark import SIZE, lay_mark, payload_of
 from faceswap_diffusion.safety.checker import SafetyChecker
 from faceswap_diffusion.swapping.aligned_face import AlignedFace
 from faceswap_diffusion.swapping.coherence import FaceState, independent
 from faceswap_diffusion.swapping.options import SwapOptions
 from faceswap_diffusion.swapping.painted import PaintedMasks
-from faceswap_diffusion.swapping.pasting import paste_faces
 from faceswap_diffusion.swapping.request import (
-    NothingToRepaintError,
     SourceLike,
     TargetFace,
     check_choice,
@@ -45,10 +41,10 @@ from faceswap_diffusion.swapping.request import (
     load_mask,
     load_sources,
 )
-from faceswap_diffusion.swapping.result import InFront, Stopwatch, SwappedFaces, SwapResult
+from faceswap_diffusion.swapping.result import Stopwatch, SwappedFaces, SwapResult
 from faceswap_diffusion.swapping.second_look import PhotoFaces, check_any, select_aligned
 from faceswap_diffusion.swapping.source_identity import SourceIdentity
-from faceswap_diffusion.swapping.steps import SwapSteps
+from faceswap_diffusion.swapping.stages import PreparedSwap, SwapStages
 from faceswap_diffusion.weights.folders import EMBEDDED_CHECKPOINT, checkpoint_folder
 
 logger = logging.get_logger(__name__)
@@ -58,12 +54,12 @@ MOST_TURNED = 60  # degrees of yaw above which a warning says that a target is s
 StepCallback = Callable[..., dict[str, Any] | None]
 
 
-class FaceSwapper(SwapSteps):
+class FaceSwapper(SwapStages):
     """Swaps faces in photos: finds and aligns them, repaints them by a pipeline, and puts them back.
 
     One swapper may be used by several threads: each call gives what it would give alone. Networks of OpenCV and LiteRT
-    and the pipeline serve one call at a time, behind locks; masks, references and pasting run side by side. Two
-    swappers must not share an analyzer or a pipeline across threads.
+    and the pipeline serve one call at a time, behind locks; masks, references and pasting run side by side, and crops
+    are decoded while others are painted. Two swappers must not share an analyzer or a pipeline across threads.
 
     Args:
         pipeline ([`FaceSwapInpaintPipeline`]): With all its components.
@@ -345,53 +341,40 @@ class FaceSwapper(SwapSteps):
         states: Sequence[FaceState],
     ) -> SwappedFaces:
         """Does what `swap_faces` says with faces that are aligned, called `names` in errors."""
+        prepared = self.prepare(rgb, aligned, identities, options, painted, names, states)
         watch = Stopwatch()
-        for identity in identities:
-            self.check_identity(identity, options.region)
-        regions = [
-            state.mask("region", painted.wanted(face, options)) for face, state in zip(aligned, states, strict=True)
-        ]
-        free = [painted.free(face, options) for face in aligned]
-        masks = [region * bare for region, bare in zip(regions, free, strict=True)]
-        _check_masks(masks, names)
-        settings = self._settings(options)
-        references = [self.draw_reference(*parts) for parts in zip(aligned, identities, states, strict=True)]
-        watch.lap("reference")
         crops = self.repaint(
-            aligned, masks, identities, references, options.seed, callback_on_step_end=callback_on_step_end, **settings
+            aligned,
+            prepared.masks,
+            identities,
+            prepared.masked,
+            options.seed,
+            callback_on_step_end=callback_on_step_end,
+            **prepared.settings,
         )
         watch.lap("diffuse")
-        shown = self.shown_references(aligned, masks, references, identities)
-        pasted, changed = paste_faces(
-            rgb, aligned, regions, free, crops, shown, options.color_match, options.skin_texture, states
-        )
-        if painted.bounds_photo:
-            allowed = painted.allowed(rgb.shape)
-            pasted, changed = np.where(allowed[..., None], pasted, rgb), changed * allowed
-        if options.watermark:
-            pasted = self._marked(pasted, changed, aligned)
-        watch.lap("paste")
-        if settings["strength"] is None:
-            drawn = any(shown)
-            settings["strength"] = self.pipeline.usual_strength(settings["num_inference_steps"]) if drawn else 1.0
-        covered = [float(1 - left.sum() / whole.sum()) for left, whole in zip(masks, regions, strict=True)]
-        in_front = None if options.occlusion == "off" else found_in_front(aligned, rgb.shape, options.region)
-        return SwappedFaces(pasted, changed, covered, _shares_shown(identities), settings, watch.seconds, in_front)
+        made = self.paste(prepared, crops, states)
+        made.seconds["diffuse"] += watch.seconds["diffuse"]
+        return made
 
-    def _marked(self, rgb: np.ndarray, changed: np.ndarray, faces: Sequence[AlignedFace]) -> np.ndarray:
-        """A picture with the invisible mark in its new faces; the payload stands for the checkpoint."""
-        for face in faces:
-            matrix = resized_matrix(face.matrix, len(face.pixels), SIZE)
-            rgb = lay_mark(rgb, changed, matrix, payload_of(self.name))
-        return rgb
+    def prepare_faces(
+        self,
+        rgb: np.ndarray,
+        faces: Sequence[Face],
+        identities: Sequence[SourceIdentity],
+        options: SwapOptions,
+        *,
+        others: Sequence[Face] = (),
+        states: Sequence[FaceState],
+    ) -> PreparedSwap:
+        """The first part of what `swap_faces` does, for frames that are painted in batches. See there.
 
-    def _settings(self, options: SwapOptions) -> dict[str, Any]:
-        """What the pipeline is told, with the checkpoint's defaults for what the options leave open."""
-        config, steps, guidance = self.pipeline.config, options.num_inference_steps, options.guidance_scale
-        steps = config["default_num_inference_steps"] if steps is None else steps
-        _check_steps(self.pipeline, steps)
-        guidance = config["default_guidance_scale"] if guidance is None else guidance
-        return {"num_inference_steps": steps, "guidance_scale": guidance, "strength": options.strength}
+        Next are `paint`, `decode_crops` and `paste`.
+        """
+        around = [*faces, *others]
+        aligned = [self.align(rgb, face, around, state) for face, state in zip(faces, states, strict=True)]
+        names = [f"face {index} of those to swap" for index in range(len(faces))]
+        return self.prepare(rgb, aligned, identities, options, PaintedMasks(), names, states)
 
     def choose_faces(self, found: PhotoFaces, which: TargetFace, where: str) -> list[int]:
         """Chooses faces of the target.
@@ -423,38 +406,6 @@ class FaceSwapper(SwapSteps):
         return [nearest_face(np.stack(embeddings), sought, -1 if self.same_person is None else self.same_person)]
 
 
-def found_in_front(faces: Sequence[AlignedFace], shape: tuple[int, ...], region: str) -> InFront | None:
-    """What is in front of faces of a photo of a shape; `None` if nobody looked."""
-    seen = [(face.hidden(region), face.matrix) for face in faces if face.covered is not None]
-    return InFront(seen, (shape[1], shape[0])) if seen else None
-
-
-def _shares_shown(identities: Sequence[SourceIdentity]) -> list[float] | None:
-    """Of each source the share of the face that photos show; `None` if references play no part."""
-    textures = [identity.texture for identity in identities if identity.texture is not None]
-    return [round(texture.shown, 3) for texture in textures] if len(textures) == len(identities) else None
-
-
-def _check_steps(pipeline: FaceSwapInpaintPipeline, num_inference_steps: int) -> None:
-    """A few-step student takes no more steps than its teacher's way has, and is best with those it is made for."""
-    limit, usual = (
-        pipeline.scheduler.config.get("original_inference_steps"),
-        pipeline.config["default_num_inference_steps"],
-    )
-    if limit is None:
-        return
-    if usual < num_inference_steps <= limit:
-        logger.warning(
-            f"{num_inference_steps} denoising steps are more than the {usual} that this few-step version is made for: "
-            "lower num_inference_steps, or take the checkpoint itself"
-        )
-    if num_inference_steps > limit:
-        raise ValueError(
-            f"got {num_inference_steps} denoising steps, and a few-step version takes {limit} at most: lower "
-            "num_inference_steps, or take the checkpoint itself"
-        )
-
-
 def _warn_of_turned(faces: Sequence[Face], names: Sequence[str]) -> None:
     """Warns of faces that are seen from the side, on which the mesh is least exact."""
     for face, name in zip(faces, names, strict=True):
@@ -463,9 +414,3 @@ def _warn_of_turned(faces: Sequence[Face], names: Sequence[str]) -> None:
                 f"{name} is seen from the side (yaw {face.head_pose[0]:+.0f} degrees): above {MOST_TURNED} degrees "
                 "swaps are less exact; look at the result, or choose a photo that is turned less"
             )
-
-
-def _check_masks(masks: Sequence[np.ndarray], names: Sequence[str]) -> None:
-    for name, mask in zip(names, masks, strict=True):
-        if not mask.any():
-            raise NothingToRepaintError(f"nothing to repaint on {name}: choose another region, mask or face")

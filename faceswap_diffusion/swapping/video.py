@@ -54,7 +54,8 @@ class VideoResult:
         resumed (`int`): How many of the frames were there from a run that was stopped.
         seconds (`float`): The time that this run took.
         stages (`dict[str, float]`): How much of it was spent on converting colours, finding faces and swapping, and of
-            that on reference, diffuse and paste. Stages run at the same time: the sum may be more than the whole.
+            that on reference, diffuse (with encoding; decoding is not a part of it) and paste. Stages run at the same
+            time: the sum may be more than the whole.
         provenance (`dict[str, Any]`, *optional*): What the file says of how it was made; `None` if none was
             swapped.
     """

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from faceswap_diffusion.faces.selection import select_face
 from faceswap_diffusion.faces.tracking import TrackedFace
@@ -14,6 +15,7 @@ from faceswap_diffusion.swapping.options import SwapOptions
 from faceswap_diffusion.swapping.request import TargetFace
 from faceswap_diffusion.swapping.result import SwappedFaces
 from faceswap_diffusion.swapping.source_identity import SourceIdentity
+from faceswap_diffusion.swapping.stages import PreparedSwap
 from faceswap_diffusion.swapping.swapper import FaceSwapper
 
 State = dict[str, np.ndarray]
@@ -118,10 +120,26 @@ class FaceChoice:
         self._likeness = {int(track): float(likeness) for track, likeness in state["likeness"]}
 
 
-class FrameSwapper:
-    """Swaps the faces of the frames of one video, in their order: `look` at each, then `swap` it.
+@dataclass(eq=False)
+class PreparedFrame:
+    """A frame on its way from `FrameSwapper.prepare` to `FrameSwapper.paste`.
 
-    `look` and `swap` may run in two threads. What they give depends on the frames before, and on nothing else.
+    Args:
+        prepared ([`PreparedSwap`]): Its faces.
+        is_checked (`bool`): Whether the safety checker looks at it.
+        latents (`list[torch.Tensor]`): For each face what was painted.
+    """
+
+    prepared: PreparedSwap
+    is_checked: bool
+    latents: list[torch.Tensor] = field(default_factory=list)
+
+
+class FrameSwapper:
+    """Swaps the faces of the frames of one video, in their order: `look`, `prepare` and `paint`, then `paste`.
+
+    `look`, `prepare` with `paint`, and `paste` may run in three threads. What they give depends on the frames before,
+    and on nothing else but rounding, in which frames that are painted together have a part.
 
     Args:
         swapper ([`FaceSwapper`]): Finds and swaps faces.
@@ -144,7 +162,8 @@ class FrameSwapper:
         self.swapper, self.identities, self.options = swapper, identities, options
         self.choice = FaceChoice(swapper, face, mapping)
         self.tracker = swapper.new_tracker()
-        self.coherence = TemporalCoherence(coherence)
+        # Two memories of the same tracks, because frames are prepared while earlier ones are pasted.
+        self.coherence, self.pasting = TemporalCoherence(coherence), TemporalCoherence(coherence)
         self._agreed: set[int] = set()
         self._next_check = -math.inf
         self._ages: dict[int, list[float]] = {}
@@ -170,13 +189,13 @@ class FrameSwapper:
         outsiders = [face for face, _ in pairs if face.track not in self._agreed]
         return ChosenFaces([face for face, _ in kept], [person for _, person in kept], [*chosen.others, *outsiders])
 
-    def swap(self, rgb: np.ndarray, time: float, faces: ChosenFaces) -> SwappedFaces | None:
-        """Swaps the faces that `look` has found in a frame; `None` if there are none.
+    def prepare(self, rgb: np.ndarray, time: float, faces: ChosenFaces) -> PreparedFrame | None:
+        """Prepares the faces that `look` has found in the next frame; `None` if there are none.
 
         Raises:
             NothingToRepaintError: If a face shows nothing of the region.
-            RefusedError: If the safety checker refuses the frame, or what comes of it. It looks at one frame a second,
-                and at those with a new face.
+            RefusedError: If the safety checker refuses the frame. It looks at one frame a second, and at those with a
+                new face.
         """
         states = self.coherence.advance(faces.swapped, time)
         if not faces.swapped:
@@ -184,16 +203,39 @@ class FrameSwapper:
         is_checked = self._is_check_due(faces.swapped, time)
         if is_checked:
             self._check(rgb, faces.swapped, f"the frame at {time:.2f} s", self._ages)
-        made = self.swapper.swap_faces(
+        prepared = self.swapper.prepare_faces(
             rgb,
             [face.face for face in faces.swapped],
             [self.identities[person] for person in faces.people],
             self.options,
             others=[face.face for face in faces.others],
             states=states,
-            check_safety=False,
         )
-        if is_checked:
+        return PreparedFrame(prepared, is_checked)
+
+    def paint(self, frames: Sequence[PreparedFrame]) -> None:
+        """Repaints the faces of several frames together, which takes less time than one after another."""
+        if frames:
+            painted = self.swapper.paint([frame.prepared for frame in frames])
+            for frame, latents in zip(frames, painted, strict=True):
+                frame.latents = latents
+
+    def paste(self, time: float, faces: ChosenFaces, frame: PreparedFrame | None) -> SwappedFaces | None:
+        """Puts the new faces into the next frame; `None` if it was not prepared and painted.
+
+        Args:
+            time (`float`): When it is shown, in seconds.
+            faces ([`ChosenFaces`]): From `look`.
+            frame ([`PreparedFrame`], *optional*): Painted.
+
+        Raises:
+            RefusedError: If the safety checker refuses what comes of a frame that it has looked at.
+        """
+        states = self.pasting.advance(faces.swapped, time)
+        if frame is None:
+            return None
+        made = self.swapper.paste(frame.prepared, self.swapper.decode_crops(frame.latents), states)
+        if frame.is_checked:
             self._check(made.rgb, faces.swapped, f"the result at {time:.2f} s", self._new_ages)
         return made
 
@@ -220,15 +262,20 @@ class FrameSwapper:
         parts = {"tracker": self.tracker.state_dict(), "choice": self.choice.state_dict(), "consent": agreed}
         return {key: value for name, state in parts.items() for key, value in _prefixed(name, state).items()}
 
-    def swap_state(self) -> State:
-        """What `swap` has to know of the frames so far, as plain arrays."""
+    def paint_state(self) -> State:
+        """What `prepare` has to know of the frames so far, as plain arrays."""
         return _prefixed("coherence", self.coherence.state_dict())
 
+    def paste_state(self) -> State:
+        """What `paste` has to know of the frames so far, as plain arrays."""
+        return _prefixed("pasting", self.pasting.state_dict())
+
     def load_state(self, state: State) -> None:
-        """Goes on after the frame at which both states were taken."""
+        """Goes on after the frame at which all states were taken."""
         self.tracker.load_state_dict(_without_prefix("tracker", state))
         self.choice.load_state_dict(_without_prefix("choice", state))
         self.coherence.load_state_dict(_without_prefix("coherence", state))
+        self.pasting.load_state_dict(_without_prefix("pasting", state))
         self._agreed = set(_without_prefix("consent", state)["agreed"].tolist())
 
 

@@ -13,7 +13,7 @@ from diffusers.utils import logging
 
 from faceswap_diffusion.swapping.request import NothingToRepaintError
 from faceswap_diffusion.swapping.result import Stopwatch, SwappedFaces
-from faceswap_diffusion.swapping.video_frames import ChosenFaces, FrameSwapper, State
+from faceswap_diffusion.swapping.video_frames import ChosenFaces, FrameSwapper, PreparedFrame, State
 from faceswap_diffusion.swapping.video_plan import VideoPlan
 from faceswap_diffusion.swapping.video_preview import save_thumbnail
 from faceswap_diffusion.videos.encoding import write_segment
@@ -25,7 +25,8 @@ logger = logging.get_logger(__name__)
 
 PICTURES, STATE = "pictures.mkv", "state.npz"
 MISSING = 0.5  # seconds without frames at the end of a video from which on it is truncated
-WAITING = 3  # frames that may wait between two stages; this and nothing else bounds the memory
+WAITING = 3  # frames that may wait between two stages
+BATCH = 4  # frames that are painted together; this and nothing else bounds the memory
 
 Progress = Callable[[int, int | None], None]
 
@@ -40,13 +41,15 @@ class _Shot:
     ends_segment: bool
     rgb: np.ndarray | None = None
     faces: ChosenFaces | None = None
+    prepared: PreparedFrame | None = None
     made: SwappedFaces | None = None
     unchanged: bool = False
     state: State = field(default_factory=dict)
+    took: Counter[str] = field(default_factory=Counter)  # seconds of each stage
 
 
 class VideoWork:
-    """Decoding, looking, swapping and encoding of the frames that are still missing, each in a thread of its own.
+    """Decodes, looks at, paints, pastes and encodes the frames that are still missing, each in a thread of its own.
 
     Args:
         plan ([`VideoPlan`]): What is to be done.
@@ -83,10 +86,11 @@ class VideoWork:
         with (
             ahead(self._read(first), WAITING) as read,
             ahead(map(self._look, read), WAITING) as looked,
+            ahead(self._paint(looked), WAITING) as painted,
             behind(partial(self._write, number), WAITING) as write,
         ):
-            for shot in looked:
-                self._swap(shot)
+            for shot in painted:
+                self._paste(shot)
                 write(shot)
                 self.progress(shot.index + 1, total)
 
@@ -124,22 +128,41 @@ class VideoWork:
             watch.lap("convert")
             shot.faces = self.frames.look(shot.rgb, shot.seconds)
             watch.lap("find")
-            self.seconds.update(watch.seconds)
+            shot.took.update(watch.seconds)
         if shot.ends_segment:
             shot.state |= self.frames.look_state()
         return shot
 
-    def _swap(self, shot: _Shot) -> None:
+    def _paint(self, shots: Iterable[_Shot]) -> Iterator[_Shot]:
+        """Prepares and paints frames, some of one segment at a time: from its start on always the same ones."""
+        for batch in _batches(shots):
+            watch = Stopwatch()
+            for shot in batch:
+                self._prepare(shot)
+            watch.lap("swap")
+            self.frames.paint([shot.prepared for shot in batch if shot.prepared is not None])
+            watch.lap("diffuse")
+            batch[0].took.update({"swap": sum(watch.seconds.values()), "diffuse": watch.seconds["diffuse"]})
+            if batch[-1].ends_segment:
+                batch[-1].state |= self.frames.paint_state()
+            yield from batch
+
+    def _prepare(self, shot: _Shot) -> None:
         if shot.rgb is not None and shot.faces is not None:
             try:
-                watch = Stopwatch()
-                shot.made = self.frames.swap(shot.rgb, shot.seconds, shot.faces)
-                watch.lap("swap")
-                self.seconds.update(watch.seconds if shot.made is None else {**watch.seconds, **shot.made.seconds})
+                shot.prepared = self.frames.prepare(shot.rgb, shot.seconds, shot.faces)
             except NothingToRepaintError:
                 shot.unchanged = True
+
+    def _paste(self, shot: _Shot) -> None:
+        if shot.faces is not None:
+            watch = Stopwatch()
+            shot.made, shot.prepared = self.frames.paste(shot.seconds, shot.faces, shot.prepared), None
+            watch.lap("swap")
+            shot.took.update(watch.seconds if shot.made is None else {**watch.seconds, **shot.made.seconds})
+        self.seconds.update(shot.took)
         if shot.ends_segment:
-            shot.state |= self.frames.swap_state()
+            shot.state |= self.frames.paste_state()
 
     def _write(self, number: int, shots: Iterable[_Shot]) -> None:
         """Writes segments, from a number on, each whole or not at all."""
@@ -181,3 +204,15 @@ class VideoWork:
     def _forget_state_before(self, number: int) -> None:
         if number:
             (self.folder.path / f"{number - 1:06d}" / STATE).unlink(missing_ok=True)
+
+
+def _batches(shots: Iterable[_Shot]) -> Iterator[list[_Shot]]:
+    """Neighbours of one segment, `BATCH` at a time."""
+    batch: list[_Shot] = []
+    for shot in shots:
+        batch.append(shot)
+        if len(batch) == BATCH or shot.ends_segment:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

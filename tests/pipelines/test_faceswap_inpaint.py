@@ -306,6 +306,18 @@ class TestStrength:
         torch.testing.assert_close(held[0, :, 10:], waiting[0, :, 10:])
         torch.testing.assert_close(held[0, :, 4:8, 4:8], seen[1][1][0, :, 4:8, 4:8])
 
+    def test_ready_latents_have_holes_where_the_mask_of_their_reference_says(self):
+        pipe = tiny_pipeline(hidden_fill="reference", masked_latents="mode")
+        coverage = np.ones((32, 32), np.float32)
+        coverage[8:16, 8:16] = 0
+        noise = torch.randn(1, 4, 16, 16, generator=generators(0)[0])
+        given = self.inputs(reference_mask_image=coverage, strength=0.4, latents=noise, output_type="latent")
+        with torch.no_grad():
+            ready = pipe.encode_vae_image(encoded_by(pipe, **given), None)
+        ready_inputs = {**given, "reference_image": None, "masked_image_latents": ready}
+        assert torch.equal(pipe(**ready_inputs).images, pipe(**given).images)
+        assert not torch.equal(pipe(**{**ready_inputs, "reference_mask_image": None}).images, pipe(**given).images)
+
     def test_the_less_of_the_way_is_gone_the_more_stays_of_the_reference(self, reference_pipe):
         masked = reference_pipe.vae.encode(encoded_by(reference_pipe, **self.inputs())).latent_dist.mode()
         masked = masked * reference_pipe.vae.config["scaling_factor"]

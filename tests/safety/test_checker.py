@@ -100,6 +100,14 @@ def test_the_result_is_looked_at_too(swapper: FaceSwapper, monkeypatch: pytest.M
     assert seen == ["target", "source", "the result", "the result"]  # what was let pass is not looked at again
 
 
+def swap_frame(frames: FrameSwapper, rgb: np.ndarray, time: float) -> None:
+    faces = frames.look(rgb, time)
+    prepared = frames.prepare(rgb, time, faces)
+    assert prepared is not None
+    frames.paint([prepared])
+    frames.paste(time, faces, prepared)
+
+
 def test_frames_of_a_video_are_looked_at_once_a_second(swapper: FaceSwapper, monkeypatch: pytest.MonkeyPatch):
     rgb = np.asarray(small(TARGET))
     identity = swapper.encode_source([small(SOURCE)])
@@ -108,10 +116,10 @@ def test_frames_of_a_video_are_looked_at_once_a_second(swapper: FaceSwapper, mon
     monkeypatch.setattr(swapper.pipeline.safety_checker, "check_picture", lambda rgb, name: seen.append(name))
     monkeypatch.setattr(swapper, "apparent_age", lambda rgb, face: next(ages))
     for time in (0.0, 0.5, 1.0):  # at 1 s the target's mean is 20
-        frames.swap(rgb, time, frames.look(rgb, time))
+        swap_frame(frames, rgb, time)
     assert seen == [f"the {what} at {time:.2f} s" for time in (0, 1) for what in ("frame", "result")]
     with pytest.raises(RefusedError, match=r"a face of the frame at 2\.10 s seems to be a minor \(apparent age 14\)"):
-        frames.swap(rgb, 2.1, frames.look(rgb, 2.1))
+        swap_frame(frames, rgb, 2.1)
 
 
 def test_the_pipeline_blackens_explicit_crops(checker: SafetyChecker, caplog: pytest.LogCaptureFixture):

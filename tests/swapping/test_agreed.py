@@ -87,7 +87,7 @@ def test_in_videos_outsiders_stay(swapper: FaceSwapper, two: Image.Image):
         assert [face.face.bbox[0] > 320 for face in faces.swapped] == [True]
         assert [face.face.bbox[0] > 320 for face in faces.others] == [False]
     resumed = FrameSwapper(swapper, [source], SwapOptions(num_inference_steps=1), face="all")
-    resumed.load_state({**frames.look_state(), **frames.swap_state()})
+    resumed.load_state({**frames.look_state(), **frames.paint_state(), **frames.paste_state()})
     assert len(resumed.look(rgb, 2 / 25).swapped) == 1
 
 

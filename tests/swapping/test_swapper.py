@@ -552,11 +552,13 @@ class TestDrawnReference:
             latents.append(tensors["masked_image_latents"])
             return tensors
 
+        (masked,) = drawing.masked_images([face], [mask], [reference])
+        assert masked is not None
         drawing.repaint(
-            [face], [mask], [person], [reference], 0, num_inference_steps=1,
+            [face], [mask], [person], [masked], 0, num_inference_steps=1,
             callback_on_step_end=on_step_end, callback_on_step_end_tensor_inputs=["masked_image_latents"],
         )  # fmt: skip
-        shown = drawing.shown_reference(face, mask, reference, person)
+        shown = drawing.shown_reference(face, masked, person)
         drawn = mask * reference.coverage == 1
         assert drawn.sum() > 200
         np.testing.assert_allclose(shown.filled[drawn], reference.pixels[drawn], atol=0.01)
@@ -576,10 +578,11 @@ class TestDrawnReference:
         masks = [repaint_mask(face.labels, face.landmarks) for face in faces]
         references = [drawing.draw_reference(face, person) for face in faces]
         references[1] = None
-        together = drawing.repaint(faces, masks, [person] * 3, references, 0, num_inference_steps=1)
+        masked = drawing.masked_images(faces, masks, references)
+        together = drawing.repaint(faces, masks, [person] * 3, masked, 0, num_inference_steps=1)
         for index, crop_together in enumerate(together):
             part = slice(index, index + 1)
-            (alone,) = drawing.repaint(faces[part], masks[part], [person], references[part], 0, num_inference_steps=1)
+            (alone,) = drawing.repaint(faces[part], masks[part], [person], masked[part], 0, num_inference_steps=1)
             assert np.abs(alone.astype(int) - crop_together).max() <= 1
 
     def test_a_mesh_without_depth_has_none(self, drawing: FaceSwapper):

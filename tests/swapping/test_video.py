@@ -16,7 +16,8 @@ from faceswap_diffusion.swapping.options import SwapOptions
 from faceswap_diffusion.swapping.swapper import FaceSwapper
 from faceswap_diffusion.swapping.video import VideoSwapper
 from faceswap_diffusion.swapping.video_plan import plan_video
-from faceswap_diffusion.videos.frames import Colors
+from faceswap_diffusion.swapping.video_work import _batches, _Shot
+from faceswap_diffusion.videos.frames import Colors, Frame
 from tests import processes
 from tests.clips import SOURCE, moving_face, noise, packets, pictures, times, write_clip
 from tests.tiny import tiny_pipeline
@@ -111,6 +112,14 @@ def short_of_space(clip: Path, output: Path) -> None:
     ):
         swap(clip, output, allow_empty=True, quality=0)
     assert not any(path.name.startswith(".unfinished-") for path in output.with_name("new.mp4.parts").iterdir())
+
+
+def test_frames_are_painted_by_fours_and_by_segments():
+    """So that a run that goes on after a segment paints the same frames together."""
+    ends = {4, 9}
+    shots = [_Shot(index, Frame(index, 1, None, False), 0.0, index in ends) for index in range(12)]
+    batches = [[shot.index for shot in batch] for batch in _batches(shots)]
+    assert batches == [[0, 1, 2, 3], [4], [5, 6, 7, 8], [9], [10, 11]]
 
 
 def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path):

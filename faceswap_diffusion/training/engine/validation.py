@@ -77,8 +77,9 @@ def validate(
         masks = [repaint_mask(face.labels, face.landmarks, REGION, face.label_names) for face in aligned]
         chosen = [people[source] for source in sources]
         references = [swapper.draw_reference(face, person) for face, person in zip(aligned, chosen, strict=True)]
-        crops = swapper.repaint(aligned, masks, chosen, references, seed, num_inference_steps=num_inference_steps)
-        shown = swapper.shown_references(aligned, masks, references, chosen)
+        masked = swapper.masked_images(aligned, masks, references)
+        crops = swapper.repaint(aligned, masks, chosen, masked, seed, num_inference_steps=num_inference_steps)
+        shown = swapper.shown_references(aligned, masked, chosen)
         swaps = [
             paste_faces(
                 face.pixels, [face], [mask], [face.free()], [crop], [detail], color_match=True, skin_texture=False
