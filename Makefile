@@ -63,7 +63,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 examples: $(VENV)/.dev
-	@for example in examples/*.py; do echo "== $$example"; $(BIN)/python $$example || exit 1; done
+	@$(BIN)/python .ci/run_examples.py
 
 clean:
 	rm -rf $(VENV) outputs

@@ -28,6 +28,16 @@ def example_images() -> Path:
     return Path(__file__).parent.parent / "examples" / "images"
 
 
+@pytest.fixture(scope="session")
+def embedded_swapper():
+    """The model in the package, for whoever changes nothing in it."""
+    from faceswap_diffusion.swapping.swapper import FaceSwapper
+
+    swapper = FaceSwapper.from_pretrained(device="cpu")
+    swapper.pipeline.set_progress_bar_config(disable=True)
+    return swapper
+
+
 @pytest.fixture
 def forked_processes(monkeypatch):
     """Processes that the code spawns are forked instead, from a server that has imported the libraries once."""

@@ -10,8 +10,9 @@ is not repeated: stopped, the same command goes on.
 """
 
 import csv
+import multiprocessing
 import os
-import subprocess
+import runpy
 import sys
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -81,25 +82,41 @@ def train(args: Namespace, ingredient: str, seed: int) -> Path:
     }
     config = run / "settings.yaml"
     config.write_text(yaml.safe_dump(settings))
-    environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // args.num_parallel))}
-    with open(run / "log.txt", "w") as log:
-        command = [sys.executable, str(SCRIPT), "--config", str(config)]
-        finished = subprocess.run(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-    if finished.returncode:
-        raise SystemExit(f"training {checkpoint.name!r} failed: {run / 'log.txt'} says why")
+    run_program(f"training {checkpoint.name!r}", run / "log.txt", args.num_parallel, SCRIPT, "--config", config)
     checkpoint.parent.mkdir(exist_ok=True)
     (run / "pipeline").rename(checkpoint)
     return checkpoint
 
 
+def run_program(what: str, log: Path, num_parallel: int, *command: object) -> None:
+    """Runs a script or a module in a process of its own, beside others, and writes what it tells to a file."""
+    process = multiprocessing.get_context("spawn").Process(target=become, args=(log, num_parallel, *map(str, command)))
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise SystemExit(f"{what} failed: {log} says why")
+
+
+def become(log: Path, num_parallel: int, *command: str) -> None:
+    with open(log, "w") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // num_parallel))
+    sys.argv = [*command]
+    if command[0].endswith(".py"):
+        runpy.run_path(command[0], run_name="__main__")
+    else:
+        runpy.run_module(command[0], run_name="__main__", alter_sys=True)
+
+
 def evaluate(args: Namespace, checkpoints: list[Path]) -> dict[str, dict[str, float]]:
     """Figures of each checkpoint, by their names in the evaluation."""
     report = args.output_dir / "report"
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(args.num_parallel)]
-    command = [sys.executable, *(launcher if args.num_parallel > 1 else []), "-m", "faceswap_diffusion.evaluation"]
-    command += ["--protocol", args.protocol, "--limit", str(args.limit), "-o", str(report)]
-    command += [part for checkpoint in checkpoints for part in ("--checkpoint", str(checkpoint))]
-    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    launcher = ["torch.distributed.run", "--nproc-per-node", args.num_parallel, "-m"]
+    program = [*(launcher if args.num_parallel > 1 else []), "faceswap_diffusion.evaluation"]
+    program += ["--protocol", args.protocol, "--limit", args.limit, "-o", report]
+    program += [part for checkpoint in checkpoints for part in ("--checkpoint", checkpoint)]
+    run_program("the evaluation", args.output_dir / "evaluation.txt", args.num_parallel, *program)
     figures: dict[str, dict[str, float]] = defaultdict(dict)
     with open(report / "figures.csv", newline="", encoding="utf-8-sig") as file:
         for row in csv.DictReader(file):

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from faceswap_diffusion.cli.loading import add_checkpoint_options, import_diffusers, tell_loading
 from faceswap_diffusion.cli.options import PROG, RESPONSIBLE_USE, tell
 from faceswap_diffusion.console import say
+from faceswap_diffusion.demo.limits import Limits
 
 SUMMARY = "swap faces in a browser"
 DESCRIPTION = textwrap.fill(
@@ -32,12 +33,15 @@ def add_arguments(demo: argparse.ArgumentParser) -> None:
     add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this computer alone)")
     add("--port", type=int, help="port to listen on (default: the first free one from 7860 on)")
     add = demo.add_argument_group("what is taken").add_argument
-    add("--max-megabytes", type=above_zero, default=50, metavar="MB", help="of an uploaded file (default: 50)")
-    add("--max-megapixels", type=above_zero, default=24, metavar="MP", help="of a photo or frame (default: 24)")
-    add("--max-seconds", type=above_zero, default=30, metavar="S", help="of a video (default: 30)")
-    add("--max-waiting", type=int, default=8, metavar="N", help="swaps that wait while one is made (default: 8)")
-    add("--keep-minutes", type=above_zero, default=10, metavar="M",
-        help="how long uploads and results are kept (default: 10)")  # fmt: skip
+    for option, metavar, limit, meaning in (
+        ("--max-megabytes", "MB", Limits.megabytes, "of an uploaded file"),
+        ("--max-megapixels", "MP", Limits.megapixels, "of a photo or frame"),
+        ("--max-seconds", "S", Limits.seconds, "of a video"),
+        ("--keep-minutes", "M", Limits.minutes, "how long uploads and results are kept"),
+    ):
+        add(option, type=above_zero, default=limit, metavar=metavar, help=f"{meaning} (default: {limit:g})")
+    add("--max-waiting", type=int, default=Limits.waiting, metavar="N",
+        help=f"swaps that wait while one is made (default: {Limits.waiting})")  # fmt: skip
     add_checkpoint_options(demo)
     demo.set_defaults(run=run)
 
@@ -59,7 +63,6 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("the demo needs Gradio, which is not installed: pip install 'faceswap-diffusion[demo]'")
     tell_loading(args)
     import_diffusers(args)
-    from faceswap_diffusion.demo.limits import Limits
     from faceswap_diffusion.demo.server import LOOPBACK, served
     from faceswap_diffusion.swapping.swapper import FaceSwapper
 

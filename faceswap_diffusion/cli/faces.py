@@ -34,9 +34,9 @@ def add_arguments(faces: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Lists the faces of a photo, and draws them; or the tracks of a video."""
-    from faceswap_diffusion.cli.faces_video import is_video, run_video
+    from faceswap_diffusion.cli.faces_video import run_video, shows_frames
 
-    if is_video(args.photo):
+    if shows_frames(args.photo):
         return run_video(args)
     from faceswap_diffusion.photos.loading import load_photo
     from faceswap_diffusion.provenance.save import check_output, save_image

@@ -12,6 +12,7 @@ import numpy as np
 
 from faceswap_diffusion.cli.options import tell
 from faceswap_diffusion.console import say
+from faceswap_diffusion.photos.folders import is_video
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from faceswap_diffusion.faces.analyzer import Face
     from faceswap_diffusion.faces.tracking import TrackedFace
 
-VIDEO_SUFFIXES = {".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
 PICTURE_SIDE = 160  # of a track's face on the sheet, in pixels
 COLUMNS = 6
 
@@ -48,9 +48,9 @@ class TrackSummary:
     clearness: float
 
 
-def is_video(path: str) -> bool:
+def shows_frames(path: str) -> bool:
     """Whether a path is that of a video or of a folder of frames, and not of a photo."""
-    return Path(path).is_dir() or Path(path).suffix.lower() in VIDEO_SUFFIXES
+    return Path(path).is_dir() or is_video(path)
 
 
 def run_video(args: argparse.Namespace) -> int:

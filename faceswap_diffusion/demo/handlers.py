@@ -9,7 +9,8 @@ import gradio as gr
 
 from faceswap_diffusion.demo.cancelling import CancelledError, Cancelling, check
 from faceswap_diffusion.demo.drawing import ShownTarget
-from faceswap_diffusion.demo.work import CONSENTED, DemoWork, is_video
+from faceswap_diffusion.demo.work import CONSENTED, DemoWork
+from faceswap_diffusion.photos.folders import is_video
 
 EXAMPLES = Path(__file__).parent / "examples"
 P = ParamSpec("P")
@@ -136,9 +137,9 @@ class Handlers:
 
     @shows_errors
     def verify(self, path: str | None) -> str:
-        """Says whether a picture was made here."""
+        """Says whether a picture or a video was made here."""
         if path is None:
-            raise ValueError("no picture is given: add one to look at")
+            raise ValueError("no file is given: add a picture or a video to look at")
         return self.work.verify(path)
 
 

@@ -1,4 +1,4 @@
-"""What the demo takes, and for how long it is kept."""
+"""What the demo takes, and for how long it is kept. The command line asks it for defaults, so it imports late."""
 
 import io
 import os
@@ -8,8 +8,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from faceswap_diffusion.photos.loading import Photo, load_photo, measure_photo
+if TYPE_CHECKING:
+    from faceswap_diffusion.photos.loading import Photo
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Limits:
     waiting: int = 8
     minutes: float = 10
 
-    def load(self, path: str) -> Photo:
+    def load(self, path: str) -> "Photo":
         """Reads an uploaded photo, whose pixels are decoded only if they are not too many.
 
         Args:
@@ -41,6 +43,8 @@ class Limits:
         Raises:
             ValueError: If it cannot be read, or has more pixels than `megapixels`.
         """
+        from faceswap_diffusion.photos.loading import load_photo
+
         return load_photo(self.read(path), Path(path).name)
 
     def read(self, path: str) -> io.BytesIO:
@@ -52,6 +56,8 @@ class Limits:
         Raises:
             ValueError: If it is no picture, has more pixels than `megapixels`, or was deleted by now.
         """
+        from faceswap_diffusion.photos.loading import measure_photo
+
         name = Path(path).name
         try:
             file = io.BytesIO(Path(path).read_bytes())

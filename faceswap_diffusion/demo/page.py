@@ -127,7 +127,7 @@ def _settings(work: DemoWork) -> list[Component]:
 
 
 def _verify_tab(handlers: Handlers) -> None:
-    picture = gr.File(label="Picture to look at", file_types=["image"], height=140, elem_id="to-verify")
+    file = gr.File(label="Picture or video to look at", file_types=["image", "video"], height=140, elem_id="to-verify")
     look = gr.Button("Verify", variant="primary", elem_id="verify")
     found = gr.Textbox(label="What was found", lines=5, interactive=False, elem_id="found")
-    look.click(handlers.verify, picture, found, api_name="verify")
+    look.click(handlers.verify, file, found, api_name="verify")

@@ -1,17 +1,18 @@
 """What the demo does with uploaded files. It knows swappers and files, and no Gradio."""
 
-import mimetypes
 import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from faceswap_diffusion.demo.drawing import ShownTarget, draw_boxes, reduced
 from faceswap_diffusion.demo.limits import Limits, Storage
 from faceswap_diffusion.faces.selection import NoFaceFoundError
+from faceswap_diffusion.photos.folders import is_video
 from faceswap_diffusion.provenance.save import save_image
 from faceswap_diffusion.provenance.verify import verify
 from faceswap_diffusion.swapping.batch import collected_warnings
@@ -39,11 +40,6 @@ class Made:
     text: str
     pair: tuple[Path, Path] | None = None
     mask: Path | None = None
-
-
-def is_video(path: str) -> bool:
-    """Whether a file is a video, by its suffix."""
-    return (mimetypes.guess_type(path)[0] or "").startswith("video/")
 
 
 class DemoWork:
@@ -156,12 +152,15 @@ class DemoWork:
         return Made(plan.output, "\n".join([text, *warnings]))
 
     def verify(self, path: str) -> str:
-        """Says in words whether a picture was made here.
+        """Says in words whether a picture or a video was made here.
 
         Raises:
             ValueError: If it cannot be read, or is too large.
         """
-        self.limits.read(path)
+        if is_video(path):
+            self._check_video(path)
+        else:
+            self.limits.read(path)
         return "\n".join(verify(path).lines()).replace(path, Path(path).name)
 
     def _load(self, sources: Sequence[str]) -> list[Any]:
@@ -179,7 +178,7 @@ class DemoWork:
         self.limits.check_length(None if facts.duration is None else float(facts.duration), name)
 
 
-def _first_frame(path: str) -> Any:
+def _first_frame(path: str) -> np.ndarray:
     """Pixels (H, W, 3) uint8 RGB of the first frame of a video that can be decoded."""
     from faceswap_diffusion.videos.colors import FrameColors
     from faceswap_diffusion.videos.frames import Span

@@ -1,10 +1,12 @@
-"""Pictures in a folder, in the order in which people would list them."""
+"""Which files are pictures and which are videos, and a folder's pictures in the order in which people list them."""
 
 import re
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 PICTURES = {".avif", ".bmp", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+VIDEOS = {".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
 
 
 def natural_key(path: Path) -> list[Any]:
@@ -15,6 +17,11 @@ def natural_key(path: Path) -> list[Any]:
 def is_picture(path: Path) -> bool:
     """Whether a name ends as that of a picture."""
     return path.suffix.lower() in PICTURES
+
+
+def is_video(path: str | PathLike) -> bool:
+    """Whether a name ends as that of a video."""
+    return Path(path).suffix.lower() in VIDEOS
 
 
 def pictures_in(folder: Path) -> list[Path]:

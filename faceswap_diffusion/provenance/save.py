@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from faceswap_diffusion import __version__
 from faceswap_diffusion.photos.exif import read_exif
 from faceswap_diffusion.provenance.credentials import sign_picture
-from faceswap_diffusion.provenance.facts import plain_number
+from faceswap_diffusion.provenance.facts import plain_number, read_facts
 from faceswap_diffusion.writing import is_read_only, whole_file
 
 logger = logging.getLogger(__name__)
@@ -177,7 +177,9 @@ def save_image(
         return
     file_format = file_format or FORMATS.get(Path(str(getattr(path, "name", ""))).suffix.lower(), "PNG")
     if file_format not in FORMATS.values():
-        raise ValueError(f"got file_format {file_format!r}; choose one of {', '.join({*FORMATS.values()})}")
+        raise ValueError(
+            f"got file_format {file_format!r}; choose one of {', '.join(dict.fromkeys(FORMATS.values()))}"
+        )
     _check_fit("cannot save the picture", file_format, image.size, is_transparent(image))
     path.write(_encode(image, file_format, "the picture", provenance, digital_source_type, quality, parent))
 
@@ -242,12 +244,12 @@ def read_provenance(path: str | os.PathLike) -> dict[str, Any] | None:
     except ElementTree.ParseError:
         return None
     for description in root.iter("{http://www.w3.org/1999/02/22-rdf-syntax-ns#}Description"):
-        facts = description.get(f"{{{NAMESPACES['fsd']}}}facts")
+        facts = read_facts(description.get(f"{{{NAMESPACES['fsd']}}}facts", ""))
         if facts is not None:
             return {
                 "digital_source_type": description.get(f"{{{NAMESPACES['Iptc4xmpExt']}}}DigitalSourceType"),
                 "software": description.get(f"{{{NAMESPACES['xmp']}}}CreatorTool"),
-                **json.loads(facts),
+                **facts,
             }
     return None
 

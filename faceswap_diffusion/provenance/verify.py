@@ -1,22 +1,28 @@
 """Says whether a file was made here: by metadata, Content Credentials, and the mark, which survives their loss."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from os import PathLike, fspath
 from os.path import isfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from faceswap_diffusion.faces.alignment import ffhq_matrix
 from faceswap_diffusion.faces.analyzer import FaceAnalyzer, MeshFaceAnalyzer
+from faceswap_diffusion.photos.folders import is_video
 from faceswap_diffusion.photos.loading import load_photo
 from faceswap_diffusion.provenance.credentials import ContentCredentials, can_sign, read_credentials
 from faceswap_diffusion.provenance.save import read_provenance
+from faceswap_diffusion.provenance.video_mark import Look, VideoMark, find_video_mark
 from faceswap_diffusion.provenance.watermark import SIZE, Mark, find_mark, payload_of
-
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm")
 
 LEAST_CONFIDENCE = 0.3
 """Of detector and mesh in a face to look in: below what a swap asks for, as nothing depends on it but a look."""
+
+NUM_FRAMES = 12
+"""How many frames of a video are looked at for the mark, spread over it."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +32,17 @@ class Verification:
     Args:
         path (`str`): The file.
         metadata (`dict[str, Any]`, *optional*): What [`read_provenance`] reads.
-        marks (`list[Mark]`): What was found in each face, left to right; of a video nothing.
+        marks (`list[Mark]`): What was found in each face of a picture, left to right.
         credentials ([`ContentCredentials`], *optional*): Its Content Credentials; `None` if it has none, or the extra
             `c2pa` is not installed.
-        is_video (`bool`): Whether it is one.
+        video_mark ([`VideoMark`], *optional*): What was found in frames of a video; `None` for a picture.
     """
 
     path: str
     metadata: dict[str, Any] | None
     marks: list[Mark] = field(default_factory=list)
     credentials: ContentCredentials | None = None
-    is_video: bool = False
+    video_mark: VideoMark | None = None
 
     @property
     def marked_faces(self) -> list[int]:
@@ -47,12 +53,15 @@ class Verification:
     def is_marked(self) -> bool:
         """Whether metadata, Content Credentials or a mark say that the file was made here."""
         signed = self.credentials is not None and self.credentials.is_ours
-        return self.metadata is not None or signed or bool(self.marked_faces)
+        in_video = self.video_mark is not None and self.video_mark.found
+        return self.metadata is not None or signed or in_video or bool(self.marked_faces)
 
     def lines(self) -> list[str]:
         """What was found, in words."""
-        looked = "mark: only pictures are looked at for it" if self.is_video else "mark: no face is found to look in"
-        marks = [*map(self._mark_line, range(len(self.marks)))] or [looked]
+        if self.video_mark is not None:
+            marks = [self._video_mark_line(self.video_mark)]
+        else:
+            marks = [*map(self._mark_line, range(len(self.marks)))] or ["mark: no face is found to look in"]
         headline = f"{self.path}: {'made with AI' if self.is_marked else 'nothing found'}"
         return [headline, *(f"  {line}" for line in (self._metadata_line(), self._credentials_line(), *marks))]
 
@@ -77,7 +86,18 @@ class Verification:
         mark = self.marks[index]
         if not mark.found:
             return f"mark: none in face {index} (score {mark.score:.1f})"
-        told = f"mark: in face {index}, probability {mark.probability:.6f}, payload {mark.payload:04x}"
+        return f"mark: in face {index}, {self._what_it_says(mark)}"
+
+    def _video_mark_line(self, mark: VideoMark) -> str:
+        looked = f"{mark.looked_at} frames that were looked at"
+        if not mark.with_face:
+            return f"mark: no face is found to look in, in {looked}"
+        if not mark.found:
+            return f"mark: none in {looked}, of which {mark.with_face} show a face (score {mark.score:.1f})"
+        return f"mark: in {mark.found_in} of {looked}; of all together {self._what_it_says(mark)}"
+
+    def _what_it_says(self, mark: Mark | VideoMark) -> str:
+        told = f"probability {mark.probability:.6f}, payload {mark.payload:04x}"
         checkpoint = (self.metadata or {}).get("checkpoint")
         if checkpoint is not None:
             agrees = payload_of(str(checkpoint)) == mark.payload
@@ -93,7 +113,7 @@ def face_finder() -> FaceAnalyzer:
 def verify(
     path: str | PathLike, analyzer: FaceAnalyzer | None = None, trust_anchors: str | PathLike | None = None
 ) -> Verification:
-    """Looks for metadata, Content Credentials and marks in a picture, and for the first two in a video.
+    """Looks for metadata, Content Credentials and marks in a picture or a video, of which some frames are looked at.
 
     Args:
         path (`str | PathLike`): The picture or the video.
@@ -109,14 +129,40 @@ def verify(
                          "faceswap-diffusion[c2pa]")  # fmt: skip
     anchors = None if trust_anchors is None else _read_anchors(Path(trust_anchors))
     credentials = read_credentials(path, anchors) if can_sign() and isfile(path) else None
-    if Path(path).suffix.lower() in VIDEO_SUFFIXES:
+    analyzer = analyzer or face_finder()
+    if is_video(path):
         from faceswap_diffusion.provenance.video import read_video_provenance  # needs the extra video
 
-        return Verification(fspath(path), read_video_provenance(path), [], credentials, is_video=True)
+        metadata = read_video_provenance(path)
+        mark = find_video_mark(looks_at_video(path, analyzer))
+        return Verification(fspath(path), metadata, [], credentials, mark)
     photo = load_photo(path)
-    faces = (analyzer or face_finder()).analyze(photo.rgb)
-    marks = [find_mark(photo.rgb, ffhq_matrix(face.landmarks68, SIZE)) for face in faces]
+    marks = [find_mark(photo.rgb, matrix) for matrix in _matrices(photo.rgb, analyzer)]
     return Verification(fspath(path), read_provenance(path), marks, credentials)
+
+
+def looks_at_video(path: str | PathLike, analyzer: FaceAnalyzer) -> Iterator[Look]:
+    """Frames of a video, spread over it, with what is needed to look for marks in their faces.
+
+    Args:
+        path (`str | PathLike`): The video.
+        analyzer ([`FaceAnalyzer`]): Finds the faces.
+
+    Raises:
+        ValueError: If it cannot be read.
+    """
+    from faceswap_diffusion.videos.colors import FrameColors
+    from faceswap_diffusion.videos.reading import VideoFile
+
+    video = VideoFile(Path(path))
+    colors = FrameColors(video.facts, "yuv420p")
+    for rgb in map(colors.rgb, video.spread(NUM_FRAMES)):
+        yield rgb, _matrices(rgb, analyzer)
+
+
+def _matrices(rgb: np.ndarray, analyzer: FaceAnalyzer) -> list[np.ndarray]:
+    """Where marks may lie in a picture, left to right."""
+    return [ffhq_matrix(face.landmarks68, SIZE) for face in analyzer.analyze(rgb)]
 
 
 def _read_anchors(path: Path) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from faceswap_diffusion.provenance.facts import plain_number
+from faceswap_diffusion.provenance.facts import plain_number, read_facts
 from faceswap_diffusion.provenance.save import COMPOSITE, SOFTWARE, xmp_packet
 from faceswap_diffusion.videos.reading import open_container
 
@@ -74,8 +74,5 @@ def read_video_provenance(path: str | os.PathLike) -> dict[str, Any] | None:
     """
     with open_container(Path(path)) as container:
         fields = {key.lower(): value for key, value in container.metadata.items()}
-    try:
-        facts = json.loads(fields.get(FACTS, ""))
-    except ValueError:
-        return None
-    return facts if isinstance(facts, dict) and "digital_source_type" in facts else None
+    facts = read_facts(fields.get(FACTS, ""))
+    return facts if facts is not None and {"digital_source_type", "software"} <= facts.keys() else None

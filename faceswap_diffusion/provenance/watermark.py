@@ -121,27 +121,57 @@ def find_mark(rgb: np.ndarray, matrix: np.ndarray) -> Mark:
         rgb (`np.ndarray`): (H, W, 3) uint8 RGB.
         matrix (`np.ndarray`): (2, 3), as for [`lay_mark`].
     """
-    (pilot, *bits), best = carriers(KEY), (-np.inf, np.zeros(PAYLOAD_BITS))
+    evidence = look_for_mark(rgb, matrix)
+    return Mark(evidence.score, 1 - false_alarm_rate(evidence.score), *read_bits(evidence.bits))
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What there is in a face that speaks for a mark.
+
+    Args:
+        score (`float`): Height of the pilot's peak, see [`Mark`].
+        bits (`np.ndarray`): (16,), what the pattern of each bit gives there, in standard deviations.
+        others (`np.ndarray`): (K,), what `score` is for other pilots, with which nobody has laid a mark.
+    """
+
+    score: float
+    bits: np.ndarray
+    others: np.ndarray
+
+
+def look_for_mark(rgb: np.ndarray, matrix: np.ndarray, other_pilots: np.ndarray | None = None) -> Evidence:
+    """Searches a face for the place where the pilot fits best.
+
+    Args:
+        rgb (`np.ndarray`): (H, W, 3) uint8 RGB.
+        matrix (`np.ndarray`): (2, 3), as for [`lay_mark`].
+        other_pilots (`np.ndarray`, *optional*): (K, SIZE, SIZE) spectra of pilots to compare with, see [`carriers`].
+    """
+    (pilot, *patterns), score, bits = carriers(KEY), -np.inf, np.zeros(PAYLOAD_BITS)
+    pilots = banded(pilot[None] if other_pilots is None else np.concatenate([pilot[None], other_pilots]))
+    others = np.full(len(pilots) - 1, -np.inf)
     for spectrum in aligned_spectra(rgb, matrix):
-        score, (dy, dx), spread = peak(spectrum, pilot)
-        if score > best[0]:
+        height, *of_others = heights(spectrum, pilots)
+        others = np.maximum(others, of_others)
+        if height > score:
+            _, (dy, dx), spread = peak(spectrum, pilot)
             shift = np.exp(2j * np.pi * (np.fft.fftfreq(SIZE)[:, None] * dy + np.fft.fftfreq(SIZE) * dx))
             moved = spectrum * shift
-            best = score, np.array([np.vdot(bit, moved).real for bit in bits]) / (SIZE**2 * spread)
-    return _read(*best)
+            score, bits = height, np.array([np.vdot(bit, moved).real for bit in patterns]) / (SIZE**2 * spread)
+    return Evidence(float(score), bits, others)
 
 
-def _read(score: float, soft: np.ndarray) -> Mark:
-    """A mark of its score, and of what each bit's pattern gives, (16,) in standard deviations."""
-    expected = np.abs(soft).mean()
-    certain = np.prod(1 / (1 + np.exp(-2 * expected * np.abs(soft))))
-    payload = int("".join("1" if value > 0 else "0" for value in soft), 2)
-    return Mark(float(score), 1 - false_alarm_rate(score), payload, float(certain))
+def read_bits(bits: np.ndarray) -> tuple[int, float]:
+    """The payload that the patterns of its bits (16,) in standard deviations give, and how certain it is."""
+    expected = np.abs(bits).mean()
+    certain = np.prod(1 / (1 + np.exp(-2 * expected * np.abs(bits))))
+    return int("".join("1" if value > 0 else "0" for value in bits), 2), float(certain)
 
 
-def false_alarm_rate(score: float) -> float:
-    """Share of faces without a mark that have at least such a score."""
-    return float(-np.expm1(-np.exp(-(score - FALSE_ALARM_LOCATION) / FALSE_ALARM_SCALE)))
+def false_alarm_rate(score: float, location: float = FALSE_ALARM_LOCATION, scale: float = FALSE_ALARM_SCALE) -> float:
+    """Share of faces without a mark that have at least such a score, by a Gumbel distribution."""
+    return float(-np.expm1(-np.exp(-(score - location) / scale)))
 
 
 def aligned_spectra(rgb: np.ndarray, matrix: np.ndarray) -> Iterator[np.ndarray]:
@@ -163,6 +193,30 @@ def peak(spectrum: np.ndarray, pilot: np.ndarray) -> tuple[float, tuple[int, int
     near = np.roll(correlation, (REACH, REACH), (0, 1))[: 2 * REACH + 1, : 2 * REACH + 1]
     row, column = np.unravel_index(near.argmax(), near.shape)
     return float(near[row, column] / spread), (int(row) - REACH, int(column) - REACH), spread
+
+
+def heights(spectrum: np.ndarray, pilots: np.ndarray) -> np.ndarray:
+    """What `peak` gives as height for each of several pilots (K, N), see `banded`: (K,)."""
+    half, shifts = _shifts()
+    inside = spectrum[half]
+    near = np.real((inside * np.conj(pilots)) @ shifts)
+    return near.max(1) * np.sqrt(2) / np.linalg.norm(inside)
+
+
+def banded(pilots: np.ndarray) -> np.ndarray:
+    """Spectra (K, SIZE, SIZE) of real patterns in half of the band, (K, N); the other half says the same."""
+    return pilots[:, _shifts()[0]]
+
+
+@cache
+def _shifts() -> tuple[np.ndarray, np.ndarray]:
+    """Half of the band (SIZE, SIZE) bool, and for each place in it what moves it by each shift within `REACH`."""
+    half = (_radius() >= BAND[0]) & (_radius() <= BAND[1])
+    half[:, SIZE // 2 + 1 :] = False
+    half[SIZE // 2 + 1 :, 0] = False
+    rows, columns = (place * 2j * np.pi / SIZE for place in np.nonzero(half))
+    dy, dx = (shift.ravel() for shift in np.mgrid[-REACH : REACH + 1, -REACH : REACH + 1])
+    return half, np.exp(np.outer(rows, dy) + np.outer(columns, dx)).astype(np.complex64)
 
 
 @cache

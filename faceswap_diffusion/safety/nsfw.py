@@ -43,8 +43,6 @@ class NSFWNet(nn.Module):
         ModelFileError: When the file of weights is missing or altered.
     """
 
-    conv_1: nn.Conv2d
-
     def __init__(self):
         super().__init__()
         self.conv_1 = nn.Conv2d(3, 64, 7, 2, 3)

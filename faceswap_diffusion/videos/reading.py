@@ -13,7 +13,7 @@ import numpy as np
 from av.error import FFmpegError, InvalidDataError
 from av.stream import Disposition
 
-from faceswap_diffusion.videos.frames import Colors, Frame, Seconds, Span, Video, VideoFacts
+from faceswap_diffusion.videos.frames import Colors, Frame, Picture, Seconds, Span, Video, VideoFacts
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +21,9 @@ ARBITRARY_STARTS = ("mpegts", "mpeg")
 """Formats whose times begin anywhere; they are counted from their first."""
 
 USUAL_RATE = Fraction(25)
+
+WORTH_WINDING = 20
+"""Seconds between two frames from which on those between are not decoded; encoders start anew every ten or so."""
 
 
 def open_video(path: str | Path, frame_rate: Seconds | None = None) -> Video:
@@ -83,6 +86,34 @@ class VideoFile:
                 if frame.pts >= first:
                     frame.pts -= span.shift(self.facts.time_base)
                     yield frame
+
+    def spread(self, count: int) -> Iterator[Picture]:
+        """Decodes frames that are spread evenly over the file, and of a long file only what is near them.
+
+        Args:
+            count (`int`): How many at most; damaged frames are left out.
+
+        Raises:
+            ValueError: If the file cannot be read any more.
+        """
+        length = self.facts.end or int((self.facts.duration or count) / self.facts.time_base)
+        gap = round(WORTH_WINDING / self.facts.time_base)
+        with open_container(self.path) as container:
+            stream = video_stream(container)
+            origin = origin_of(container, self.facts.time_base)
+            frames, last = _decode(container, stream, self.path), -1
+            for wanted in (length * (2 * number + 1) // (2 * count) for number in range(count)):
+                if wanted <= last:
+                    continue
+                if wanted - last > gap:
+                    container.seek(wanted + origin, stream=stream)
+                    frames = _decode(container, stream, self.path)
+                behind = wanted + origin - 1
+                frame = next((one for one in frames if not one.is_broken and one.pts + one.duration > behind), None)
+                if frame is None or frame.picture is None:
+                    return
+                last = frame.pts - origin
+                yield frame.picture
 
 
 def open_container(path: Path) -> Any:

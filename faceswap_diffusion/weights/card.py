@@ -5,6 +5,7 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.repocard_data import model_index_to_eval_results
@@ -87,6 +88,18 @@ def named(text: str, repo_id: str) -> str:
     return text.replace(OWN_NAME, repo_id)
 
 
+def set_figures(data: ModelCardData, name: str, index: list[dict[str, Any]]) -> None:
+    """Puts figures into the metadata of a card, in place of those that are there.
+
+    Args:
+        data (`ModelCardData`): Of the card.
+        name (`str`): The model's, without its owner.
+        index (`list[dict[str, Any]]`): As `evaluate` writes it to `CARD_FIGURES`.
+    """
+    data.model_name = name
+    data.eval_results = model_index_to_eval_results(index)[1]
+
+
 def _copy_linked(origin: Path, folder: Path, text: str, license_link: str | None) -> None:
     """Copies the licence, and files beside a card to which it links."""
     linked = {*LINK.findall(text), license_link or "", *(path.name for path in origin.glob("LICENSE*"))}
@@ -110,6 +123,5 @@ def _with_figures(evaluation: Path, repo_id: str, data: ModelCardData, text: str
         section = (evaluation / CARD_SECTION).read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ValueError(f"{evaluation} is no report: it lacks {Path(error.filename).name}; run evaluate -o") from None
-    data.model_name = repo_id.partition("/")[2]
-    data.eval_results = model_index_to_eval_results(index)[1]
+    set_figures(data, repo_id.partition("/")[2], index)
     return f"{text.strip()}\n\n{section}"

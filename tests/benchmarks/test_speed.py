@@ -126,6 +126,7 @@ def test_random_weights_stand_where_and_as_they_are_wanted_and_give_a_picture():
     assert not any(network.training for network in networks)
     assert torch.get_default_dtype() == torch.float32
     pipeline.set_progress_bar_config(disable=True)
+    pipeline.to(torch.float32)  # many times faster on most CPUs
     faces = speed.made_up_faces(64, pipeline)
     (image,) = pipeline(**faces, height=64, width=64, num_inference_steps=1, output_type="pt").images
     assert image.isfinite().all()

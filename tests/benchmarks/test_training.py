@@ -1,6 +1,7 @@
 """The benchmark of training, at toy size: every row is there, and faces that are made up serve as prepared ones."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,8 +52,9 @@ def test_plain_steps_have_no_rolled_out_samples(benchmark, tmp_path):
 
 
 def test_the_full_size_model_is_built_of_random_weights_and_trains(benchmark, tmp_path):
-    """With REFace's architecture in small, which takes the same path."""
-    pipeline = build_random_pipeline(REDUCED)
+    """With REFace's architecture in small, for small crops, which takes the same path."""
+    unet, settings = {**REDUCED.unet, "sample_size": 16}, {**REDUCED.pipeline, "crop_size": 128}
+    pipeline = build_random_pipeline(replace(REDUCED, unet=unet, pipeline=settings))
     benchmark.write_made_up_faces(tmp_path, pipeline.config["crop_size"], count=2)
     args = benchmark.benchmark_parser().parse_args(["--num_rollout_steps", "1"])
     samples = benchmark.build_samples([str(tmp_path)], pipeline, "+ all steps", 4)

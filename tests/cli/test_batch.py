@@ -42,7 +42,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def arguments(photos: Path, output: Path, checkpoint: str, *more: str) -> list[str]:
     folders = ["--sources", str(photos / "sources"), "--targets", str(photos / "targets"), "-o", str(output)]
-    return ["batch", *folders, "--checkpoint", checkpoint, "--steps", "1", *more]
+    return ["batch", *folders, "--checkpoint", checkpoint, "--steps", "1", "--occlusion", "off", *more]
 
 
 def main(line: list[str]) -> None:
@@ -89,7 +89,9 @@ def test_thirty_pictures_are_made_once_whatever_kills_the_processes(photos, chec
     assert list(output.rglob(".unfinished-*")) == []
 
 
-def test_processes_share_the_work_and_the_failures_are_named(photos, checkpoint, tmp_path: Path, capfd):
+def test_processes_share_the_work_and_the_failures_are_named(
+    photos, checkpoint, tmp_path: Path, forked_processes, capfd
+):
     targets = [f"{photos}/targets/{number}.png" for number in range(4)]
     Image.new("RGB", (64, 64)).save(tmp_path / "wall.png")
     rows = [f"{photos}/sources/woman.png,{target}" for target in [*targets, "wall.png"]]

@@ -10,12 +10,13 @@ files that are mapped. The converted folder takes 5 GB, or 2.5 GB with `--dtype 
 import argparse
 import json
 import mmap
-import subprocess
-import sys
+import multiprocessing
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -71,23 +72,18 @@ def convert_and_measure(checkpoint: Path, folder: Path, dtype: str | None) -> di
     return {"before": before, "peak": peak, "seconds": time.perf_counter() - started}
 
 
-def measure(folder: Path, dtype: str | None) -> dict[str, float]:
+def measure(folder: Path, dtype: str | None, context: Any = None) -> dict[str, float]:
     """Measures in a new process; leaves the checkpoint and the converted folder in `folder`."""
     write_checkpoint(folder / "last.ckpt")
-    command = [sys.executable, "-m", "tests.conversion.measure_memory", "--inside", "--folder", str(folder)]
-    command += ["--dtype", dtype] if dtype else []
-    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    with ProcessPoolExecutor(1, context or multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(convert_and_measure, folder / "last.ckpt", folder / "reface", dtype).result()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--dtype", choices=DTYPES)
     parser.add_argument("--folder", type=Path, help="a folder to work in and leave the results in")
-    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.inside:
-        print(json.dumps(convert_and_measure(args.folder / "last.ckpt", args.folder / "reface", args.dtype)))
-        return
     with tempfile.TemporaryDirectory() as temporary:
         measured = measure(args.folder or Path(temporary), args.dtype)
     print(

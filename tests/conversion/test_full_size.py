@@ -11,6 +11,7 @@ from safetensors import safe_open
 from faceswap_diffusion.pipelines.loading import load_pipeline
 from tests.conversion.measure_memory import measure
 from tests.parity.synthetic_weights import synthetic_tensor
+from tests.processes import server_context
 from tests.tiny import tiny_picture
 
 pytestmark = [
@@ -24,7 +25,7 @@ LARGEST_PART = 859_535_364 * 2  # the UNet in half precision
 def measured(tmp_path_factory: pytest.TempPathFactory):
     """The folder of the conversion, and what it took. It goes at once: pytest would keep its 2.5 GB."""
     folder = tmp_path_factory.mktemp("full_size")
-    yield folder / "reface", measure(folder, "fp16")
+    yield folder / "reface", measure(folder, "fp16", server_context())
     shutil.rmtree(folder)
 
 

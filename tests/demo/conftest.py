@@ -17,12 +17,10 @@ LIMITS = Limits(megabytes=1, megapixels=0.6)
 
 
 @pytest.fixture(scope="session")
-def page() -> Iterator[gr.Blocks]:
+def page(embedded_swapper: FaceSwapper) -> Iterator[gr.Blocks]:
     # Imported when first used, in the server's thread; with pytest's rewriting of the source that fails at times.
     assert anyio.open_file
-    swapper = FaceSwapper.from_pretrained(device="cpu")
-    swapper.pipeline.set_progress_bar_config(disable=True)
-    with served(swapper, port=free_port(), limits=LIMITS) as page:
+    with served(embedded_swapper, port=free_port(), limits=LIMITS) as page:
         yield page
 
 

@@ -168,6 +168,6 @@ def test_videos_are_signed_with_their_source_as_ingredient(tmp_path: Path):
     assert found.credentials is not None
     assert found.credentials.is_valid
     assert found.credentials.ingredients == ["target"]
-    assert found.lines()[-1] == "  mark: only pictures are looked at for it"
+    assert found.lines()[-1] == "  mark: no face is found to look in, in 4 frames that were looked at"
     assert not sign_video(clip, tmp_path / "swap.mkv", FACTS, COMPOSITE, clip)
     assert not (tmp_path / "swap.mkv").exists()

@@ -17,10 +17,15 @@ from faceswap_diffusion.provenance.watermark import (
     FALSE_ALARM_LOCATION,
     FALSE_ALARM_SCALE,
     SIZE,
+    aligned_spectra,
+    banded,
+    carriers,
     false_alarm_rate,
     find_mark,
+    heights,
     lay_mark,
     payload_of,
+    peak,
 )
 
 PAYLOAD = 0xB38B
@@ -123,3 +128,9 @@ def test_the_rate_of_false_alarms_is_gumbels():
 def test_a_payload_stands_for_a_text():
     assert payload_of("faceswap-small") == payload_of("faceswap-small") < 1 << 16
     assert payload_of("faceswap-small") != payload_of("faceswap-small/few_steps")
+
+
+def test_several_pilots_at_once_are_as_high_as_each_alone(portrait: Portrait):
+    spectrum = next(aligned_spectra(portrait.marked, portrait.matrix))
+    pilots = carriers(b"another key")[:5]
+    assert heights(spectrum, banded(pilots)) == pytest.approx([peak(spectrum, pilot)[0] for pilot in pilots], abs=1e-5)

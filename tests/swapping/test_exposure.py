@@ -167,10 +167,9 @@ def test_a_grey_source_is_no_grey_spot_in_a_colour_photo(swapper: FaceSwapper):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("brightness", [0.3, 0.2, 0.12])
-def test_colours_spread_no_more_than_in_the_dark_target(brightness: float):
-    swapper = FaceSwapper.from_pretrained(device="cpu")
+def test_colours_spread_no_more_than_in_the_dark_target(embedded_swapper: FaceSwapper, brightness: float):
     target = dimmed(SELFIE, brightness)
-    result = swapper.swap(WOMAN, target)
+    result = embedded_swapper.swap(WOMAN, target)
     core = np.asarray(result.mask) == 255
     before, after = (color_spread(picture, core) for picture in (target, np.asarray(result.image)))
     assert after < 1.5 * before
@@ -178,9 +177,9 @@ def test_colours_spread_no_more_than_in_the_dark_target(brightness: float):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("light", [(0.12, 0.2, 1.0), (1.0, 0.08, 0.12)])
-def test_a_swap_on_a_stage_has_the_stages_light(light: tuple[float, float, float]):
+def test_a_swap_on_a_stage_has_the_stages_light(embedded_swapper: FaceSwapper, light: tuple[float, float, float]):
     target = lit(load_photo(SELFIE).rgb, light)
-    result = FaceSwapper.from_pretrained(device="cpu").swap(WOMAN, target)
+    result = embedded_swapper.swap(WOMAN, target)
     core = np.asarray(result.mask) == 255
     before, after = (np.median(picture[core], axis=0) for picture in (target, np.asarray(result.image)))
     casts = [np.log(median[[0, 2]] / median[1]) for median in (before, after)]

@@ -38,7 +38,10 @@ def test_what_the_recipe_of_the_ablation_leaves_out_is_part_of_the_recipe():
 
 
 @pytest.mark.slow
-def test_runs_are_compared_and_those_that_are_there_not_repeated(prepared_faces, example_images, tmp_path):
+def test_runs_are_compared_and_those_that_are_there_not_repeated(
+    prepared_faces, example_images, tmp_path, forked_processes, monkeypatch
+):
+    monkeypatch.syspath_prepend(TRAIN)  # where the processes find the script
     pipeline = tiny_pipeline()
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, prediction_type="v_prediction")
     pipeline.save_pretrained(tmp_path / "tiny")

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from faceswap_diffusion.videos import reading
 from faceswap_diffusion.videos.frames import Colors, Span
-from faceswap_diffusion.videos.reading import open_video
-from tests.clips import BASE, SOURCE, noise, tone, write_clip
+from faceswap_diffusion.videos.reading import VideoFile, open_video
+from tests.clips import BASE, SOURCE, noise, pictures, tone, write_clip
 
 # In units of BASE: durations of 3000, 4500 and 3600 in turn.
 FIRST_TIMES = [0, 3000, 7500, 11100, 14100, 18600, 22200, 25200]
@@ -146,3 +147,42 @@ def test_what_is_no_video_is_named(tmp_path: Path, make, message: str):
 def test_only_folders_take_a_frame_rate(clip: Path):
     with pytest.raises(ValueError, match=r"a frame rate was given for .*clip\.mp4, which has times of its own"):
         open_video(clip, frame_rate=10)
+
+
+def shades(count: int) -> list[np.ndarray]:
+    """Frames that are told apart by their grey: 4 more from one to the next."""
+    return [np.full((48, 64, 3), 4 * number, np.uint8) for number in range(count)]
+
+
+def seen(path: Path, count: int) -> list[int]:
+    """The numbers of the frames that are spread over a clip of `shades`."""
+    all_levels = np.array([picture.mean() for picture in pictures(path)])
+    levels = [picture.to_ndarray().mean() for picture in VideoFile(path).spread(count)]
+    return [int(np.abs(all_levels - level).argmin()) for level in levels]
+
+
+def test_frames_are_spread_over_a_short_file(tmp_path: Path):
+    path = write_clip(tmp_path / "clip.mp4", shades(10), durations=[3000], sound=False)
+    assert seen(path, 5) == pytest.approx([1, 3, 5, 7, 9], abs=1)  # how long the last frame is shown is a guess
+    assert seen(path, 1) == pytest.approx([5], abs=1)
+    assert seen(path, 100) == [*range(10)]
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [("mp4", None), ("mkv", None), ("ts", "mpegts")])
+def test_of_a_long_file_only_what_is_near_them_is_decoded(tmp_path: Path, suffix: str, kind, monkeypatch):
+    path = write_clip(
+        tmp_path / f"clip.{suffix}", shades(60), durations=[180_000], options={"crf": "12", "g": "5"}, sound=False,
+        format=kind,
+    )  # fmt: skip
+    decoded = []
+
+    def counted(*arguments):
+        for frame in decode(*arguments):
+            decoded.append(frame)
+            yield frame
+
+    decode = reading._decode
+    monkeypatch.setattr(reading, "_decode", counted)
+    at = [7, 22, 37, 52]  # two seconds each: those at 15, 45, 75 and 105 s
+    assert seen(path, 4) == pytest.approx(at, abs=1 if kind is None else 3)  # a transport stream has no index
+    assert len(decoded) < 30

@@ -15,6 +15,7 @@ from PIL import Image
 from faceswap_diffusion.provenance.save import save_image
 from faceswap_diffusion.writing import whole_file
 
+PANEL_HEIGHT = 3.6  # inches
 PANELS: dict[str, tuple[str, ...]] = {
     "discriminator": ("adversarial", "discriminator"),
     "learning rate": ("learning_rate",),
@@ -150,7 +151,10 @@ def draw_curves(rows: Sequence[Row]) -> Image.Image:
     panels |= {title: [name for name in names if name in columns] for title, names in PANELS.items()}
     panels = {title: names for title, names in panels.items() if names}
     height = -(-len(panels) // 2)
-    figure = Figure(figsize=(13, 3.6 * height), dpi=100, layout="constrained")
+    figure = Figure(figsize=(13, PANEL_HEIGHT * height), dpi=100)
+    # By hand, as the layouts of matplotlib draw all texts several times before.
+    edge = 0.45 / (PANEL_HEIGHT * height)
+    figure.subplots_adjust(left=0.07, right=0.985, bottom=edge * 1.1, top=1 - edge * 0.8, wspace=0.14, hspace=0.36)
     canvas = FigureCanvasAgg(figure)
     for position, (title, names) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(height, 2, position)
@@ -164,7 +168,7 @@ def draw_curves(rows: Sequence[Row]) -> Image.Image:
             axes.plot(steps, values, color=line.get_color(), linewidth=0.6, alpha=0.35)
         if title == "losses" and positive:
             axes.set_yscale("log")
-        axes.set_title(title)
+        axes.set_title(title, y=1.02)
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
         if len(names) > 1:

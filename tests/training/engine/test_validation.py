@@ -28,11 +28,6 @@ def records(prepared_faces) -> list[FaceRecord]:
     return [faces[row] for row in range(len(faces))]
 
 
-@pytest.fixture(scope="module")
-def swapper() -> FaceSwapper:
-    return FaceSwapper.from_pretrained(device="cpu")
-
-
 def record_of(swapper: FaceSwapper, path: Path) -> FaceRecord:
     """A photo's face as it is prepared for training."""
     rgb = load_photo(path).rgb
@@ -71,7 +66,8 @@ def test_validation_shows_many_people_rather_than_many_faces_of_one():
         choose_rows(["a", "a"], 1)
 
 
-def test_swaps_are_those_of_the_swapper(swapper, example_images):
+def test_swaps_are_those_of_the_swapper(embedded_swapper, example_images):
+    swapper = embedded_swapper
     photos = [example_images / f"{name}.jpg" for name in ("p001_portrait", "p005_portrait", "p006_portrait")]
     result = validate(swapper.pipeline, [record_of(swapper, photo) for photo in photos], seed=3)
     assert set(result.values) == {"cosine_to_source", "cosine_to_target", "closer_to_source", "detected", "pose_error"}
