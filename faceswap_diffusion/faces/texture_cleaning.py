@@ -215,7 +215,7 @@ def _with_gaps(foreign: np.ndarray, known: np.ndarray) -> np.ndarray:
     closed = cv2.morphologyEx(hidden, cv2.MORPH_CLOSE, _disc(GAP / 2 * size))
     _, pieces, stats, _ = cv2.connectedComponentsWithStats((forehead & (closed < 0.5)).astype(np.uint8))
     small = stats[:, cv2.CC_STAT_AREA] < ISLAND * size**2
-    return np.where(forehead, np.where(small[pieces] & (closed < 0.5), 1, closed), foreign)
+    return np.where(forehead, np.where(small[np.asarray(pieces, np.intp)] & (closed < 0.5), 1, closed), foreign)
 
 
 def fit_skin(lab: np.ndarray, where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
