@@ -14,7 +14,7 @@ OUTPUTS = Path("outputs")
 OUTPUTS.mkdir(exist_ok=True)
 ROWS = [
     ("p001_portrait.jpg", "p010_selfie.jpg", {}),
-    ("p005_portrait.jpg", "p008_glasses.jpg", {}),
+    ("p005_portrait.jpg", "../drawn_glasses/p008_selfie.jpg", {}),
     ("p006_portrait.jpg", "p001_park.jpg", {}),
     ("p001_portrait.jpg", "p010_portrait.jpg", {"region": "head"}),
     ("p010_portrait.jpg", "group.jpg", {"target_face": "all"}),
