@@ -44,6 +44,9 @@ STRAND = (5.0, 17.0)
 """How much darker in L* than the skin on both its sides a strand of hair is, and a part of it at least. Wrinkles are
 less dark."""
 
+DARKEST = 0.05
+"""Share of a strand that is as dark as the second of these."""
+
 STRAND_WIDTH = 0.03
 """Share of the texture's side: what is wider is no strand."""
 
@@ -93,14 +96,14 @@ def plain_skin(size: int, margin: float) -> np.ndarray:
 @lru_cache(maxsize=2)
 def even_skin(size: int) -> np.ndarray:
     """Skin of forehead, temples and outer cheeks, which has no beard and little shape, (size, size) bool."""
-    v, u = (np.mgrid[:size, :size] + 0.5) / size
+    v, u = _coordinates(size)
     return plain_skin(size, EXAMINED_MARGIN) & ((v < FOREHEAD) | (v < BEARDLESS) & (np.abs(u - 0.5) > INNER))
 
 
 @lru_cache(maxsize=1)
 def fillable_skin(size: int) -> np.ndarray:
     """Skin without much shape: all but nose, mouth and chin, (size, size) float32 in [0, 1]."""
-    v, u = (np.mgrid[:SIDE, :SIDE] + 0.5) / SIDE
+    v, u = _coordinates(SIDE)
     shaped = np.zeros((SIDE, SIDE), np.uint8)
     cv2.fillPoly(shaped, [np.round(texture_raster(SIDE).points[list(NOSE_478[0])]).astype(np.int32)], 1)
     middle = (v > BEARDLESS) & (np.abs(u - 0.5) < INNER)
@@ -161,13 +164,13 @@ def find_strands(lightness: np.ndarray) -> np.ndarray:
         `np.ndarray` of shape `(S, S)`, float32: 1 on strands.
     """
     size = len(lightness)
-    v, u = (np.mgrid[:size, :size] + 0.5) / size
+    v, u = _coordinates(size)
     closed = cv2.morphologyEx(lightness, cv2.MORPH_CLOSE, _disc(STRAND_WIDTH / 2 * size))
     darker = (closed - lightness) * ((v < BROW_LEVEL) | (np.abs(u - 0.5) > SIDES))
     _, pieces = cv2.connectedComponents((darker > STRAND[0]).astype(np.uint8))
     dark_share = np.bincount(pieces.ravel(), (darker > STRAND[1]).ravel()) / np.bincount(pieces.ravel())
     dark_share[0] = 0
-    return (dark_share > 0.05).astype(np.float32)[pieces]
+    return (dark_share > DARKEST).astype(np.float32)[pieces]
 
 
 def covered_brows(foreign: np.ndarray) -> np.ndarray:
@@ -210,7 +213,7 @@ def _with_gaps(foreign: np.ndarray, known: np.ndarray) -> np.ndarray:
         known (`np.ndarray`): (S, S) bool, what the photo shows.
     """
     size = len(foreign)
-    forehead = plain_skin(size, EXAMINED_MARGIN) & ((np.arange(size) + 0.5) / size < BROW_LEVEL)[:, None]
+    forehead = plain_skin(size, EXAMINED_MARGIN) & (_coordinates(size)[0] < BROW_LEVEL)
     hidden = np.where(forehead & ~known, 1, foreign).astype(np.float32)
     closed = cv2.morphologyEx(hidden, cv2.MORPH_CLOSE, _disc(GAP / 2 * size))
     _, pieces, stats, _ = cv2.connectedComponentsWithStats((forehead & (closed < 0.5)).astype(np.uint8))
@@ -329,6 +332,11 @@ def _without_shadow(texture: FaceTexture, darker: np.ndarray) -> np.ndarray:
     better = texture.confidence[:, ::-1] > texture.confidence
     confidence = texture.confidence * np.where(better, 1 - shadow, 1)
     return np.where(confidence < LEAST_CONFIDENCE, 0, confidence).astype(np.float32)
+
+
+def _coordinates(size: int) -> np.ndarray:
+    """Texture coordinates v and u of the texels of a square texture, (2, size, size)."""
+    return (np.mgrid[:size, :size] + 0.5) / size
 
 
 def _disc(radius: float) -> np.ndarray:

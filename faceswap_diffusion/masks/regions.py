@@ -7,6 +7,7 @@ import numpy as np
 
 from faceswap_diffusion.faces.mesh_topology import MOUTH_478, NOSE_478
 from faceswap_diffusion.faces.surface import NOTHING, face_surface, rasterize
+from faceswap_diffusion.faces.texture import to_lab
 from faceswap_diffusion.masks.labels import LABELS
 from faceswap_diffusion.masks.outlines import (
     beard_mask,
@@ -201,7 +202,7 @@ def beard_beyond_jaw(face: np.ndarray, labels: np.ndarray, landmarks: np.ndarray
     """
     size = len(labels)
     unit, lower = np.sqrt(face.sum()), 1 - upper_half(landmarks, size)
-    lab = cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
+    lab = to_lab(pixels)
     smooth = cv2.GaussianBlur(lab, (0, 0), size / 256)
     cheeks = face * region_mask(labels, "skin") * (1 - lower) > 0
     jaw = (face - erode(face, INSIDE_JAW * unit)) * beard_mask(landmarks, size)
@@ -237,7 +238,7 @@ def _is_hair(inside: np.ndarray, labels: np.ndarray, pixels: np.ndarray) -> bool
     hair, skin = (np.isin(labels, [LABELS.index(name) for name in names]) for names in (("brows", "hair"), ("skin",)))
     if not hair.any() or not skin.any():
         return False
-    lab = cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
+    lab = to_lab(pixels)
     colour, of_hair, of_skin = (np.median(lab[where], axis=0) for where in (inside, hair, skin))
     return bool(np.linalg.norm(colour - of_hair) < np.linalg.norm(colour - of_skin))
 

@@ -318,9 +318,7 @@ class FaceSwapper(SwapStages):
         if check_safety:
             self.check_safety(rgb, faces, "the picture")
         states = states or [independent() for _ in faces]
-        around = [*faces, *others]
-        aligned = [self.align(rgb, face, around, state) for face, state in zip(faces, states, strict=True)]
-        names = [f"face {index} of those to swap" for index in range(len(faces))]
+        aligned, names = self._align_named(rgb, faces, others, states)
         made = self._swap_aligned(
             rgb, aligned, identities, options, painted or PaintedMasks(), callback_on_step_end, names, states
         )
@@ -371,10 +369,16 @@ class FaceSwapper(SwapStages):
 
         Next are `paint`, `decode_crops` and `paste`.
         """
+        aligned, names = self._align_named(rgb, faces, others, states)
+        return self.prepare(rgb, aligned, identities, options, PaintedMasks(), names, states)
+
+    def _align_named(
+        self, rgb: np.ndarray, faces: Sequence[Face], others: Sequence[Face], states: Sequence[FaceState]
+    ) -> tuple[list[AlignedFace], list[str]]:
+        """Aligns those of a picture's faces that are swapped, and says what errors call them."""
         around = [*faces, *others]
         aligned = [self.align(rgb, face, around, state) for face, state in zip(faces, states, strict=True)]
-        names = [f"face {index} of those to swap" for index in range(len(faces))]
-        return self.prepare(rgb, aligned, identities, options, PaintedMasks(), names, states)
+        return aligned, [f"face {index} of those to swap" for index in range(len(faces))]
 
     def choose_faces(self, found: PhotoFaces, which: TargetFace, where: str) -> list[int]:
         """Chooses faces of the target.
