@@ -4,13 +4,14 @@ It contains details that an identity embedding does not have. Parts that the sou
 the model paints them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import cv2
 import numpy as np
 
+from faceswap_diffusion.conditioning.tone import LAB_RANGE, Tone, relight, to_rgb, unchanged
 from faceswap_diffusion.faces.alignment import sample_bilinear
 from faceswap_diffusion.faces.lighting import face_light, shading
 from faceswap_diffusion.faces.mesh_topology import INNER_LIPS_478
@@ -26,7 +27,6 @@ from faceswap_diffusion.faces.surface import (
 from faceswap_diffusion.faces.texture import (
     HOLE_WEIGHT,
     FaceTexture,
-    blur_known,
     evenly_lit_skin,
     eye_openings,
     mouth_opening,
@@ -43,9 +43,6 @@ RESOLUTION_RANGE = (0.15, 0.4)
 
 LEAST_FACING = 0.15  # cosine of normal and view; at the outline of a head, any source is good enough
 
-UPPER_FACE = 0.6
-"""Texture coordinate v above which skin has no beard."""
-
 CLOSED_MOUTH = 0.03
 """A mouth with a smaller `mouth_opening` does not show its inside."""
 
@@ -57,12 +54,6 @@ FEWER_TEETH = 8.0
 
 CLOSED_EYE = 0.5
 """An eye of the texture that is less open than this share of the target's eye is not drawn."""
-
-CHROMA_RANGE = (0.5, 1.8)
-"""Limits of the factor on CIELAB a* and b*."""
-
-RESIDUAL_LIMIT = np.array([14.0, 6.0, 6.0], np.float32)
-"""Limits, in L*, a* and b*, of the smooth difference between two skins that is corrected as light."""
 
 FACE_REACH, HEAD_REACH = 1.4, 2.0
 """How far around the mesh the source's head is copied, relative to the mesh's outline."""
@@ -76,20 +67,7 @@ HAIRLINE = 0.01
 RING_INSET = 0.04
 """Tones of face and ring are compared this far inside the outline, as a share of the distance to its middle."""
 
-RESIDUAL_SIGMA = 0.10  # share of the crop's side: narrower than cast shadows, wider than features
 LIP_SIGMA = 0.004  # share of the crop's side: softness of the edge of the lips
-SMALLEST_SAMPLE = 64  # pixels of skin that a statistic needs
-
-Tone = Callable[[str, np.ndarray, float], np.ndarray]
-"""Takes an estimate of light or colour (a name, vectors `(..., C)`, and what in their unit is a large difference) and
-returns what to use in its place: in a video, one that is smooth in time."""
-
-LAB_RANGE = 100.0  # a large difference in CIELAB
-
-
-def unchanged(name: str, value: np.ndarray, unit: float) -> np.ndarray:
-    """The `Tone` of a single picture."""
-    return value
 
 
 @dataclass(frozen=True, eq=False)
@@ -325,7 +303,7 @@ def render_surroundings(head: SourceHead, face: Reference, landmarks: np.ndarray
     pixels = cv2.remap(head.image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     coverage = cv2.remap(head.shown.astype(np.float32), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     coverage[seen == NOTHING] = 0
-    return Reference(_to_rgb(to_lab(pixels) + drawn[..., 2:]), coverage)
+    return Reference(to_rgb(to_lab(pixels) + drawn[..., 2:]), coverage)
 
 
 def _tone_change(head: SourceHead, face: Reference, landmarks: np.ndarray) -> np.ndarray:
@@ -360,65 +338,6 @@ def lay_over(below: Reference, above: Reference) -> Reference:
     return Reference(weight * above.pixels + (1 - weight) * below.pixels, coverage)
 
 
-def relight(
-    reference: Reference, target: np.ndarray, skin: np.ndarray, beardless: np.ndarray, tone: Tone = unchanged
-) -> Reference:
-    """Matches a reference to the tone of the target's skin and to its shadows.
-
-    First, the mean in CIELAB is matched over the skin that both show (Reinhard et al. 2001). Contrast is kept, unless
-    the target is darker: then lips, brows and creases get darker and duller as the skin does. Chroma is half scaled
-    and half shifted: a shift alone would tint highlights, teeth and the white of the eyes, and a factor alone would
-    stain shadows. Then the smooth difference between the two is added, within limits.
-
-    Args:
-        reference ([`Reference`]): Drawn on the target's mesh.
-        target (`np.ndarray` of shape `(H, W, 3)`, uint8): RGB.
-        skin (`np.ndarray` of shape `(H, W)`, float): In [0, 1], plain skin of the target inside the mesh.
-        beardless (`np.ndarray` of shape `(H, W)`, float): In [0, 1], the part of the skin that is compared.
-        tone (`Callable`): See `Tone`.
-
-    Returns:
-        [`Reference`]: Unchanged if they have too little skin in common.
-    """
-    weights = skin * reference.coverage
-    compared = weights * beardless
-    if (compared > 0.5).sum() < SMALLEST_SAMPLE:
-        return reference
-    drawn, wanted = to_lab(reference.pixels), to_lab(target)
-    means = np.stack([_mean_tone(drawn, compared), _mean_tone(wanted, compared)])
-    mean, wanted_mean = tone("mean", means, LAB_RANGE)
-    matched = (drawn - mean) * _contrast(mean, wanted_mean) + wanted_mean
-    residual = blur_known(wanted - matched, weights, RESIDUAL_SIGMA * len(target), doubt=0.02)
-    residual = tone("residual", residual, LAB_RANGE)
-    residual = cv2.resize(residual, weights.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    matched = matched + np.clip(residual, -RESIDUAL_LIMIT, RESIDUAL_LIMIT)
-    return Reference(_to_rgb(matched), reference.coverage)
-
-
-def _contrast(mean: np.ndarray, wanted_mean: np.ndarray) -> np.ndarray:
-    """Factors (3,) on differences from a mean tone in CIELAB that is replaced by another tone.
-
-    Darker skin, or less light, scales linear values; L* + 16, a* and b* are linear in cube roots of these (CIE
-    15:2004, equations 8.3 to 8.5). Contrast is never increased, because highlights would look metallic.
-    """
-    darker = min(1.0, (wanted_mean[0] + 16) / (mean[0] + 16))
-    chroma = np.sqrt(np.clip(wanted_mean[1:] / np.maximum(mean[1:], 1), *CHROMA_RANGE))
-    return darker * np.array([1, *(np.minimum(chroma, 1) if darker < 1 else chroma)])
-
-
-def skin_of_mesh(landmarks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Mask (height, width) float32 of a mesh's plain skin, without brows, eyes and lips."""
-    surface = face_surface()
-    return (rasterize(landmarks, surface.triangles[surface.skin], size) != NOTHING).astype(np.float32)
-
-
-def beardless_skin(landmarks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Mask (height, width) float32 of a mesh's plain skin on forehead, cheeks and nose."""
-    surface = face_surface()
-    plain = surface.skin & (surface.uv[surface.triangles][..., 1].max(axis=1) < UPPER_FACE)
-    return (rasterize(landmarks, surface.triangles[plain], size) != NOTHING).astype(np.float32)
-
-
 def draw_reference(
     texture: FaceTexture,
     target: np.ndarray,
@@ -448,18 +367,7 @@ def draw_reference(
     skin = evenly_lit_skin(target, skin)
     light = tone("light", face_light(target, landmarks, depth, skin), 1.0)
     face = render_texture(texture, landmarks, depth, size, light)
-    face = relight(face, target, skin * skin_of_mesh(landmarks, size), beardless_skin(landmarks, size), tone)
+    face = replace(face, pixels=relight(face.pixels, face.coverage, target, landmarks, skin, tone))
     if keep_mouth and (lacks_open_mouth(texture, landmarks) or shows_fewer_teeth(face, target, landmarks)):
         face = lay_over(face, inside_mouth(target, landmarks))
     return face if head is None else lay_over(render_surroundings(head, face, landmarks, tone), face)
-
-
-def _to_rgb(lab: np.ndarray) -> np.ndarray:
-    return np.clip(cv2.cvtColor(lab.astype(np.float32), cv2.COLOR_Lab2RGB), 0, 1) * 255
-
-
-def _mean_tone(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean (3,) of CIELAB pixels (H, W, 3), without the darkest and brightest tenth (creases and highlights)."""
-    values = values[weights > 0.5]
-    low, high = np.percentile(values[:, 0], (10, 90))
-    return values[(values[:, 0] >= low) & (values[:, 0] <= high)].mean(axis=0)

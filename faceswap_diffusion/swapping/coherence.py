@@ -192,7 +192,7 @@ class FaceState:
         return self._filter("expression.depth", in_sides[:, None])[:, 0] * np.sqrt(abs(np.linalg.det(back[:, :2])))
 
     def tone(self, name: str, value: np.ndarray, unit: float) -> np.ndarray:
-        """Smooths a vector of light or colour, see `conditioning.reference.Tone`.
+        """Smooths a vector of light or colour, see `conditioning.tone.Tone`.
 
         Args:
             name (`str`): Which.

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import torch
 
-from faceswap_diffusion.conditioning.reference import LAB_RANGE, Reference, Tone, unchanged
+from faceswap_diffusion.conditioning.reference import Reference
+from faceswap_diffusion.conditioning.tone import LAB_RANGE, Tone, unchanged
 from faceswap_diffusion.faces.alignment import invert, transform_points, uncrop
 from faceswap_diffusion.faces.lighting import face_light, shading
 from faceswap_diffusion.faces.surface import NOTHING, face_surface, interpolate, rasterize, vertex_normals
@@ -71,7 +72,7 @@ def match_color(swap: np.ndarray, target: np.ndarray, mask: np.ndarray, tone: To
         swap (`np.ndarray`): (H, W, 3) uint8 RGB, the swapped crop.
         target (`np.ndarray`): (H, W, 3) uint8 RGB, the crop before the swap.
         mask (`np.ndarray`): (H, W) float in [0, 1], where both show skin.
-        tone (`Callable`): See `conditioning.reference.Tone`.
+        tone (`Callable`): See `conditioning.tone.Tone`.
 
     Returns:
         `np.ndarray`: (H, W, 3) uint8 RGB; `swap` itself where the mask is too small to tell.
@@ -117,7 +118,7 @@ def continue_surroundings(
         pixels (`np.ndarray`): (S, S, 3) float32 RGB in [0, 255], the repainted crop with its surroundings.
         target (`np.ndarray`): (S, S, 3) uint8 RGB, the crop before it was repainted.
         mask (`np.ndarray`): (S, S) float in [0, 1], 1 = repainted.
-        tone (`Callable`): See `conditioning.reference.Tone`.
+        tone (`Callable`): See `conditioning.tone.Tone`.
 
     Returns:
         `np.ndarray`: (S, S, 3) float32 RGB.
@@ -148,7 +149,7 @@ def match_light(
         landmarks (`np.ndarray`): (478, 2), the target's mesh in crop pixels.
         depth (`np.ndarray`): (478,), in crop pixels, smaller is nearer.
         skin (`np.ndarray`): (S, S) float in [0, 1], where both show bare skin.
-        tone (`Callable`): See `conditioning.reference.Tone`.
+        tone (`Callable`): See `conditioning.tone.Tone`.
 
     Returns:
         `np.ndarray`: (S, S, 3) float32 RGB; `pixels` itself where too little skin is seen to tell.
@@ -179,7 +180,7 @@ def match_border_tone(
         target (`np.ndarray`): (S, S, 3) uint8 RGB, the crop before it was repainted.
         mask (`np.ndarray`): (S, S) float in [0, 1], 1 = repainted.
         skin (`np.ndarray`): (S, S) float in [0, 1], where the target shows bare skin.
-        tone (`Callable`): See `conditioning.reference.Tone`.
+        tone (`Callable`): See `conditioning.tone.Tone`.
 
     Returns:
         `np.ndarray`: (S, S, 3) float32 RGB.

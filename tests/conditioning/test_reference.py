@@ -10,15 +10,14 @@ import pytest
 from faceswap_diffusion.conditioning.reference import (
     Reference,
     SourceHead,
-    beardless_skin,
     draw_reference,
     lay_over,
-    relight,
     render_surroundings,
     render_texture,
     ring_reach,
     shown_around,
 )
+from faceswap_diffusion.conditioning.tone import beardless_skin
 from faceswap_diffusion.faces.alignment import crop, ffhq_matrix, transform_points
 from faceswap_diffusion.faces.analyzer import MeshFaceAnalyzer
 from faceswap_diffusion.faces.lighting import face_light, light_angles
@@ -54,10 +53,6 @@ def on_grey(drawn: Reference) -> np.ndarray:
 
 def well_inside(mask: np.ndarray) -> np.ndarray:
     return cv2.erode(mask.astype(np.uint8), np.ones((3, 3))) > 0
-
-
-def mean_lab(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    return cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)[mask > 0].mean(axis=0)
 
 
 class TestRender:
@@ -221,67 +216,6 @@ def test_layers_by_hand():
     np.testing.assert_allclose(laid.coverage, [[1, 1, 0.75, 0]])
     # The last but one: 0.5 of the upper, 0.5 * 0.5 of the lower, over 0.75.
     np.testing.assert_allclose(laid.pixels[0, :3, 0], [100, 200, (0.5 * 200 + 0.25 * 100) / 0.75], rtol=1e-6)
-
-
-class TestRelight:
-    @staticmethod
-    def drawn(seed: int = 0) -> Reference:
-        pixels = np.random.default_rng(seed).normal((120, 80, 60), 8, (*SIZE, 3))
-        return Reference(np.clip(pixels, 0, 255).astype(np.float32), np.ones(SIZE, np.float32))
-
-    @pytest.mark.parametrize("colour", [(200, 165, 150), (150, 120, 110), (60, 45, 40)])
-    def test_skin_gets_the_mean_tone_of_the_targets(self, colour: tuple):
-        face = canonical_face()
-        noise = np.random.default_rng(1).normal(0, 5, (*SIZE, 3))
-        target = np.clip(paint(face, plain(*colour)) + noise, 0, 255).astype(np.uint8)
-        skin = beardless_skin(face.landmarks, SIZE)
-        drawn = self.drawn()
-        relit = relight(drawn, target, skin, skin)
-        assert np.abs(mean_lab(drawn.pixels, skin) - mean_lab(target, skin)).max() > 10
-        np.testing.assert_allclose(mean_lab(relit.pixels, skin), mean_lab(target, skin), atol=1)
-        np.testing.assert_array_equal(relit.coverage, drawn.coverage)
-
-    def test_a_shadow_of_the_targets_is_followed(self):
-        face = canonical_face()
-        target = paint(face, plain(180, 150, 135)).astype(np.float32)
-        target *= 1 - 0.15 * np.clip((np.arange(SIDE) - 90) / 80, 0, 1)[None, :, None]
-        target = target.astype(np.uint8)
-        skin = beardless_skin(face.landmarks, SIZE)
-        left, right = skin.copy(), skin.copy()
-        left[:, 100:], right[:, :156] = 0, 0
-        relit = relight(self.drawn(), target, skin, skin)
-        for side in (left, right):
-            assert mean_lab(relit.pixels, side)[0] == pytest.approx(mean_lab(target, side)[0], abs=1.5)
-
-    def test_lips_get_as_much_darker_as_the_skin_does(self):
-        face = canonical_face()
-        skin = beardless_skin(face.landmarks, SIZE)
-        lips = np.zeros(SIZE, np.float32)
-        lips[170:180, 120:136] = 1
-        pixels = np.full((*SIZE, 3), (220, 180, 165), np.float32)
-        pixels[lips > 0] = (190, 90, 95)
-        dark = paint(face, plain(95, 62, 48))
-        relit = relight(Reference(pixels, np.ones(SIZE, np.float32)), dark, skin, skin)
-        shown, source_lips, source_skin = (mean_lab(relit.pixels, lips), *(mean_lab(pixels, m) for m in (lips, skin)))
-        darker = (mean_lab(dark, skin)[0] + 16) / (source_skin[0] + 16)
-        assert darker < 0.6
-        # The lips' lightness goes by the same factor; their redness over the skin's no further.
-        assert (shown[0] + 16) / (source_lips[0] + 16) == pytest.approx(darker, rel=0.03)
-        redder = shown[1] - mean_lab(relit.pixels, skin)[1]
-        assert 0 < redder < 1.05 * darker * (source_lips[1] - source_skin[1])
-
-    def test_without_common_skin_nothing_changes(self):
-        drawn = self.drawn()
-        black, none, all_of_it = np.zeros((*SIZE, 3), np.uint8), np.zeros(SIZE, np.float32), np.ones(SIZE, np.float32)
-        assert relight(drawn, black, none, all_of_it) is drawn
-        assert relight(drawn, black, all_of_it, none) is drawn
-
-    def test_brows_eyes_lips_and_the_lower_face_are_not_its_skin(self):
-        face = canonical_face()
-        skin = beardless_skin(face.landmarks, SIZE)
-        x, y = np.round(face.landmarks).astype(int).T
-        assert skin[y[[4, 50, 280, 151]], x[[4, 50, 280, 151]]].tolist() == [1, 1, 1, 1]  # nose, cheeks, forehead
-        assert skin[y[[468, 473, 13, 152]], x[[468, 473, 13, 152]]].tolist() == [0, 0, 0, 0]  # eyes, lip, chin
 
 
 class TestSurroundings:
