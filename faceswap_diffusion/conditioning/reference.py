@@ -11,7 +11,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from faceswap_diffusion.conditioning.tone import LAB_RANGE, Tone, relight, to_rgb, unchanged
+from faceswap_diffusion.conditioning.tone import LAB_RANGE, Tone, lightness_share, relight, to_rgb, unchanged
 from faceswap_diffusion.faces.alignment import sample_bilinear
 from faceswap_diffusion.faces.lighting import face_light, shading
 from faceswap_diffusion.faces.mesh_topology import INNER_LIPS_478
@@ -303,7 +303,8 @@ def render_surroundings(head: SourceHead, face: Reference, landmarks: np.ndarray
     pixels = cv2.remap(head.image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     coverage = cv2.remap(head.shown.astype(np.float32), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     coverage[seen == NOTHING] = 0
-    return Reference(to_rgb(to_lab(pixels) + drawn[..., 2:]), coverage)
+    lab = to_lab(pixels)
+    return Reference(to_rgb(lab + lightness_share(lab, _lightness(head)) * drawn[..., 2:]), coverage)
 
 
 def _tone_change(head: SourceHead, face: Reference, landmarks: np.ndarray) -> np.ndarray:
@@ -315,6 +316,12 @@ def _tone_change(head: SourceHead, face: Reference, landmarks: np.ndarray) -> np
     shown = sample_bilinear(to_lab(head.image), np.clip(source_inset, 0, source_size))
     is_shown = sample_bilinear(head.shown[..., None], np.clip(source_inset, 0, source_size))
     return _smooth_around(wanted - shown, known * is_shown)
+
+
+def _lightness(head: SourceHead) -> float:
+    """Median L* of the source's face."""
+    points = np.clip(head.landmarks, 0, np.array(head.image.shape[1::-1]) - 1)
+    return float(np.median(to_lab(sample_bilinear(head.image, points)[None])[..., 0]))
 
 
 def _outline(landmarks: np.ndarray, reach: float) -> np.ndarray:

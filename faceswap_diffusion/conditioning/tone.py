@@ -87,7 +87,7 @@ def relight(
     residual = blur_known(wanted - matched, weights, RESIDUAL_SIGMA * len(target), doubt=0.02)
     residual = tone("residual", residual, LAB_RANGE)
     residual = cv2.resize(residual, size, interpolation=cv2.INTER_LINEAR)
-    matched = matched + _lightness_share(drawn, mean) * np.clip(residual, -RESIDUAL_LIMIT, RESIDUAL_LIMIT)
+    matched = matched + lightness_share(drawn, mean[0]) * np.clip(residual, -RESIDUAL_LIMIT, RESIDUAL_LIMIT)
     return to_rgb(_brighten_eyes(matched, drawn, wanted, coverage, landmarks, tone))
 
 
@@ -105,12 +105,7 @@ def _contrast(mean: np.ndarray, wanted_mean: np.ndarray) -> np.ndarray:
 def _with_tone(lab: np.ndarray, mean: np.ndarray, wanted: np.ndarray, contrast: np.ndarray) -> np.ndarray:
     """Scales CIELAB pixels (H, W, 3), and shifts them so that a tone (3,) becomes another; the darker, the less."""
     scaled = (lab + OFFSET) * contrast - OFFSET
-    return scaled + _lightness_share(lab, mean) * (wanted - (mean + OFFSET) * contrast + OFFSET)
-
-
-def _lightness_share(lab: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Lightness (H, W, 1) of CIELAB pixels as a share of that of a tone (3,), at most 1."""
-    return np.clip(lab[..., :1] / max(mean[0], 1), 0, 1)
+    return scaled + lightness_share(lab, mean[0]) * (wanted - (mean + OFFSET) * contrast + OFFSET)
 
 
 def _brighten_eyes(
@@ -146,6 +141,19 @@ def _brighten_eyes(
     soft = cv2.GaussianBlur(eyes.astype(np.float32), (0, 0), EYE_SIGMA * len(eyes))
     share = soft * smoothstep(wanted_white[0] - matched_white[0], *DULL)
     return matched + share[..., None] * (whitened - matched)
+
+
+def lightness_share(lab: np.ndarray, lightness: float) -> np.ndarray:
+    """How much of a change of the skin's tone a pixel takes: all if it is as light as skin, and none if it is black.
+
+    Args:
+        lab (`np.ndarray` of shape `(H, W, 3)`, float32): CIELAB.
+        lightness (`float`): L* of the skin.
+
+    Returns:
+        `np.ndarray` of shape `(H, W, 1)`, float32: In [0, 1].
+    """
+    return np.clip(lab[..., :1] / max(lightness, 1), 0, 1)
 
 
 def skin_of_mesh(landmarks: np.ndarray, size: tuple[int, int]) -> np.ndarray:

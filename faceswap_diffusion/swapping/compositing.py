@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from faceswap_diffusion.conditioning.reference import Reference
-from faceswap_diffusion.conditioning.tone import LAB_RANGE, Tone, unchanged
+from faceswap_diffusion.conditioning.tone import LAB_RANGE, Tone, lightness_share, unchanged
 from faceswap_diffusion.faces.alignment import invert, transform_points, uncrop
 from faceswap_diffusion.faces.lighting import face_light, shading
 from faceswap_diffusion.faces.surface import NOTHING, face_surface, interpolate, rasterize, vertex_normals
@@ -50,8 +50,11 @@ INVENTED = (3.0, 6.0)
 TONE_SIGMA, STRUCTURE_SIGMA = 0.06, 0.012
 """As shares of the crop's side: what is wider is tone, what is narrower is noise."""
 
-DETAIL_SIGMA = 0.03
-"""As a share of the crop's side: what is finer is detail, and the source's where crop and reference agree."""
+DETAIL_SIGMA, COLOR_SIGMA = 0.03, 0.1
+"""As shares of the crop's side: what is finer in brightness and colour is the source's where crop and reference agree.
+
+Colours are kept over a wider range: a reference has them from source and target, and the model tints shadows.
+"""
 
 FINE_INSET = 0.012
 """Width of the border of a drawn face that has no detail to give, but its own edge, as a share of the crop's side."""
@@ -173,7 +176,8 @@ def match_border_tone(
     """Brings a repainted crop to the target's tone near the mask's border, where both show skin.
 
     Broad differences are blended over a wide band and fine ones over the mask's own narrow edge, as in multiresolution
-    blending (Burt and Adelson 1983): no seam, and no ghost of the target's features.
+    blending (Burt and Adelson 1983): no seam, and no ghost of the target's features. What is darker than the target's
+    skin changes less: a beard stays as dark as it is.
 
     Args:
         pixels (`np.ndarray`): (S, S, 3) float32 RGB in [0, 255], the repainted crop.
@@ -190,8 +194,10 @@ def match_border_tone(
     near = mask * skin * (from_border < BORDER_REACH / 2)
     lacking = np.clip(blur_known(target - pixels, near, BORDER_SIGMA * size, doubt=0.05), -BORDER_LIMIT, BORDER_LIMIT)
     lacking = tone("border", lacking, 255.0)
-    share = 1 - smoothstep(from_border, 0, BORDER_REACH)
-    return pixels + share[..., None] * cv2.resize(lacking, (size, size), interpolation=cv2.INTER_LINEAR)
+    share = (1 - smoothstep(from_border, 0, BORDER_REACH))[..., None]
+    if (near > 0.5).any():  # beards are no skin
+        share = share * lightness_share(_to_lab(pixels), float(np.median(_to_lab(target)[near > 0.5][:, 0])))
+    return pixels + share * cv2.resize(lacking, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
 def keep_reference(
@@ -226,7 +232,10 @@ def keep_reference(
     agreed = np.maximum(1 - smoothstep(distance, *AGREEMENT), skin * smoothstep(invented, *INVENTED))
     share = reference.coverage * agreed
     lost = reference.filled - reference.rebuilt
-    return pixels + share[..., None] * (lost + _finer(reference.rebuilt - pixels, DETAIL_SIGMA * size)), share
+    changed = (reference.rebuilt - pixels).astype(np.float32)
+    brightness = cv2.cvtColor(changed, cv2.COLOR_RGB2GRAY)[..., None]
+    kept = _finer(brightness, DETAIL_SIGMA * size) + _finer(changed - brightness, COLOR_SIGMA * size)
+    return pixels + share[..., None] * (lost + kept), share
 
 
 def add_detail(
@@ -265,7 +274,7 @@ def add_detail(
 
 def _finer(pixels: np.ndarray, sigma: float) -> np.ndarray:
     """What a picture (S, S, C) has that a blur of `sigma` pixels takes away."""
-    return pixels - cv2.GaussianBlur(pixels, (0, 0), sigma)
+    return pixels - cv2.GaussianBlur(pixels, (0, 0), sigma).reshape(pixels.shape)
 
 
 def _well_inside(coverage: np.ndarray, inset: float) -> np.ndarray:

@@ -172,13 +172,21 @@ class TestBorderTone:
     radius = np.hypot(x, y)
 
     def test_the_border_gets_the_targets_tone_and_the_middle_keeps_its_own(self):
-        target, painted = np.full((128, 128, 3), 150, np.uint8), np.full((128, 128, 3), 140, np.float32)
+        target, painted = np.full((128, 128, 3), 150, np.uint8), np.full((128, 128, 3), 160, np.float32)
         result = match_border_tone(painted, target, self.mask, self.skin)
         border, middle = (self.radius > 37) & (self.radius < 39), self.radius < 36 - 0.08 * 128
         assert np.abs(result[border] - 150).max() < 2
-        np.testing.assert_array_equal(result[middle], 140)
+        np.testing.assert_array_equal(result[middle], 160)
         profile = result[63, 63:103, 0]
-        assert (np.diff(profile) > -0.1).all()  # no ring between them
+        assert (np.diff(profile) < 0.1).all()  # no ring between them
+
+    def test_a_beard_stays_dark_on_brighter_skin(self):
+        target, painted = np.full((128, 128, 3), 160, np.uint8), np.full((128, 128, 3), 140, np.float32)
+        painted[64:] = 30
+        result = match_border_tone(painted, target, self.mask, self.skin)
+        lower_edge = (self.radius > 37) & (self.radius < 39) & (self.y > 20)
+        # An L* of 11 beside one of 66 takes a sixth of at most 25.
+        assert 30 <= result[lower_edge].min() <= result[lower_edge].max() < 30 + 25 / 5
 
     def test_a_feature_of_the_target_leaves_no_ghost(self):
         """A dark line of two pixels, as of an eyebrow, across the target's border."""
