@@ -63,6 +63,20 @@ def beard_mask(landmarks: np.ndarray, size: int) -> np.ndarray:
     return filled_hull(_beard_outline(landmarks), size)
 
 
+def below_chin(landmarks: np.ndarray, size: int, reach: float) -> np.ndarray:
+    """What is under the chin of a mesh (478, 2), as wide as half of the mouth on both sides, (size, size) float32.
+
+    It begins an eighth of `reach`, in pixels, below the chin, and ends at `reach`.
+    """
+    chin, root, *corners = landmarks[[152, 168, 61, 291]]
+    down = (chin - root) / np.linalg.norm(chin - root)
+    rows, columns = np.mgrid[:size, :size]
+    from_chin = np.stack([columns, rows], axis=-1) - chin
+    along, across = from_chin @ down, from_chin @ np.array([-down[1], down[0]])
+    inside = (along > reach / 8) & (along < reach) & (np.abs(across) < np.linalg.norm(np.subtract(*corners)) / 2)
+    return inside.astype(np.float32)
+
+
 def upper_half(landmarks: np.ndarray, size: int) -> np.ndarray:
     """What is above the middle of the nose, on a line parallel to that of the eyes, as (size, size) float32."""
     root, base, *_ = landmarks[list(NOSE_AND_EYES[len(landmarks)])]

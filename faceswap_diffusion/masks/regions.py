@@ -8,6 +8,7 @@ import numpy as np
 from faceswap_diffusion.faces.mesh_topology import MOUTH_478, NOSE_478
 from faceswap_diffusion.faces.surface import NOTHING, face_surface, rasterize
 from faceswap_diffusion.faces.texture import to_lab
+from faceswap_diffusion.masks.beards import beyond_jaw, find_beard, long_beard
 from faceswap_diffusion.masks.labels import LABELS
 from faceswap_diffusion.masks.outlines import (
     beard_mask,
@@ -56,15 +57,6 @@ FAR_TURNED = 0.22
 
 IN_FRONT = 0.05
 """An unknown piece that covers more than this share of the hull of nose and mouth is in front of them."""
-
-BEYOND_JAW = 0.08
-"""How far beyond the mesh a beard may reach, relative to the square root of the face's area."""
-
-INSIDE_JAW, MOSTLY = 0.1, 0.4
-"""Width of the border of chin and jaw, in the same unit, of which this share has a beard if a face has one."""
-
-BEARD, ROUGH = 15.0, 1.8
-"""Least difference in CIELAB between a beard and the skin of the cheeks, and its least roughness in L*."""
 
 MINIMAL_COVERAGE = 0.35
 """If the parser labels less than this share of the landmark hull as face, it has failed and the hull is used."""
@@ -186,46 +178,6 @@ def lower_face(known: np.ndarray, labels: np.ndarray, landmarks: np.ndarray, pix
     return covered
 
 
-def beard_beyond_jaw(face: np.ndarray, labels: np.ndarray, landmarks: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """The part of a beard that hangs over the mesh's edge.
-
-    A beard is rough and has another colour than the skin of the cheeks.
-
-    Args:
-        face (`np.ndarray`): (S, S) float32, 1 where the face is.
-        labels (`np.ndarray`): (S, S) uint8, indices into `LABELS`.
-        landmarks (`np.ndarray`): (478, 2), x, y in crop pixels.
-        pixels (`np.ndarray`): (S, S, 3) uint8 RGB, the crop.
-
-    Returns:
-        `np.ndarray`: (S, S) float32, 1 inside.
-    """
-    size = len(labels)
-    unit, lower = np.sqrt(face.sum()), 1 - upper_half(landmarks, size)
-    lab = to_lab(pixels)
-    smooth = cv2.GaussianBlur(lab, (0, 0), size / 256)
-    cheeks = face * region_mask(labels, "skin") * (1 - lower) > 0
-    jaw = (face - erode(face, INSIDE_JAW * unit)) * beard_mask(landmarks, size)
-    if not cheeks.any() or not jaw.any():
-        return np.zeros_like(face)
-    from_skin = np.linalg.norm(smooth - np.median(smooth[cheeks], axis=0), axis=2)
-    hairy = (from_skin > BEARD) & (_roughness(lab[..., 0]) > ROUGH)
-    bearded = jaw * hairy
-    if bearded.sum() < MOSTLY * jaw.sum():
-        return np.zeros_like(face)
-    hairy &= np.linalg.norm(smooth - np.median(smooth[bearded > 0], axis=0), axis=2) < from_skin
-    beyond = dilate(face, BEYOND_JAW * unit) * lower * (1 - face) * (labels != LABELS.index("background"))
-    beyond *= dilate(bearded, (INSIDE_JAW + BEYOND_JAW) * unit)
-    return dilate(cv2.morphologyEx(beyond * hairy, cv2.MORPH_OPEN, np.ones((3, 3))), 0.02 * unit) * beyond
-
-
-def _roughness(lightness: np.ndarray) -> np.ndarray:
-    """Local mean of the finest detail of L* (S, S), which hair has and shadows have not."""
-    pixel = len(lightness) / 256
-    fine = np.abs(lightness - cv2.GaussianBlur(lightness, (0, 0), 1.5 * pixel))
-    return cv2.GaussianBlur(fine, (0, 0), 3 * pixel)
-
-
 def _turned(landmarks: np.ndarray) -> float:
     """Distance of the nose from the middle of the mesh's outline, relative to its width: 0 for a frontal face."""
     nose, across = landmarks[4], landmarks[454] - landmarks[234]
@@ -305,7 +257,8 @@ def repaint_mask(
         region (`str`): See `region_names`.
         label_names (`Sequence[str]`): Names of the labels; those of our parser if left out.
         pixels (`np.ndarray`, *optional*): (S, S, 3) uint8 RGB, the crop. With it and a mesh, face and head
-            include `lower_face`, so that a target's beard is repainted, however it was labelled.
+            include `lower_face`, so that a target's beard is repainted, however it was labelled. A long beard is left
+            out of the face: see `masks.beards`.
 
     Returns:
         `np.ndarray`: (S, S) float32, 1 inside.
@@ -319,7 +272,11 @@ def repaint_mask(
     face = face_mask(labels, landmarks)
     if pixels is not None and len(landmarks) == 478:
         face = np.maximum(face, lower_face(face, labels, landmarks, pixels))
-        face = np.maximum(face, beard_beyond_jaw(face, labels, landmarks, pixels))
+        beard = find_beard(face, region_mask(labels, "skin"), landmarks, pixels)
+        if beard is not None:
+            kept = long_beard(beard, landmarks) if names == ("face",) else np.zeros_like(face)
+            background = (labels == LABELS.index("background")).astype(np.float32)
+            face = face * (1 - kept) if kept.any() else np.maximum(face, beyond_jaw(beard, face, background))
     return np.maximum.reduce([_of_head(labels, landmarks, name, face) for name in names])
 
 

@@ -8,7 +8,6 @@ from faceswap_diffusion.masks.outlines import above_brows, region_mask_from_land
 from faceswap_diffusion.masks.parsing import LABELS
 from faceswap_diffusion.masks.regions import (
     REGIONS,
-    beard_beyond_jaw,
     face_mask,
     feather,
     head_mask,
@@ -17,7 +16,6 @@ from faceswap_diffusion.masks.regions import (
     region_names,
     repaint_mask,
 )
-from tests.canonical_face import canonical_face
 
 SIZE = 128
 
@@ -217,39 +215,6 @@ def test_the_forehead_is_above_the_highest_brow(landmarks):
     assert np.nonzero(above_brows(landmarks, SIZE))[0].max() == 47  # brows reach up to 48
     lying = np.stack([127 - landmarks[:, 1], landmarks[:, 0]], axis=1)
     assert np.nonzero(above_brows(lying, SIZE))[1].min() == 80  # 127 - 47
-
-
-class TestBeardBeyondJaw:
-    """The face of a mesh 200 pixels high, with a beard on the lower third and below it, on a neck of skin."""
-
-    skin, hair = np.array([205, 160, 135]), np.array([90, 70, 60])
-
-    def pictures(self, beard: np.ndarray, spread: float) -> tuple[np.ndarray, ...]:
-        mesh = canonical_face().landmarks
-        face = region_mask_from_landmarks(mesh, 256)
-        labels = np.where(face > 0, LABELS.index("skin"), LABELS.index("other")).astype(np.uint8)
-        pixels = np.broadcast_to(self.skin, (256, 256, 3)).astype(np.float64)
-        pixels[beard] = self.hair + np.random.default_rng(0).normal(0, spread, (int(beard.sum()), 1))
-        return face, labels, mesh, np.clip(pixels, 0, 255).astype(np.uint8)
-
-    def test_it_reaches_as_far_as_the_beard(self):
-        beard = np.zeros((256, 256), bool)
-        beard[180:236, 80:176] = True  # the chin is at 228
-        face, labels, mesh, pixels = self.pictures(beard, spread=25)
-        found = beard_beyond_jaw(face, labels, mesh, pixels) > 0
-        below = found[:, 128]
-        chin = int(np.nonzero(face[:, 128])[0].max())
-        assert not (found & (face > 0)).any()
-        assert below[chin + 1 : 235].all()
-        assert not below[241:].any()
-
-    def test_shadows_and_beardless_chins_have_none(self):
-        shadow = np.zeros((256, 256), bool)
-        shadow[180:236, 80:176] = True
-        assert beard_beyond_jaw(*self.pictures(shadow, spread=0)).max() == 0
-        neck = np.zeros((256, 256), bool)
-        neck[230:256] = True  # a scarf
-        assert beard_beyond_jaw(*self.pictures(neck, spread=25)).max() == 0
 
 
 def test_eyes_have_their_lids_and_no_brows(labels, landmarks):

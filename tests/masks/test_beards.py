@@ -1,0 +1,72 @@
+"""Beards on a painted face: what is found beyond the jaw, what is no beard, and a long one that stays."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from faceswap_diffusion import FaceSwapper
+from faceswap_diffusion.masks.beards import beyond_jaw, find_beard, long_beard
+from faceswap_diffusion.masks.outlines import region_mask_from_landmarks
+from faceswap_diffusion.photos.loading import load_photo
+from tests.canonical_face import canonical_face
+
+IMAGES = Path(__file__).parents[2] / "examples" / "images"
+SKIN, HAIR = np.array([205, 160, 135]), np.array([90, 70, 60])
+MESH = canonical_face().landmarks  # 200 pixels high, the chin at 228
+FACE = region_mask_from_landmarks(MESH, 256)
+
+
+def find(beard: np.ndarray, spread: float):
+    """Looks for a beard in a picture (256, 256) of skin, on which hair of a spread of brightness is painted."""
+    pixels = np.broadcast_to(SKIN, (256, 256, 3)).astype(np.float64)
+    pixels[beard] = HAIR + np.random.default_rng(0).normal(0, spread, (int(beard.sum()), 1))
+    return find_beard(FACE, FACE, MESH, np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+def rectangle(rows: slice, columns: slice) -> np.ndarray:
+    mask = np.zeros((256, 256), bool)
+    mask[rows, columns] = True
+    return mask
+
+
+def test_a_short_beard_reaches_as_far_as_it_hangs_over_the_jaw():
+    beard = find(rectangle(slice(180, 236), slice(80, 176)), spread=25)
+    found = beyond_jaw(beard, FACE, np.zeros_like(FACE)) > 0
+    below, chin = found[:, 128], int(np.nonzero(FACE[:, 128])[0].max())
+    assert not (found & (FACE > 0)).any()
+    assert below[chin + 1 : 235].all()
+    assert not below[241:].any()
+    assert long_beard(beard, MESH).max() == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "spread"),
+    [pytest.param(slice(180, 236), 0, id="shadow"), pytest.param(slice(230, 256), 25, id="scarf")],
+)
+def test_shadows_and_scarves_are_none(rows: slice, spread: float):
+    assert find(rectangle(rows, slice(80, 176)), spread) is None
+
+
+def test_a_long_beard_is_whole_with_its_mouth_and_nothing_above():
+    painted = rectangle(slice(165, 256), slice(60, 196))
+    mouth = rectangle(slice(178, 184), slice(110, 146))
+    kept = long_beard(find(painted & ~mouth, spread=12), MESH) > 0
+    assert kept[mouth].all()
+    inside = cv2.erode(painted.astype(np.uint8), np.ones((9, 9))) > 0
+    assert kept[inside].mean() > 0.98
+    assert not kept[:155].any()
+
+
+def test_a_swap_leaves_a_long_beard_as_it_is(embedded_swapper: FaceSwapper):
+    photo = load_photo(IMAGES / "p005_selfie.jpg").rgb
+    result = embedded_swapper.swap(IMAGES / "p010_portrait.jpg", IMAGES / "p005_selfie.jpg")
+    [face] = embedded_swapper.survey(photo).faces
+    changed = np.abs(np.asarray(result.image).astype(int) - photo).max(axis=2) > 0
+    x, y = np.round(face.landmarks).astype(int).T
+    below = np.array([13, 14, 17, 152])  # lips and chin
+    assert not changed[y[below], x[below]].any()
+    assert changed[y[[5, 6, 468, 473]], x[[5, 6, 468, 473]]].all()  # nose and eyes
+    asked_for = embedded_swapper.swap(IMAGES / "p010_portrait.jpg", IMAGES / "p005_selfie.jpg", region="mouth")
+    assert np.asarray(asked_for.mask)[y[below[:2]], x[below[:2]]].all()
