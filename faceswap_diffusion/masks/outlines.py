@@ -63,6 +63,12 @@ def beard_mask(landmarks: np.ndarray, size: int) -> np.ndarray:
     return filled_hull(_beard_outline(landmarks), size)
 
 
+def upper_lip(landmarks: np.ndarray, size: int) -> np.ndarray:
+    """Where a moustache may be: from the mouth up to the base of the nose, as (size, size) float32 in {0, 1}."""
+    mouth, *_ = POLYGONS[len(landmarks)]["mouth"]
+    return filled_hull(landmarks[[*mouth, NOSE_AND_EYES[len(landmarks)][1]]], size)
+
+
 def below_chin(landmarks: np.ndarray, size: int, reach: float) -> np.ndarray:
     """What is under the chin of a mesh (478, 2), as wide as half of the mouth on both sides, (size, size) float32.
 

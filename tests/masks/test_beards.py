@@ -13,15 +13,15 @@ from faceswap_diffusion.photos.loading import load_photo
 from tests.canonical_face import canonical_face
 
 IMAGES = Path(__file__).parents[2] / "examples" / "images"
-SKIN, HAIR = np.array([205, 160, 135]), np.array([90, 70, 60])
+SKIN, HAIR, BLACK_HAIR = np.array([205, 160, 135]), np.array([90, 70, 60]), np.array([35, 28, 25])
 MESH = canonical_face().landmarks  # 200 pixels high, the chin at 228
 FACE = region_mask_from_landmarks(MESH, 256)
 
 
-def find(beard: np.ndarray, spread: float):
+def find(beard: np.ndarray, spread: float, hair: np.ndarray = HAIR):
     """Looks for a beard in a picture (256, 256) of skin, on which hair of a spread of brightness is painted."""
     pixels = np.broadcast_to(SKIN, (256, 256, 3)).astype(np.float64)
-    pixels[beard] = HAIR + np.random.default_rng(0).normal(0, spread, (int(beard.sum()), 1))
+    pixels[beard] = hair + np.random.default_rng(0).normal(0, spread, (int(beard.sum()), 1))
     return find_beard(FACE, FACE, MESH, np.clip(pixels, 0, 255).astype(np.uint8))
 
 
@@ -51,12 +51,12 @@ def test_shadows_and_scarves_are_none(rows: slice, spread: float):
 
 def test_a_long_beard_is_whole_with_its_mouth_and_nothing_above():
     painted = rectangle(slice(165, 256), slice(60, 196))
-    mouth = rectangle(slice(178, 184), slice(110, 146))
-    kept = long_beard(find(painted & ~mouth, spread=12), MESH) > 0
+    mouth = region_mask_from_landmarks(MESH, 256, "mouth") > 0
+    kept = long_beard(find(painted & ~mouth, spread=3, hair=BLACK_HAIR), MESH) > 0
     assert kept[mouth].all()
     inside = cv2.erode(painted.astype(np.uint8), np.ones((9, 9))) > 0
     assert kept[inside].mean() > 0.98
-    assert not kept[:155].any()
+    assert not kept[: int(MESH[2, 1]) - 1].any()  # the base of the nose
 
 
 def test_a_swap_leaves_a_long_beard_as_it_is(embedded_swapper: FaceSwapper):
