@@ -17,6 +17,9 @@ CHROMA_RANGE = (0.5, 1.8)
 RESIDUAL_LIMIT = np.array([14.0, 6.0, 6.0], np.float32)
 """Limits, in L*, a* and b*, of the smooth difference between two skins that is corrected as light."""
 
+HAIRY = (0.5, 0.8)
+"""Lightness relative to the skin's, up to which it is hair or in deep shadow, and from which on it is skin."""
+
 RESIDUAL_SIGMA = 0.10  # share of the crop's side: narrower than cast shadows, wider than features
 SMALLEST_SAMPLE = 64  # pixels of skin that a statistic needs
 
@@ -84,10 +87,12 @@ def relight(
     means = np.stack([_mean_tone(drawn, compared), _mean_tone(wanted, compared)])
     mean, wanted_mean = tone("mean", means, LAB_RANGE)
     matched = _with_tone(drawn, mean, wanted_mean, _contrast(mean, wanted_mean))
-    residual = blur_known(wanted - matched, weights, RESIDUAL_SIGMA * len(target), doubt=0.02)
+    share = lightness_share(drawn, mean[0])
+    bare = weights * smoothstep(share[..., 0], *HAIRY)
+    residual = blur_known(wanted - matched, bare, RESIDUAL_SIGMA * len(target), doubt=0.02)
     residual = tone("residual", residual, LAB_RANGE)
     residual = cv2.resize(residual, size, interpolation=cv2.INTER_LINEAR)
-    matched = matched + lightness_share(drawn, mean[0]) * np.clip(residual, -RESIDUAL_LIMIT, RESIDUAL_LIMIT)
+    matched = matched + share * np.clip(residual, -RESIDUAL_LIMIT, RESIDUAL_LIMIT)
     return to_rgb(_brighten_eyes(matched, drawn, wanted, coverage, landmarks, tone))
 
 
