@@ -23,7 +23,7 @@ CONTRAST_RANGE = (0.75, 1.33)
 LIGHT_RANGE = (0.75, 1.33)
 """Limits of the factor that brings a swap's shading to the target's: more would be no light."""
 
-LIGHT_SHARE = 0.7
+LIGHT_SHARE = 0.5
 """Share of the difference, in logarithms, that is corrected: shading is shape as well, by which a person is known."""
 
 LIGHT_SIGMA = 0.03
@@ -36,7 +36,7 @@ BORDER_REACH = 0.08
 """Width of the band inside the mask that is brought to the target's tone, as a share of the crop's side."""
 
 BORDER_SIGMA = 0.025
-"""Of the same: what is narrower is structure, and stays the swap's."""
+"""As a share of the crop's side: what is narrower is structure."""
 
 BORDER_LIMIT = 25.0
 """Of 255: a larger difference is no tone, but a beard or a shadow."""
@@ -171,7 +171,13 @@ def match_light(
 
 
 def match_border_tone(
-    pixels: np.ndarray, target: np.ndarray, mask: np.ndarray, skin: np.ndarray, tone: Tone = unchanged
+    pixels: np.ndarray,
+    target: np.ndarray,
+    mask: np.ndarray,
+    skin: np.ndarray,
+    tone: Tone = unchanged,
+    name: str = "border",
+    sigma: float = BORDER_SIGMA,
 ) -> np.ndarray:
     """Brings a repainted crop to the target's tone near the mask's border, where both show skin.
 
@@ -185,6 +191,8 @@ def match_border_tone(
         mask (`np.ndarray`): (S, S) float in [0, 1], 1 = repainted.
         skin (`np.ndarray`): (S, S) float in [0, 1], where the target shows bare skin.
         tone (`Callable`): See `conditioning.tone.Tone`.
+        name (`str`): Of the border, for `tone`.
+        sigma (`float`): What is narrower than this share of the crop's side is structure, and stays the swap's.
 
     Returns:
         `np.ndarray`: (S, S, 3) float32 RGB.
@@ -192,8 +200,8 @@ def match_border_tone(
     size, inside = len(mask), np.pad((mask > 0.5).astype(np.uint8), 1, constant_values=1)
     from_border = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_5)[1:-1, 1:-1] / size
     near = mask * skin * (from_border < BORDER_REACH / 2)
-    lacking = np.clip(blur_known(target - pixels, near, BORDER_SIGMA * size, doubt=0.05), -BORDER_LIMIT, BORDER_LIMIT)
-    lacking = tone("border", lacking, 255.0)
+    lacking = np.clip(blur_known(target - pixels, near, sigma * size, doubt=0.05), -BORDER_LIMIT, BORDER_LIMIT)
+    lacking = tone(name, lacking, 255.0)
     share = (1 - smoothstep(from_border, 0, BORDER_REACH))[..., None]
     if (near > 0.5).any():  # beards are no skin
         share = share * lightness_share(_to_lab(pixels), float(np.median(_to_lab(target)[near > 0.5][:, 0])))

@@ -35,7 +35,7 @@ from faceswap_diffusion.pipelines.faceswap_inpaint import is_hooked
 from faceswap_diffusion.pipelines.latents import rebuild
 from faceswap_diffusion.swapping.aligned_face import AlignedFace, native_size
 from faceswap_diffusion.swapping.coherence import FaceState, independent
-from faceswap_diffusion.swapping.compositing import ShownReference
+from faceswap_diffusion.swapping.compositing import ShownReference, match_border_tone
 from faceswap_diffusion.swapping.gate import SwapGate
 from faceswap_diffusion.swapping.masked_image import MaskedImage, encode_masked_image, prepare_start
 from faceswap_diffusion.swapping.pasting import FEATHER
@@ -54,6 +54,7 @@ logger = logging.get_logger(__name__)
 
 FACES_PER_BATCH = 4  # bounds the memory that a group photo takes
 LEAST_SHOWN = 1 / 3  # share of a face below which a warning says that the source shows little of it
+FOREHEAD_SIGMA = 0.05  # for `match_border_tone`: brows and hair are close by, and are no tone
 
 
 class SwapSteps(SwapGate):
@@ -165,9 +166,12 @@ class SwapSteps(SwapGate):
         drawn = draw_reference(identity.texture, face.pixels, mesh, face.depth, skin, identity.head, tone=state.tone)
         size = len(face.pixels)
         own = feather(kept_of_target(face, identity), FEATHER * size) * face.free()
+        pixels = match_border_tone(
+            drawn.pixels, face.pixels, drawn.coverage, own * skin, state.tone, "forehead", FOREHEAD_SIGMA
+        )
         # A drawing ends in some of the colour of the source's hair.
         coverage = own * feather(drawn.coverage, HAIRLINE * size) + (1 - own) * drawn.coverage
-        return lay_over(Reference(face.pixels.astype(np.float32), own), replace(drawn, coverage=coverage))
+        return lay_over(Reference(face.pixels.astype(np.float32), own), Reference(np.clip(pixels, 0, 255), coverage))
 
     @torch.no_grad()
     def encode_face(self, rgb: np.ndarray, face: AlignedFace, region: str = "face") -> SourceIdentity:
