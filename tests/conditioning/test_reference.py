@@ -243,6 +243,18 @@ class TestSurroundings:
         assert x.min() >= outline[:, 0].min() - 0.4 * np.ptp(outline[:, 0]) - 1
         assert y.max() <= outline[:, 1].max() + 0.4 * np.ptp(outline[:, 1]) + 1
 
+    def test_hair_around_a_brighter_face_stays_dark(self):
+        target = canonical_face(height=100)
+        head = self.head(np.ones(SIZE, np.float32))
+        rows = np.arange(SIDE)[:, None] < canonical_face().landmarks[:, 1].min() - 4
+        head.image[np.broadcast_to(rows, SIZE)] = (20, 18, 17)
+        bright = paint(target, plain(250, 235, 225)).astype(np.float32)
+        face = Reference(bright, covered_by(target, np.ones(910, bool)).astype(np.float32))
+        around = render_surroundings(head, face, target.landmarks)
+        hair = (around.coverage > 0.99) & (around.pixels.max(axis=2) < 100)
+        assert hair.any()
+        assert np.median(around.pixels[hair]) < 30  # a shift of L* by 23 would make it 66
+
     def test_what_the_source_does_not_show_there_is_a_hole(self):
         shown = np.ones(SIZE, np.float32)
         shown[:, :128] = 0

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from faceswap_diffusion.conditioning.tone import beardless_skin, relight
+from faceswap_diffusion.conditioning.tone import beardless_skin, relight, skin_of_mesh
 from faceswap_diffusion.faces.surface import NOTHING, face_surface, rasterize
 from tests.canonical_face import SIDE, canonical_face, paint, plain
 
@@ -44,6 +44,21 @@ class TestRelight:
         relit = relight(self.drawn(), EVERYWHERE, target, face.landmarks, skin)
         for side in (left, right):
             assert mean_lab(relit, side)[0] == pytest.approx(mean_lab(target, side)[0], abs=1.5)
+
+    def test_a_beard_of_the_sources_says_nothing_of_the_targets_light(self):
+        face = canonical_face()
+        target = paint(face, plain(180, 150, 135))
+        drawn = self.drawn()
+        bearded = drawn.copy()
+        beard = np.zeros(SIZE, np.float32)
+        beard[170:] = 1
+        bearded[beard > 0] = 15
+        above = skin_of_mesh(face.landmarks, SIZE)
+        above[:145], above[166:] = 0, 0
+        assert above.sum() > 1000
+        everywhere = np.ones(SIZE, np.float32)
+        with_it, without = (relight(p, EVERYWHERE, target, face.landmarks, everywhere) for p in (bearded, drawn))
+        np.testing.assert_allclose(mean_lab(with_it, above), mean_lab(without, above), atol=1.5)
 
     def test_lips_get_as_much_darker_as_the_skin_does(self):
         face = canonical_face()
