@@ -10,7 +10,6 @@ from faceswap_diffusion.faces.lighting import face_light, light_angles
 from faceswap_diffusion.swapping.compositing import (
     LIGHT_RANGE,
     LIGHT_SHARE,
-    LIGHT_SHARE,
     ShownReference,
     add_detail,
     continue_surroundings,
