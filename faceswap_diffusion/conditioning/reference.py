@@ -11,7 +11,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from faceswap_diffusion.conditioning.tone import LAB_RANGE, Tone, lightness_share, relight, to_rgb, unchanged
+from faceswap_diffusion.conditioning.tone import LAB_RANGE, Tone, lightness_share, relight, unchanged
 from faceswap_diffusion.faces.alignment import sample_bilinear
 from faceswap_diffusion.faces.lighting import face_light, shading
 from faceswap_diffusion.faces.mesh_topology import INNER_LIPS_478
@@ -34,6 +34,7 @@ from faceswap_diffusion.faces.texture import (
     scale_lightness,
     smoothstep,
     to_lab,
+    to_rgb,
 )
 from faceswap_diffusion.masks.parsing import LABELS
 from faceswap_diffusion.masks.regions import region_labels, repaint_mask

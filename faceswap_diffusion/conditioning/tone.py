@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from faceswap_diffusion.faces.surface import NOTHING, face_surface, rasterize
-from faceswap_diffusion.faces.texture import blur_known, smoothstep, to_lab
+from faceswap_diffusion.faces.texture import blur_known, smoothstep, to_lab, to_rgb
 
 UPPER_FACE = 0.6
 """Texture coordinate v above which skin has no beard."""
@@ -172,11 +172,6 @@ def beardless_skin(landmarks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     surface = face_surface()
     plain = surface.skin & (surface.uv[surface.triangles][..., 1].max(axis=1) < UPPER_FACE)
     return (rasterize(landmarks, surface.triangles[plain], size) != NOTHING).astype(np.float32)
-
-
-def to_rgb(lab: np.ndarray) -> np.ndarray:
-    """RGB (H, W, 3) float32 in [0, 255] of CIELAB pixels; what RGB cannot show is clipped."""
-    return np.clip(cv2.cvtColor(lab.astype(np.float32), cv2.COLOR_Lab2RGB), 0, 1) * 255
 
 
 def _mean_tone(values: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -251,6 +251,11 @@ def to_lab(pixels: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(np.clip(pixels, 0, 255).astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
 
 
+def to_rgb(lab: np.ndarray) -> np.ndarray:
+    """RGB (H, W, 3) float32 in [0, 255] of CIELAB pixels; what RGB cannot show is clipped."""
+    return np.clip(cv2.cvtColor(lab.astype(np.float32), cv2.COLOR_Lab2RGB), 0, 1) * 255
+
+
 def scale_lightness(pixels: np.ndarray, factor: np.ndarray) -> np.ndarray:
     """Scales linear RGB, as stronger or weaker light does.
 
@@ -268,7 +273,7 @@ def scale_lightness(pixels: np.ndarray, factor: np.ndarray) -> np.ndarray:
     root = np.cbrt(np.clip(factor, *SHADING_RANGE)).astype(np.float32)[..., None]
     offset = np.array([16, 0, 0], np.float32)
     lab = (lab + offset) * root - offset
-    return np.clip(cv2.cvtColor(lab, cv2.COLOR_Lab2RGB), 0, 1) * 255
+    return to_rgb(lab)
 
 
 def evenly_lit_skin(image: np.ndarray, skin: np.ndarray) -> np.ndarray:
