@@ -20,7 +20,7 @@ from faceswap_diffusion.occluders.kinds import KINDS, UNSEEN_KINDS
 from faceswap_diffusion.photos.loading import load_photo
 
 IMAGES = Path(__file__).parents[2] / "examples" / "images"
-NAMES = ("p001_portrait", "p005_portrait", "p006_portrait")
+NAMES = ("p001_portrait", "p006_portrait", "p010_portrait")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_pairs_are_drawn_the_same_each_time_and_nothing_else_changes(people: Pat
     with opened_set("occluded", people, 2) as first:
         second = occluded_pairs(people, tmp_path, 2)
         assert [pair.target.name for pair in first.pairs] == [
-            "eyeglasses-p005_portrait.png", "sunglasses-p006_portrait.png"
+            "eyeglasses-p006_portrait.png", "sunglasses-p010_portrait.png"
         ]  # fmt: skip
         for pair, again, bare in zip(first.pairs, second.pairs, NAMES[1:], strict=True):
             assert pair.source.stem != bare
@@ -56,7 +56,7 @@ def test_pairs_are_drawn_the_same_each_time_and_nothing_else_changes(people: Pat
             assert (drawn != before)[covered > 200].any(axis=1).mean() > 0.95
             assert np.array_equal(drawn[:10], before[:10])  # above the head
             assert 0.01 <= (covered[face > 127] > 127).mean() <= 0.6
-            assert 0.05 < (face > 127).mean() < 0.6  # p005's long beard is not part of it
+            assert 0.1 < (face > 127).mean() < 0.6
     assert not first.pairs[0].target.exists()
 
 
