@@ -1,4 +1,4 @@
-"""The record of a picture's face: embeddings, pose, expression, landmarks, light, skin tone and mask."""
+"""The record of a picture's face: embeddings, pose, expression, landmarks, light, skin tone, mask, what hides it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,6 +11,8 @@ from faceswap_diffusion.faces.alignment import crop, ffhq_matrix, transform_poin
 from faceswap_diffusion.faces.analyzer import Face, MeshFaceAnalyzer
 from faceswap_diffusion.faces.lighting import face_light
 from faceswap_diffusion.faces.selection import NoFaceFoundError, select_face
+from faceswap_diffusion.masks.occlusion import cover_mask, load_occlusion_network
+from faceswap_diffusion.masks.outlines import region_mask_from_landmarks
 from faceswap_diffusion.masks.parsing import load_face_parser
 from faceswap_diffusion.masks.regions import region_mask, repaint_mask
 from faceswap_diffusion.metrics import faces as metrics
@@ -132,7 +134,8 @@ def measure_face(networks: Networks, image: np.ndarray, mask: FaceMask | None = 
     Returns:
         `dict[str, Any]`: `detected`; if it is true also `{recogniser}` and `{recogniser}_masked` (D,), `head_pose`
         (3,) degrees, `rotation` (3, 3), `blendshapes` (52,), `landmarks68` (68, 2) pixels, `light` (9,), `skin` (3,)
-        CIELAB, and `mask` and `matrix` of [`FaceMask`].
+        CIELAB, `mask` and `matrix` of [`FaceMask`], and `covered`, the share of the face that something is in front
+        of, as far as the package's network finds it.
     """
     face = find_face(networks, image)
     if face is None:
@@ -140,7 +143,8 @@ def measure_face(networks: Networks, image: np.ndarray, mask: FaceMask | None = 
     matrix = ffhq_matrix(face.landmarks68, CROP_SIZE)
     aligned = crop(image, matrix, CROP_SIZE)
     labels = load_face_parser().parse(aligned)
-    own = FaceMask(repaint_mask(labels, transform_points(face.landmarks, matrix), "face") > 0.5, matrix)
+    landmarks = transform_points(face.landmarks, matrix)
+    own = FaceMask(repaint_mask(labels, landmarks, "face") > 0.5, matrix)
     masked = np.where((mask or own).on_photo(image.shape)[..., None], image, HIDDEN).astype(np.uint8)
     record = {
         "detected": True,
@@ -151,9 +155,22 @@ def measure_face(networks: Networks, image: np.ndarray, mask: FaceMask | None = 
         "skin": metrics.mean_color(aligned, region_mask(labels, "skin")),
         "mask": own.mask,
         "matrix": own.matrix,
+        "covered": covered_share(aligned, landmarks),
     }
     for name, recognizer in networks.recognizers.items():
         record |= {name: recognizer(image, face), f"{name}_masked": recognizer(masked, face)}
     if networks.head_pose_network is not None:
         record["rotation"] = networks.head_pose_network(image, face)
     return record
+
+
+def covered_share(aligned: np.ndarray, landmarks: np.ndarray) -> float:
+    """The share of a face, inside the outline of its mesh, that something is in front of.
+
+    Args:
+        aligned (`np.ndarray`): (S, S, 3) uint8 RGB, the FFHQ-aligned crop.
+        landmarks (`np.ndarray`): (478, 2) or (68, 2), in its pixels.
+    """
+    face = region_mask_from_landmarks(landmarks, len(aligned)) > 0.5
+    covered = cover_mask(load_occlusion_network().find(aligned, landmarks)) > 0.5
+    return float(covered[face].mean()) if face.any() else float("nan")

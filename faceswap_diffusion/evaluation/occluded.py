@@ -49,6 +49,9 @@ HIDDEN_RANGE = (0.01, 0.6)
 SAME = 4
 """Of 255: a pixel that differs by no more is as it was."""
 
+NOTICED = 0.02
+"""Covered share of a face from which on something is in front of it: the network errs by less on bare faces."""
+
 EDGE = 0.015
 """Width of a face's edge that a soft mask leaves to the target, as a share of the crop's side."""
 
@@ -208,13 +211,28 @@ def occlusion_figures(swap: Swap, target: np.ndarray, covered: np.ndarray, insid
     return figures
 
 
-def figures_by_kind(
-    pairs: Sequence[Pair], values: dict[str, np.ndarray], names: Sequence[str]
-) -> dict[str, dict[str, float]]:
-    """The mean of figures over the pairs of each kind of thing.
+def sides_covered(shares: np.ndarray) -> list[str | None]:
+    """In front of which faces of pairs something is.
 
     Args:
-        pairs (`Sequence[Pair]`): N pairs.
+        shares (`np.ndarray`): (N, 2), the covered share of the source's face and the target's; NaN without a face.
+
+    Returns:
+        `list[str | None]`: "nothing", "of the source", "of the target" or "of both"; `None` where that is not known.
+    """
+    names = np.array([[NOTHING, "of the target"], ["of the source", "of both"]])
+    return [
+        None if np.isnan(pair).any() else str(names[int(pair[0] > NOTICED), int(pair[1] > NOTICED)]) for pair in shares
+    ]
+
+
+def figures_by_kind(
+    kinds: Sequence[str | None], values: dict[str, np.ndarray], names: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """The mean of figures over the pairs of each kind.
+
+    Args:
+        kinds (`Sequence[str | None]`): Of N pairs, `None` if unknown.
         values (`dict[str, np.ndarray]`): (seeds, N) for each figure.
         names (`Sequence[str]`): Figures to average.
 
@@ -222,7 +240,6 @@ def figures_by_kind(
         `dict[str, dict[str, float]]`: By kind, then by figure, with `pairs`; empty if no kinds are known. Figures
         without a value are left out.
     """
-    kinds = [pair.occlusion.kind if pair.occlusion else None for pair in pairs]
     rows: dict[str, dict[str, float]] = {}
     for kind in dict.fromkeys(kind for kind in kinds if kind):
         members = [index for index, one in enumerate(kinds) if one == kind]

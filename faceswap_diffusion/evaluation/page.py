@@ -107,7 +107,7 @@ def further_tables(report: dict[str, Any], set_name: str) -> list[tuple[str, str
     ]
     removed = "A removed condition is replaced by its mean over the set."
     kinds = [
-        (f"{method}: by what is in front of the target", "Means over pairs and seeds.", kind_cells(rows, recognizers))
+        (f"{method}: by what is in front of the faces", "Means over pairs and seeds.", kind_cells(rows, recognizers))
         for method, rows in report["kinds"][set_name].items()
     ]
     return (

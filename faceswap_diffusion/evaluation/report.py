@@ -25,7 +25,7 @@ from faceswap_diffusion.evaluation.figures import (
 )
 from faceswap_diffusion.evaluation.methods import Method, WithoutCondition
 from faceswap_diffusion.evaluation.model_index import model_index
-from faceswap_diffusion.evaluation.occluded import figures_by_kind
+from faceswap_diffusion.evaluation.occluded import figures_by_kind, sides_covered
 from faceswap_diffusion.evaluation.protocol import PairSet
 from faceswap_diffusion.evaluation.records import Records
 from faceswap_diffusion.evaluation.run import Evaluation
@@ -62,7 +62,8 @@ STEP_KEYS = (
 )  # fmt: skip
 KIND_KEYS = (
     "pairs", "detected", "occluder_unchanged", "free_left_alone", "occlusion_iou", "bare_covered",
-    "sface_cosine_to_source", "sface_cosine_to_target", "w600k_cosine_to_source", "w600k_cosine_to_target",
+    "sface_closer_to_source", "sface_cosine_to_source", "sface_cosine_to_target",
+    "w600k_closer_to_source", "w600k_cosine_to_source", "w600k_cosine_to_target",
 )  # fmt: skip
 """Figures that are shown for each kind of thing in front of a face."""
 
@@ -115,7 +116,7 @@ def build_report(
                 "reference_count": len(pair_set.reference_pictures()),
                 "methods": rows,
             }
-            report["kinds"][pair_set.name] = _kind_rows(pair_set, values[pair_set.name])
+            report["kinds"][pair_set.name] = _kind_rows(pair_set, summary, values[pair_set.name])
             report["steps"][pair_set.name] = _step_rows(evaluation, pair_set, summary)
             report["ablation"][pair_set.name] = _ablation_rows(
                 evaluation, pair_set, summary, ablated[pair_set.name], num_ablated
@@ -139,10 +140,15 @@ def _all_figures(summary: SetSummary, values: Values, records: Sequence[Records]
     return {name: asdict(figure) for name, figure in figures.items()}
 
 
-def _kind_rows(pair_set: PairSet, values: dict[str, Values]) -> dict[str, dict[str, dict[str, float]]]:
-    """The figures of each method by what is in front of the targets, if that is known."""
-    rows = {name: figures_by_kind(pair_set.pairs, of_method, KIND_KEYS) for name, of_method in values.items()}
-    return {name: of_method for name, of_method in rows.items() if of_method}
+def _kind_rows(
+    pair_set: PairSet, summary: SetSummary, values: dict[str, Values]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """The figures of each method by what is in front of the faces, if pairs differ in that."""
+    drawn = [pair.occlusion.kind if pair.occlusion else None for pair in pair_set.pairs]
+    kinds = drawn if any(drawn) else sides_covered(summary.covered_shares())
+    if len({kind for kind in kinds if kind}) < 2:
+        return {}
+    return {name: figures_by_kind(kinds, of_method, KIND_KEYS) for name, of_method in values.items()}
 
 
 def _step_rows(
@@ -194,7 +200,7 @@ def format_report(report: dict[str, Any]) -> str:
             parts.append(markdown_table(["", *figures["methods"]], reface_cells(report, name)))
     for name, methods in report["kinds"].items():
         for method, rows in methods.items():
-            parts.append(f"### {method}: by what is in front of the target, set {name}")
+            parts.append(f"### {method}: by what is in front of the faces, set {name}")
             parts.append(markdown_table(*kind_cells(rows, report["recognizers"])))
     for name, methods in report["steps"].items():
         for method, rows in methods.items():
@@ -281,7 +287,7 @@ def reface_cells(report: dict[str, Any], set_name: str) -> list[list[str]]:
 
 
 def kind_cells(rows: dict[str, dict[str, float]], recognizers: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Header, and one row for each kind of thing in front of a target."""
+    """Header, and one row for each kind of thing in front of a target, or for each face that is covered."""
     measured = set().union(*rows.values())
     columns = [row for row in figure_rows(recognizers) if row.key in KIND_KEYS and row.key in measured]
     cells = [[kind, *(show(row, figures.get(row.key)) for row in columns)] for kind, figures in rows.items()]

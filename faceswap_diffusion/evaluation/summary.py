@@ -79,6 +79,13 @@ class SetSummary:
         """The distributions of the real pictures' features."""
         return {name: fit_gaussian(rows) for name, rows in self.reference_features.items()}
 
+    def covered_shares(self) -> np.ndarray:
+        """The share of the face that is covered, (N, 2), in the source's and target's picture of each pair."""
+        pairs = self.pair_set.pairs
+        indices = self.photos.of([path for pair in pairs for path in (pair.source, pair.target)])
+        shares = [self.photos.records.read(index).get("covered", np.nan) for index in indices]
+        return np.array(shares, float).reshape(len(pairs), 2)
+
     def values(self, records_of_seeds: Sequence[Records], count: int | None = None) -> Values:
         """Every metric of every pair, in blocks of pairs.
 

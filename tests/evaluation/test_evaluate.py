@@ -230,9 +230,9 @@ def test_what_is_in_front_of_faces_is_measured_by_its_kind(checkpoint: Path, pic
     assert kinds["source pasted"]["sunglasses"]["occluder_unchanged"] < 0.3
     assert kinds["tiny"]["sunglasses"]["occluder_unchanged"] > 0.8
     assert 0.5 < kinds["tiny"]["sunglasses"]["occlusion_iou"] <= 1
-    assert "### tiny: by what is in front of the target, set occluded" in printed
+    assert "### tiny: by what is in front of the faces, set occluded" in printed
     assert "things in front of the face left as they were" in printed.split("## Evaluation")[1]
-    assert "tiny: by what is in front of the target" in (tmp_path / "report" / "report.html").read_text()
+    assert "tiny: by what is in front of the faces" in (tmp_path / "report" / "report.html").read_text()
 
 
 def test_other_settings_need_another_folder(arguments: list[str], finished: Path, capsys):

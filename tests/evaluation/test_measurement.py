@@ -61,6 +61,17 @@ def test_a_face_is_described(known: Record, target: np.ndarray):
     assert mask.on_photo(target.shape, margin=6).sum() > inside.sum() * 1.05
 
 
+def test_what_is_in_front_of_a_face_counts_by_its_share(networks: Networks, target: np.ndarray, known: Record):
+    assert known["covered"] < 0.01
+    points = known["landmarks68"]
+    glasses = target.copy()
+    for eye in (points[36:42], points[42:48]):
+        centre, width = eye.mean(axis=0), np.ptp(points[:, 0]) / 5
+        cv2.circle(glasses, np.round(centre).astype(int).tolist(), round(width), (5, 5, 5), -1, cv2.LINE_AA)
+    covered = measure_face(networks, glasses)["covered"]
+    assert 0.08 < covered < 0.35  # two discs of a radius of a fifth of the face's width
+
+
 def test_a_mask_grows_by_pixels_of_the_crop():
     mask = np.zeros((256, 256), bool)
     mask[100:150, 100:150] = True

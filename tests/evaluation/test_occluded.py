@@ -14,8 +14,8 @@ from faceswap_diffusion.evaluation.occluded import (
     occluded_pairs,
     occlusion_figures,
     opened_set,
+    sides_covered,
 )
-from faceswap_diffusion.evaluation.protocol import KnownOcclusion, Pair
 from faceswap_diffusion.occluders.kinds import KINDS, UNSEEN_KINDS
 from faceswap_diffusion.photos.loading import load_photo
 
@@ -94,11 +94,15 @@ def test_figures_of_bare_faces_and_of_methods_that_do_not_tell():
 
 
 def test_means_by_kind_leave_out_what_was_not_measured():
-    path = Path("x")
-    pairs = [Pair(path, path, 0, 1, KnownOcclusion(kind, path, path)) for kind in ("hand", "nothing", "hand")]
-    values = {"occluder_unchanged": np.array([[0.5, np.nan, 1.0], [0.7, np.nan, 1.0]])}
-    assert figures_by_kind(pairs, values, ["occluder_unchanged", "bare_covered"]) == {
+    values = {"occluder_unchanged": np.array([[0.5, np.nan, 9.0, 1.0], [0.7, np.nan, 9.0, 1.0]])}
+    kinds = ["hand", "nothing", None, "hand"]
+    assert figures_by_kind(kinds, values, ["occluder_unchanged", "bare_covered"]) == {
         "hand": {"pairs": 2, "occluder_unchanged": pytest.approx(0.8)},
         "nothing": {"pairs": 1},
     }
-    assert figures_by_kind([Pair(path, path, 0, 1)], {}, ["detected"]) == {}
+    assert figures_by_kind([None], {}, ["detected"]) == {}
+
+
+def test_pairs_are_told_apart_by_the_faces_that_are_covered():
+    shares = np.array([[0.0, 0.02], [0.03, 0.0], [0.0, 0.03], [0.5, 0.5], [np.nan, 0.0]])
+    assert sides_covered(shares) == ["nothing", "of the source", "of the target", "of both", None]

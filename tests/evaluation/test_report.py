@@ -103,7 +103,7 @@ def test_lost_conditions_are_rows():
 
 
 def test_kinds_of_things_in_front_are_rows():
-    assert "### ours: by what is in front of the target, set ffhq" in report.format_report(full_report())
+    assert "### ours: by what is in front of the faces, set ffhq" in report.format_report(full_report())
     header, rows = report.kind_cells(full_report()["kinds"]["ffhq"]["ours"], ["sface"])
     assert header == ["in front", "swaps", "things in front of the face left as they were (within 4 of 255)"]
     assert rows == [["hand", "3", "98.1%"], ["nothing", "1", "-"]]
