@@ -4,19 +4,21 @@ from dataclasses import replace
 
 import av
 import numpy as np
-from av.video.reformatter import Interpolation
 
 from faceswap_diffusion.videos.frames import Colors, VideoFacts
 from faceswap_diffusion.videos.tone_mapping import to_standard_range
 
-ACCURATE = (
-    Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP | Interpolation.ACCURATE_RND
-)
+ACCURATE = 0x4 | 0x2000 | 0x4000 | 0x40000
+"""BICUBIC, FULL_CHR_H_INT, FULL_CHR_H_INP and ACCURATE_RND of FFmpeg's scaler, for which PyAV 17 has not all names."""
+
 LIMITED, FULL = 1, 2
 BT709 = Colors(matrix=1, range=1, primaries=1, transfer=1)
 """What a video of high dynamic range becomes."""
 
-MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
+BT2020 = 9
+"""Of BT.2020, for FFmpeg's scaler and in ITU-T H.273."""
+
+MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: BT2020, 10: BT2020}
 """The number that FFmpeg's scaler has for a matrix, by that of ITU-T H.273."""
 
 HIGH_DEFINITION = (1280, 577)
@@ -102,7 +104,10 @@ class FrameColors:
         return _on_white(pixels) if self.has_alpha else pixels
 
     def _from_rgb(self, rgb: np.ndarray) -> av.VideoFrame:
-        return av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24").reformat(
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+        if self.output_matrix == BT2020:
+            picture.colorspace = BT2020  # PyAV 17 knows it as the picture's own, and not as an argument
+        return picture.reformat(
             format=self.pixel_format,
             dst_colorspace=self.output_matrix,
             src_color_range=FULL,

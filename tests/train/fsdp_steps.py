@@ -56,12 +56,17 @@ def take_steps(objective: SwapObjective, optimizer: torch.optim.Optimizer, num_p
         optimizer.zero_grad()
 
 
+def build_optimizer(objective: SwapObjective) -> torch.optim.Optimizer:
+    """AdamW with an epsilon above the rounding errors that some processors leave of gradients that are zero."""
+    return torch.optim.AdamW(trained_parameters(objective), lr=1e-3, eps=1e-6)
+
+
 def main(path: str) -> None:
     torch.set_num_threads(1)
     allow_dividing_on_cpu()
     accelerator = Accelerator()
     objective = build_objective()
-    objective, optimizer = accelerator.prepare(objective, torch.optim.AdamW(trained_parameters(objective), lr=1e-3))
+    objective, optimizer = accelerator.prepare(objective, build_optimizer(objective))
     for step in range(3):
         loss = objective(build_batch(step, accelerator.process_index), step)["loss"]
         accelerator.backward(loss)

@@ -15,10 +15,9 @@ from accelerate.utils.launch import (
 )
 from safetensors.torch import load_file
 
-from faceswap_diffusion.training.engine.trainable import trained_parameters
 from tests.processes import finish, free_port, start_two
 from tests.train import fsdp_steps
-from tests.train.fsdp_steps import build_objective, take_steps
+from tests.train.fsdp_steps import build_objective, build_optimizer, take_steps
 from tests.train.launching import CONFIGS, fsdp_environment, launched
 
 ROOT = Path(__file__).parents[2]
@@ -78,6 +77,8 @@ def test_two_launchers_make_one_run(tmp_path):
         "import accelerate\n"
         "state = accelerate.PartialState(cpu=True)\n"
         "print('RANKS', *accelerate.utils.gather_object([state.process_index]), 'OF', state.num_processes)\n"
+        "state.wait_for_everyone()\n"  # the first host keeps the store that the other one still asks
+        "state.destroy_process_group()\n"
     )
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", CONFIGS / "gpu_2x8.yaml"]
     more = ["--num_processes", "2", "--main_process_port", str(free_port())]
@@ -115,7 +116,7 @@ def test_two_processes_with_the_units_of_fsdp_train_like_one(tmp_path):
     path = tmp_path / "weights.safetensors"
     finish(*start_two(fsdp_steps.main, str(path), ACCELERATE_USE_CPU="1", **fsdp_environment()))
     objective = build_objective()
-    take_steps(objective, torch.optim.AdamW(trained_parameters(objective), lr=1e-3), num_processes=2)
+    take_steps(objective, build_optimizer(objective), num_processes=2)
     got = load_file(path)
     for name, tensor in objective.state_dict().items():
         torch.testing.assert_close(got[name], tensor, rtol=1e-3, atol=5e-5, msg=name)

@@ -130,8 +130,15 @@ def test_ten_bits_stay_ten_and_without_loss_every_number_stays(tmp_path: Path):
     assert open_video(tmp_path / "new.mp4").facts.pixel_format == "yuv420p10le"
     assert open_video(tmp_path / "new.mp4").facts.colors == Colors(9, 1, 9, 1)
     copied(clip, tmp_path / "new.mkv", "ffv1")
-    exact = zip(pictures(tmp_path / "new.mkv"), pictures(clip), strict=True)
-    assert all(np.array_equal(new, old) for new, old in exact)
+    assert ten_bit_planes(tmp_path / "new.mkv") == ten_bit_planes(clip)
+
+
+def ten_bit_planes(path: Path) -> list[list[int]]:
+    """All numbers of the planes of a video of 10 bits; PyAV 17 makes no arrays of such frames."""
+    with av.open(str(path)) as container:
+        planes = [plane for frame in container.decode(video=0) for plane in frame.planes]
+        rows = [np.frombuffer(memoryview(plane), np.uint16).reshape(plane.height, -1) for plane in planes]
+        return [row[:, : plane.width].ravel().tolist() for row, plane in zip(rows, planes, strict=True)]
 
 
 def test_odd_sizes_are_kept(tmp_path: Path):

@@ -1,5 +1,6 @@
 """The card of a run: valid metadata, the run's own numbers, no paths, and it arrives on the Hub."""
 
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,7 @@ def test_the_card_tells_of_the_run(finished):
     assert (facts["steps"], facts["global batch"], facts["samples seen"]) == ("250", "4", "1,000")
     assert (facts["loss"], facts["cosine_to_source"], facts["pose_error"]) == ("0.1235", "0.25", "3.5")
     assert facts["hardware"].startswith("1 x ")
-    assert f"torch {torch.__version__}" in facts["versions"]
+    assert f"torch {metadata.version('torch')}" in facts["versions"]
     settings = yaml.safe_load(card.text.split("```yaml\n")[1].split("```")[0])
     assert settings["learning_rate"] == 1e-3
     assert settings["train_data_dir"] == ["faces"]
