@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from faceswap_diffusion.faces.surface import NOTHING, face_surface, rasterize
-from faceswap_diffusion.faces.texture import blur_known, smoothstep, to_lab, to_rgb
+from faceswap_diffusion.faces.texture import HAIRY, blur_known, smoothstep, to_lab, to_rgb
 
 UPPER_FACE = 0.6
 """Texture coordinate v above which skin has no beard."""
@@ -16,9 +16,6 @@ CHROMA_RANGE = (0.5, 1.8)
 
 RESIDUAL_LIMIT = np.array([14.0, 6.0, 6.0], np.float32)
 """Limits, in L*, a* and b*, of the smooth difference between two skins that is corrected as light."""
-
-HAIRY = (0.5, 0.8)
-"""Lightness relative to the skin's, up to which it is hair or in deep shadow, and from which on it is skin."""
 
 RESIDUAL_SIGMA = 0.10  # share of the crop's side: narrower than cast shadows, wider than features
 SMALLEST_SAMPLE = 64  # pixels of skin that a statistic needs

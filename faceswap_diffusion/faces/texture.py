@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import cv2
 import numpy as np
@@ -40,6 +40,12 @@ HOLE_WEIGHT = np.float32(1e-4)
 
 DARK = 0.5
 """Skin darker than this share of the median is a beard or a cast shadow, and not used to fit the light."""
+
+HAIRY = (0.5, 0.8)
+"""L* relative to the skin's, up to which something is hair or in deep shadow, and from which on it is skin."""
+
+BROAD = 7.0
+"""Standard deviation in pixels from which on `gaussian_blur` needs no full resolution."""
 
 SHADING_RANGE = (0.5, 2.0)
 """Limits of the factor by which shading is removed from or applied to a texture."""
@@ -244,6 +250,30 @@ def blur_known(values: np.ndarray, weights: np.ndarray, sigma: float, doubt: flo
     both = cv2.resize(both, small, interpolation=cv2.INTER_AREA)
     both = cv2.GaussianBlur(both, (0, 0), sigma / 4, borderType=cv2.BORDER_CONSTANT)
     return both[..., :-1] / (both[..., -1:] + doubt)
+
+
+def gaussian_blur(pixels: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian blur of a picture; a broad one is made at a quarter of its size, which makes no visible difference.
+
+    Args:
+        pixels (`np.ndarray` of shape `(H, W, C)`, float32): The picture.
+        sigma (`float`): Standard deviation in pixels.
+
+    Returns:
+        `np.ndarray` of shape `(H, W, C)`, float32: The picture, blurred.
+    """
+    if sigma < BROAD:
+        return cv2.GaussianBlur(pixels, (0, 0), sigma).reshape(pixels.shape)
+    height, width = pixels.shape[:2]
+    small = cv2.resize(pixels, (max(1, width // 4), max(1, height // 4)), interpolation=cv2.INTER_AREA)
+    # Means over 4 pixels and linear interpolation blur as well, with variances of (4^2 - 1) / 12 and 4^2 / 6.
+    small = cv2.GaussianBlur(small, (0, 0), np.sqrt(sigma**2 - 15 / 12 - 16 / 6) / 4)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR).reshape(pixels.shape)
+
+
+def largest_channel(pixels: np.ndarray) -> np.ndarray:
+    """The largest of the channels of each pixel of (H, W, C); NumPy takes ten times as long along a short axis."""
+    return reduce(np.maximum, np.moveaxis(pixels, 2, 0))
 
 
 def to_lab(pixels: np.ndarray) -> np.ndarray:

@@ -1,35 +1,32 @@
-"""Texels that are not the face: strands, edges of hair and hats, shadows of frames; and light from one side."""
+"""Texels that are not the face: strands, edges of hair and hats, shadows of frames; and what is drawn there."""
 
-from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
 
 import cv2
 import numpy as np
 
-from faceswap_diffusion.faces.mesh_topology import BROWS_478, EYES_478, MOUTH_478, NOSE_478
-from faceswap_diffusion.faces.surface import NOTHING
+from faceswap_diffusion.faces.mesh_topology import BROWS_478
 from faceswap_diffusion.faces.texture import (
     LEAST_CONFIDENCE,
     FaceTexture,
-    blur_known,
     fill_by_mirror,
     resize_texture,
-    scale_lightness,
     smoothstep,
-    texture_raster,
     to_lab,
 )
-
-SIDE = 256
-"""Side in texels at which textures are examined and filled."""
-
-FOREHEAD, BEARDLESS, INNER = 0.31, 0.58, 0.24
-"""Skin is even above the first texture coordinate v, and above the second at more than the third from the middle."""
-
-EXAMINED_MARGIN, FILLED_MARGIN, BROW_MARGIN = 0.03, 0.015, 0.012
-"""Shares of the texture's side around eyes and lips that are not examined, because of lashes, and not filled; and of
-what is left alone around brows."""
+from faceswap_diffusion.faces.texture_light import balance_halves, limit_stains
+from faceswap_diffusion.faces.texture_regions import (
+    BROW_MARGIN,
+    EXAMINED_MARGIN,
+    SIDE,
+    WEAK,
+    coordinates,
+    disc,
+    even_skin,
+    fillable_skin,
+    filled,
+    plain_skin,
+)
 
 DARKER, CHROMA = 7.0, 12.0
 """Differences from the skin around in L*, and in a* and b*, from which on a texel is not skin."""
@@ -50,6 +47,19 @@ DARKEST = 0.05
 STRAND_WIDTH = 0.03
 """Share of the texture's side: what is wider is no strand."""
 
+FRINGE = (1.6, 1.15)
+"""Mean changes of L* from texel to texel, across lines that run upwards and relative to those along them, from which
+on the lines are hair. Wrinkles of a forehead run across it."""
+
+FRINGE_SIGMA = 0.02
+"""Share of the texture's side over which these means are taken."""
+
+STEEPEST = 4.0
+"""Largest change that counts: a single dark strand is no fringe."""
+
+FROWN = (0.18, 0.08)
+"""Below the first texture coordinate v, and closer to the middle than the second, such lines are a frown."""
+
 BROW_LEVEL, SIDES = 0.27, 0.3
 """Strands are looked for above the first texture coordinate v, where no frown is, and at more than the second from the
 middle, where no crow's foot is."""
@@ -66,54 +76,13 @@ AROUND_BROW, BROW_COVERED = 0.03, 0.5
 SKIN_SIDE = 64
 """Side in texels of the smooth skin that holes are filled with."""
 
-WEAK = 0.1
-"""Texels of less confidence do not count for it, nor do those beside a hole, which have some of its colour."""
-
 SKIN_SIGMA = 1.5
 """Standard deviation, in its texels, of the blur that makes it smooth."""
 
-BALANCE_SIGMA = 0.05
-"""Standard deviation, in sides of the texture, of the blur that leaves light and removes features."""
-
-BALANCE_RANGE = (5.0, 12.0)
-"""Differences of the halves in L* that are left, and that are evened out in full."""
-
-SHADOW = (10.0, 16.0)
-"""The same, from which on the darker half is given up for the other, if that is seen better."""
-
-
-@lru_cache(maxsize=8)
-def plain_skin(size: int, margin: float) -> np.ndarray:
-    """Skin of a texture, (size, size) bool, as a share of its side away from eyes, brows and lips."""
-    raster = texture_raster(size)
-    skin = raster.seen != NOTHING
-    for outlines, share in ((BROWS_478, BROW_MARGIN), (EYES_478 + MOUTH_478, margin)):
-        features = np.maximum.reduce([_filled(outline, size) for outline in outlines])
-        skin = skin & (cv2.dilate(features, _disc(share * size)) == 0)
-    return skin
-
-
-@lru_cache(maxsize=2)
-def even_skin(size: int) -> np.ndarray:
-    """Skin of forehead, temples and outer cheeks, which has no beard and little shape, (size, size) bool."""
-    v, u = _coordinates(size)
-    return plain_skin(size, EXAMINED_MARGIN) & ((v < FOREHEAD) | (v < BEARDLESS) & (np.abs(u - 0.5) > INNER))
-
-
-@lru_cache(maxsize=1)
-def fillable_skin(size: int) -> np.ndarray:
-    """Skin without much shape: all but nose, mouth and chin, (size, size) float32 in [0, 1]."""
-    v, u = _coordinates(SIDE)
-    shaped = np.zeros((SIDE, SIDE), np.uint8)
-    cv2.fillPoly(shaped, [np.round(texture_raster(SIDE).points[list(NOSE_478[0])]).astype(np.int32)], 1)
-    middle = (v > BEARDLESS) & (np.abs(u - 0.5) < INNER)
-    skin = plain_skin(SIDE, FILLED_MARGIN) & (shaped == 0) & ~middle
-    return cv2.resize(skin.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
-
 
 def clean_texture(texture: FaceTexture) -> FaceTexture:
-    """Takes off a photo's texture what is not the face: see `drop_foreign` and `balance_halves`."""
-    return balance_halves(drop_foreign(texture))
+    """Takes off a photo's texture what is not the face, and what is light: see the three functions."""
+    return limit_stains(balance_halves(drop_foreign(texture)))
 
 
 def complete_texture(texture: FaceTexture) -> FaceTexture:
@@ -126,7 +95,8 @@ def drop_foreign(texture: FaceTexture) -> FaceTexture:
 
     Skin of forehead, temples and cheeks is even. What is much darker, or of another colour, than a smooth symmetric
     function of the place (a polynomial of second order, fitted robustly) is not skin. Spots of the size of moles are.
-    Single strands are found by their lines, see `find_strands`.
+    Single strands are found by their lines, see `find_strands`, and those of a fringe by their direction, see
+    `find_fringe`.
 
     Args:
         texture ([`FaceTexture`]): Of one photo.
@@ -144,14 +114,20 @@ def drop_foreign(texture: FaceTexture) -> FaceTexture:
     darker = (expected - lab)[..., 0] / max(DARKER, SPREADS * spread[0])
     stained = np.abs(lab - expected)[..., 1:] / np.maximum(CHROMA, SPREADS * spread[1:])
     foreign = smoothstep(np.maximum(darker, stained.max(axis=2)), 0.8, 1.1)
-    foreign = np.maximum(foreign, find_strands(sharp[..., 0])) * known
+    lines = np.maximum(find_strands(sharp[..., 0]), find_fringe(sharp[..., 0], small.confidence > WEAK))
+    foreign = np.maximum(foreign, lines) * known
     foreign = _without_moles(foreign.astype(np.float32))
     brows = covered_brows(np.maximum(foreign, small.confidence == 0))
-    foreign = cv2.dilate(foreign, _disc(MARGIN * SIDE))
+    foreign = cv2.dilate(foreign, disc(MARGIN * SIDE))
     foreign = np.maximum(_with_gaps(foreign, small.confidence > 0) * even_skin(SIDE), brows)
-    foreign = cv2.resize(foreign, texture.confidence.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    confidence = texture.confidence * (1 - foreign)
-    return replace(texture, confidence=np.where(confidence < LEAST_CONFIDENCE, 0, confidence))
+    return _without(texture, foreign.astype(np.float32))
+
+
+def _without(texture: FaceTexture, dropped: np.ndarray) -> FaceTexture:
+    """A texture with holes where a coarser map (S, S) float32 in [0, 1] is 1."""
+    kept = 1 - cv2.resize(dropped, texture.confidence.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    confidence = texture.confidence * kept
+    return replace(texture, confidence=np.where(confidence < LEAST_CONFIDENCE, 0, confidence).astype(np.float32))
 
 
 def find_strands(lightness: np.ndarray) -> np.ndarray:
@@ -164,13 +140,36 @@ def find_strands(lightness: np.ndarray) -> np.ndarray:
         `np.ndarray` of shape `(S, S)`, float32: 1 on strands.
     """
     size = len(lightness)
-    v, u = _coordinates(size)
-    closed = cv2.morphologyEx(lightness, cv2.MORPH_CLOSE, _disc(STRAND_WIDTH / 2 * size))
+    v, u = coordinates(size)
+    closed = cv2.morphologyEx(lightness, cv2.MORPH_CLOSE, disc(STRAND_WIDTH / 2 * size))
     darker = (closed - lightness) * ((v < BROW_LEVEL) | (np.abs(u - 0.5) > SIDES))
     _, pieces = cv2.connectedComponents((darker > STRAND[0]).astype(np.uint8))
     dark_share = np.bincount(pieces.ravel(), (darker > STRAND[1]).ravel()) / np.bincount(pieces.ravel())
     dark_share[0] = 0
     return (dark_share > DARKEST).astype(np.float32)[pieces]
+
+
+def find_fringe(lightness: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Finds hair on the forehead that is as light as the skin, by lines that all run upwards.
+
+    Args:
+        lightness (`np.ndarray` of shape `(S, S)`, float32): L* of a texture.
+        known (`np.ndarray` of shape `(S, S)`, bool): What the photo shows.
+
+    Returns:
+        `np.ndarray` of shape `(S, S)`, float32: 1 on hair.
+    """
+    size = len(lightness)
+    v, u = coordinates(size)
+    frown = (v > FROWN[0]) & (np.abs(u - 0.5) < FROWN[1])
+    forehead = (plain_skin(size, EXAMINED_MARGIN) & known & (v < BROW_LEVEL) & ~frown).astype(np.float32)
+    weight = cv2.GaussianBlur(forehead, (0, 0), FRINGE_SIGMA * size) + 1e-3
+    changes = (np.abs(cv2.Sobel(lightness, cv2.CV_32F, *order)) / 8 for order in ((1, 0), (0, 1)))
+    across, along = (
+        cv2.GaussianBlur(np.minimum(change, STEEPEST) * forehead, (0, 0), FRINGE_SIGMA * size) / weight
+        for change in changes
+    )
+    return forehead * (across > np.maximum(FRINGE[0], FRINGE[1] * along))
 
 
 def covered_brows(foreign: np.ndarray) -> np.ndarray:
@@ -184,18 +183,11 @@ def covered_brows(foreign: np.ndarray) -> np.ndarray:
     """
     size, examined = len(foreign), even_skin(len(foreign))
     covered = np.zeros((size, size), np.float32)
-    for brow in (_filled(outline, size) for outline in BROWS_478):
-        around = (cv2.dilate(brow, _disc(AROUND_BROW * size)) > 0) & examined
+    for brow in (filled(outline, size) for outline in BROWS_478):
+        around = (cv2.dilate(brow, disc(AROUND_BROW * size)) > 0) & examined
         if foreign[around].mean() > BROW_COVERED:
-            covered = np.maximum(covered, cv2.dilate(brow, _disc(BROW_MARGIN * size)))
+            covered = np.maximum(covered, cv2.dilate(brow, disc(BROW_MARGIN * size)))
     return covered
-
-
-def _filled(outline: Sequence[int], size: int) -> np.ndarray:
-    """What mesh points surround in a texture, (size, size) float32, 0 or 1."""
-    mask = np.zeros((size, size), np.float32)
-    cv2.fillPoly(mask, [np.round(texture_raster(size).points[list(outline)]).astype(np.int32)], 1.0)
-    return mask
 
 
 def _without_moles(foreign: np.ndarray) -> np.ndarray:
@@ -213,9 +205,9 @@ def _with_gaps(foreign: np.ndarray, known: np.ndarray) -> np.ndarray:
         known (`np.ndarray`): (S, S) bool, what the photo shows.
     """
     size = len(foreign)
-    forehead = plain_skin(size, EXAMINED_MARGIN) & (_coordinates(size)[0] < BROW_LEVEL)
+    forehead = plain_skin(size, EXAMINED_MARGIN) & (coordinates(size)[0] < BROW_LEVEL)
     hidden = np.where(forehead & ~known, 1, foreign).astype(np.float32)
-    closed = cv2.morphologyEx(hidden, cv2.MORPH_CLOSE, _disc(GAP / 2 * size))
+    closed = cv2.morphologyEx(hidden, cv2.MORPH_CLOSE, disc(GAP / 2 * size))
     _, pieces, stats, _ = cv2.connectedComponentsWithStats((forehead & (closed < 0.5)).astype(np.uint8))
     small = stats[:, cv2.CC_STAT_AREA] < ISLAND * size**2
     return np.where(forehead, np.where(small[np.asarray(pieces, np.intp)] & (closed < 0.5), 1, closed), foreign)
@@ -289,56 +281,3 @@ def push_pull(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
         filled = cv2.GaussianBlur(filled, (0, 0), 1.0).reshape(weighted.shape)
         filled = weighted + (1 - total) * filled
     return filled
-
-
-def balance_halves(texture: FaceTexture) -> FaceTexture:
-    """Brightens what lies in the shadow on one half of the face only, up to the other half, or drops it.
-
-    Faces are about symmetric, and so is the colour of their skin: what differs between the halves over a wide area is
-    light that no distant source explains, such as the shadow of a nose, a brim or a hand.
-
-    Args:
-        texture ([`FaceTexture`]): Of one photo, shading divided out.
-
-    Returns:
-        [`FaceTexture`]: Brighter in places, and with holes where the other half is much lighter and better seen.
-    """
-    small = resize_texture(texture, SIDE)
-    lightness = to_lab(small.pixels)[..., :1]
-    weights = (small.confidence * plain_skin(SIDE, EXAMINED_MARGIN)).astype(np.float32)
-    smooth = blur_known(
-        np.concatenate([lightness, np.ones_like(lightness)], axis=2), weights, BALANCE_SIGMA * SIDE, 0.02
-    )
-    level = smooth[..., 0] / np.maximum(smooth[..., 1], 1e-3)
-    sure = smooth[..., 1] * smooth[:, ::-1, 1]
-    darker = np.maximum(level[:, ::-1] - level, 0) * sure
-    lifted = level + darker * smoothstep(darker, *BALANCE_RANGE)
-    factor = ((lifted + 16) / (level + 16)) ** 3
-    factor = cv2.resize(factor.astype(np.float32), texture.confidence.shape[::-1], interpolation=cv2.INTER_CUBIC)
-    confidence = _without_shadow(texture, darker)
-    return replace(texture, pixels=scale_lightness(texture.pixels, factor), confidence=confidence)
-
-
-def _without_shadow(texture: FaceTexture, darker: np.ndarray) -> np.ndarray:
-    """Confidence (T, T) without the half of a face that lies in the dark, if the other half is seen better.
-
-    Light of another colour fell there, if any: brightened, it would be a stain.
-
-    Args:
-        texture ([`FaceTexture`]): Of one photo.
-        darker (`np.ndarray` of shape `(S, S)`): By how much a place is darker than its mirror image, in L*.
-    """
-    shadow = cv2.resize(smoothstep(darker, *SHADOW), texture.confidence.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    better = texture.confidence[:, ::-1] > texture.confidence
-    confidence = texture.confidence * np.where(better, 1 - shadow, 1)
-    return np.where(confidence < LEAST_CONFIDENCE, 0, confidence).astype(np.float32)
-
-
-def _coordinates(size: int) -> np.ndarray:
-    """Texture coordinates v and u of the texels of a square texture, (2, size, size)."""
-    return (np.mgrid[:size, :size] + 0.5) / size
-
-
-def _disc(radius: float) -> np.ndarray:
-    side = 2 * round(radius) + 1
-    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))

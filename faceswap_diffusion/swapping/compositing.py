@@ -11,7 +11,13 @@ from faceswap_diffusion.conditioning.tone import LAB_RANGE, Tone, lightness_shar
 from faceswap_diffusion.faces.alignment import invert, transform_points, uncrop
 from faceswap_diffusion.faces.lighting import face_light, shading
 from faceswap_diffusion.faces.surface import NOTHING, face_surface, interpolate, rasterize, vertex_normals
-from faceswap_diffusion.faces.texture import blur_known, scale_lightness, smoothstep
+from faceswap_diffusion.faces.texture import (
+    blur_known,
+    gaussian_blur,
+    largest_channel,
+    scale_lightness,
+    smoothstep,
+)
 from faceswap_diffusion.pipelines.inputs import close_holes
 
 SMALLEST_SAMPLE = 64
@@ -282,7 +288,7 @@ def add_detail(
 
 def _finer(pixels: np.ndarray, sigma: float) -> np.ndarray:
     """What a picture (S, S, C) has that a blur of `sigma` pixels takes away."""
-    return pixels - cv2.GaussianBlur(pixels, (0, 0), sigma).reshape(pixels.shape)
+    return pixels - gaussian_blur(pixels, sigma)
 
 
 def _well_inside(coverage: np.ndarray, inset: float) -> np.ndarray:
@@ -302,8 +308,8 @@ def _beyond(fine: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _without_specks(pixels: np.ndarray) -> np.ndarray:
     """A drawing (F, F, 3) float32 without single pixels of another colour, where slivers of its mesh meet."""
     median = cv2.medianBlur(np.clip(pixels, 0, 255).astype(np.uint8), 3)
-    is_speck = np.abs(pixels - median).max(axis=2, keepdims=True) > SPECK
-    return np.where(is_speck, median, pixels).astype(np.float32)
+    is_speck = largest_channel(np.abs(pixels - median)) > SPECK
+    return np.where(is_speck[..., None], median, pixels).astype(np.float32)
 
 
 def paste_back(

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from faceswap_diffusion.faces.surface import mesh_motion
-from faceswap_diffusion.faces.texture import smoothstep
+from faceswap_diffusion.faces.texture import largest_channel, smoothstep
 
 MEMORY = 0.08
 """Seconds after which a frame's share in what is shown has fallen to 1 / e."""
@@ -62,7 +62,7 @@ def steady_pixels(
     change = cv2.GaussianBlur(target - moved(before.target), (0, 0), TONE_SIGMA * size)
     foretold = moved(before.pixels) + change
     difference = cv2.GaussianBlur(foretold - pixels, (0, 0), SURPRISE_SIGMA * size)
-    share = np.exp(-passed / MEMORY) * inside * (1 - smoothstep(np.abs(difference).max(axis=2), *SURPRISE))
+    share = np.exp(-passed / MEMORY) * inside * (1 - smoothstep(largest_channel(np.abs(difference)), *SURPRISE))
     return pixels + cv2.GaussianBlur(share.astype(np.float32), (0, 0), SURPRISE_SIGMA * size)[..., None] * (
         foretold - pixels
     )

@@ -1,6 +1,7 @@
 """Textures of a painted canonical face: what is on it in texture coordinates is what is taken from a picture of it."""
 
 from dataclasses import replace
+from statistics import NormalDist
 
 import cv2
 import numpy as np
@@ -15,6 +16,8 @@ from faceswap_diffusion.faces.texture import (
     extract_texture,
     eye_openings,
     fill_by_mirror,
+    gaussian_blur,
+    largest_channel,
     merge_textures,
     mouth_opening,
     resize_texture,
@@ -250,6 +253,20 @@ def test_openings_by_hand():
     landmarks[291], landmarks[13], landmarks[14] = [0, 80], [8, 40], [-8, 40]
     np.testing.assert_allclose(eye_openings(landmarks), [12 / 40, 5 / 50])
     assert mouth_opening(landmarks) == pytest.approx(16 / 80)
+
+
+@pytest.mark.parametrize("sigma", [6.9, 7.0, 20.0])
+def test_a_blurred_edge_is_the_normal_distribution(sigma: float):
+    edge = np.full((128, 256, 2), 200, np.float32)
+    edge[:, :128] = 0
+    blurred = gaussian_blur(edge, sigma)
+    expected = [200 * NormalDist(0, sigma).cdf(x - 127.5) for x in range(256)]
+    assert np.abs(blurred[64] - np.array(expected)[:, None]).max() < 2  # one percent
+
+
+def test_the_largest_channel_by_hand():
+    pixels = np.array([[[1.0, 5.0, 2.0], [-3.0, -1.0, -2.0]]])
+    np.testing.assert_array_equal(largest_channel(pixels), [[5.0, -1.0]])
 
 
 def test_smoothstep_by_hand():

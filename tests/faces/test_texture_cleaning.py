@@ -4,29 +4,9 @@ import cv2
 import numpy as np
 
 from faceswap_diffusion.faces.mesh_topology import BROWS_478
-from faceswap_diffusion.faces.surface import NOTHING
-from faceswap_diffusion.faces.texture import FaceTexture, texture_raster
-from faceswap_diffusion.faces.texture_cleaning import (
-    add_skin,
-    balance_halves,
-    drop_foreign,
-    find_strands,
-    push_pull,
-)
-
-SIDE = 256
-SKIN = np.array([205.0, 160, 135])  # L* 70
-HAIR = np.array([60.0, 45, 40])  # L* 20
-
-
-def skin_texture() -> FaceTexture:
-    pixels = np.broadcast_to(SKIN, (SIDE, SIDE, 3)).astype(np.float32).copy()
-    known = (texture_raster(SIDE).seen != NOTHING).astype(np.float32)
-    return FaceTexture(pixels, known, 1.0, np.array([0.3, 0.3]), 0.0)
-
-
-def lightness(pixels: np.ndarray) -> np.ndarray:
-    return cv2.cvtColor((pixels / 255).astype(np.float32), cv2.COLOR_RGB2Lab)[..., 0]
+from faceswap_diffusion.faces.texture import texture_raster
+from faceswap_diffusion.faces.texture_cleaning import add_skin, drop_foreign, find_fringe, find_strands, push_pull
+from tests.plain_skin import HAIR, SIDE, SKIN, skin_texture
 
 
 class TestDropForeign:
@@ -106,6 +86,29 @@ class TestFindStrands:
         assert self.found(20, rows=np.s_[20:50])[25:45, 105:145].max() == 0
 
 
+class TestFindFringe:
+    """Stripes of 2 texels on a forehead, which differ by 5 in L*."""
+
+    @staticmethod
+    def found(along_u: bool, where: tuple[slice, slice]) -> np.ndarray:
+        stripes = (np.arange(SIDE) // 2 % 2 * 5.0)[None, :]
+        plane = np.full((SIDE, SIDE), 70, np.float32)
+        plane[where] += (np.broadcast_to(stripes if along_u else stripes.T, (SIDE, SIDE)))[where]
+        return find_fringe(plane, np.ones((SIDE, SIDE), bool))
+
+    def test_lines_that_run_upwards_are_hair(self):
+        fringe = self.found(True, np.s_[20:50, 80:120])
+        assert fringe[30:42, 90:110].all()
+        assert not fringe[:, 130:].any()
+
+    def test_wrinkles_and_a_frown_are_none(self):
+        assert not self.found(False, np.s_[20:50, 80:120]).any()
+        assert not self.found(True, np.s_[52:68, 112:144]).any()
+
+    def test_what_is_not_known_is_none(self):
+        assert not find_fringe(np.full((SIDE, SIDE), 70, np.float32), np.zeros((SIDE, SIDE), bool)).any()
+
+
 class TestAddSkin:
     def test_a_hole_gets_the_colour_around_it(self):
         texture = skin_texture()
@@ -149,33 +152,3 @@ def test_push_pull_keeps_what_is_known_and_fills_a_ramp():
     filled = push_pull(np.where(weights[..., None] > 0, ramp, 0), weights)
     np.testing.assert_array_equal(filled[weights > 0], ramp[weights > 0])
     np.testing.assert_allclose(filled[weights == 0], ramp[weights == 0], atol=6)
-
-
-class TestBalanceHalves:
-    def test_a_shadow_on_one_half_is_lifted(self):
-        texture = skin_texture()
-        texture.pixels[:, :128] *= 0.75
-        before, after = (lightness(pixels) for pixels in (texture.pixels, balance_halves(texture).pixels))
-        lit, dark = np.s_[130:150, 190:210], np.s_[130:150, 46:66]
-        assert before[lit].mean() - before[dark].mean() > 15
-        assert abs(after[lit].mean() - after[dark].mean()) < 3
-        np.testing.assert_allclose(after[lit], before[lit], atol=0.1)
-
-    def test_small_differences_and_symmetric_beards_stay(self):
-        texture = skin_texture()
-        texture.pixels[:, :128] *= 0.98
-        texture.pixels[190:230, 90:166] = HAIR
-        np.testing.assert_allclose(balance_halves(texture).pixels, texture.pixels, atol=0.6)
-
-    def test_a_dark_half_is_given_up_where_the_other_is_seen_better(self):
-        texture = skin_texture()
-        texture.pixels[:, :128] = [60, 50, 90]  # L* 23, and blue
-        texture.confidence[:, :128] *= 0.5
-        confidence = balance_halves(texture).confidence
-        assert (confidence[130:150, 46:66] == 0).all()
-        np.testing.assert_array_equal(confidence[:, 128:], texture.confidence[:, 128:])
-
-    def test_a_dark_half_stays_where_the_other_is_seen_no_better(self):
-        texture = skin_texture()
-        texture.pixels[:, :128] = [60, 50, 90]
-        np.testing.assert_array_equal(balance_halves(texture).confidence, texture.confidence)

@@ -1,0 +1,126 @@
+"""Uneven and coloured light on a face's texture, which its photo's shading does not explain."""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+
+from faceswap_diffusion.faces.texture import (
+    HAIRY,
+    LEAST_CONFIDENCE,
+    FaceTexture,
+    blur_known,
+    resize_texture,
+    scale_lightness,
+    smoothstep,
+    to_lab,
+    to_rgb,
+)
+from faceswap_diffusion.faces.texture_regions import EXAMINED_MARGIN, FILLED_MARGIN, SIDE, WEAK, plain_skin
+
+BALANCE_SIGMA = 0.05
+"""Standard deviation, in sides of the texture, of the blur that leaves light and removes features."""
+
+BALANCE_RANGE = (5.0, 12.0)
+"""Differences of the halves in L* that are left, and that are evened out in full."""
+
+SHADOW = (10.0, 16.0)
+"""The same, from which on the darker half is given up for the other, if that is seen better."""
+
+CHROMA_RANGE = (4.0, 7.0)
+"""Differences of skin from its median, in a* and b*, that are left as they are, and that stay the largest."""
+
+SHINE_RANGE = (8.0, 14.0)
+"""The same for skin that is lighter than its median, in L*."""
+
+EVENLY_LIT = (25, 95)
+"""Percentiles of the skin's L* between which it is neither in shadow nor shining."""
+
+STAIN_SIGMA, EDGE_SIGMA = 0.02, 0.008
+"""Shares of the texture's side: what is narrower is no stain, but moles and pores; and softness of the edge at eyes,
+brows and lips, whose colours stay."""
+
+
+def balance_halves(texture: FaceTexture) -> FaceTexture:
+    """Brightens what lies in the shadow on one half of the face only, up to the other half, or drops it.
+
+    Faces are about symmetric, and so is the colour of their skin: what differs between the halves over a wide area is
+    light that no distant source explains, such as the shadow of a nose, a brim or a hand.
+
+    Args:
+        texture ([`FaceTexture`]): Of one photo, shading divided out.
+
+    Returns:
+        [`FaceTexture`]: Brighter in places, and with holes where the other half is much lighter and better seen.
+    """
+    small = resize_texture(texture, SIDE)
+    lightness = to_lab(small.pixels)[..., :1]
+    weights = (small.confidence * plain_skin(SIDE, EXAMINED_MARGIN)).astype(np.float32)
+    smooth = blur_known(
+        np.concatenate([lightness, np.ones_like(lightness)], axis=2), weights, BALANCE_SIGMA * SIDE, 0.02
+    )
+    level = smooth[..., 0] / np.maximum(smooth[..., 1], 1e-3)
+    sure = smooth[..., 1] * smooth[:, ::-1, 1]
+    darker = np.maximum(level[:, ::-1] - level, 0) * sure
+    lifted = level + darker * smoothstep(darker, *BALANCE_RANGE)
+    factor = ((lifted + 16) / (level + 16)) ** 3
+    factor = cv2.resize(factor.astype(np.float32), texture.confidence.shape[::-1], interpolation=cv2.INTER_CUBIC)
+    confidence = _without_shadow(texture, darker)
+    return replace(texture, pixels=scale_lightness(texture.pixels, factor), confidence=confidence)
+
+
+def _without_shadow(texture: FaceTexture, darker: np.ndarray) -> np.ndarray:
+    """Confidence (T, T) without the half of a face that lies in the dark, if the other half is seen better.
+
+    Light of another colour fell there, if any: brightened, it would be a stain.
+
+    Args:
+        texture ([`FaceTexture`]): Of one photo.
+        darker (`np.ndarray` of shape `(S, S)`): By how much a place is darker than its mirror image, in L*.
+    """
+    shadow = cv2.resize(smoothstep(darker, *SHADOW), texture.confidence.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    better = texture.confidence[:, ::-1] > texture.confidence
+    confidence = texture.confidence * np.where(better, 1 - shadow, 1)
+    return np.where(confidence < LEAST_CONFIDENCE, 0, confidence).astype(np.float32)
+
+
+def limit_stains(texture: FaceTexture) -> FaceTexture:
+    """Limits how much skin differs in colour from the rest of the skin, and how much lighter than it a part is.
+
+    Noses and cheeks are a little redder. What differs more is lit by something coloured, by the sky or through a brim,
+    and what is much lighter shines: in the light of another photo both would be stains. Pores and moles, which are
+    smaller, stay, and so do beards.
+
+    Args:
+        texture ([`FaceTexture`]): Of one photo.
+
+    Returns:
+        [`FaceTexture`]: With plain skin near its median in a*, b* and, upwards, L*: see `CHROMA_RANGE` and
+        `SHINE_RANGE`.
+    """
+    small = resize_texture(texture, SIDE)
+    lab, known = to_lab(small.pixels), plain_skin(SIDE, EXAMINED_MARGIN) & (small.confidence > WEAK)
+    if known.sum() < SIDE:
+        return texture
+    low, lightness, high = np.percentile(lab[known][:, 0], (EVENLY_LIT[0], 50, EVENLY_LIT[1]))
+    evenly_lit = known & (lab[..., 0] >= low) & (lab[..., 0] <= high)
+    usual = np.array([lightness, *np.median(lab[evenly_lit][:, 1:], axis=0)], np.float32)
+    skin = plain_skin(SIDE, FILLED_MARGIN).astype(np.float32)
+    weights = skin * smoothstep(lab[..., 0] / lightness, *HAIRY) * small.confidence
+    smooth = blur_known(lab - usual, weights, STAIN_SIGMA * SIDE, doubt=0.01)
+    surplus = np.concatenate(
+        [np.maximum(_surplus(smooth[..., :1], SHINE_RANGE), 0), _surplus(smooth[..., 1:], CHROMA_RANGE)], axis=2
+    )
+    size = texture.confidence.shape[::-1]
+    surplus = cv2.resize(surplus.astype(np.float32), size, interpolation=cv2.INTER_CUBIC)
+    changed = to_lab(texture.pixels)
+    share = cv2.resize(cv2.GaussianBlur(skin, (0, 0), EDGE_SIGMA * SIDE), size, interpolation=cv2.INTER_LINEAR)
+    share = share * smoothstep(changed[..., 0] / lightness, *HAIRY)
+    return replace(texture, pixels=to_rgb(changed - share[..., None] * surplus))
+
+
+def _surplus(difference: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+    """What to take off differences, so that they stay up to the first limit, and stay below the second."""
+    kept, largest = limits
+    beyond = np.maximum(np.abs(difference) - kept, 0)
+    return np.sign(difference) * (beyond - (largest - kept) * np.tanh(beyond / (largest - kept)))
