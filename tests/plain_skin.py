@@ -1,6 +1,5 @@
 """Textures of plain skin, to put things and light on."""
 
-import cv2
 import numpy as np
 
 from faceswap_diffusion.faces.surface import NOTHING
@@ -15,7 +14,3 @@ def skin_texture() -> FaceTexture:
     pixels = np.broadcast_to(SKIN, (SIDE, SIDE, 3)).astype(np.float32).copy()
     known = (texture_raster(SIDE).seen != NOTHING).astype(np.float32)
     return FaceTexture(pixels, known, 1.0, np.array([0.3, 0.3]), 0.0)
-
-
-def lightness(pixels: np.ndarray) -> np.ndarray:
-    return cv2.cvtColor((pixels / 255).astype(np.float32), cv2.COLOR_RGB2Lab)[..., 0]

@@ -225,6 +225,12 @@ def resize_texture(texture: FaceTexture, size: int) -> FaceTexture:
     return replace(texture, pixels=pixels, confidence=np.where(confidence < HOLE_WEIGHT, 0, confidence))
 
 
+def lowered_confidence(texture: FaceTexture, factor: np.ndarray) -> np.ndarray:
+    """The confidence (T, T) float32 of a texture times factors (T, T); 0 where too little is left."""
+    confidence = texture.confidence * factor
+    return np.where(confidence < LEAST_CONFIDENCE, 0, confidence).astype(np.float32)
+
+
 def smoothstep(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """0 below `low`, 1 above `high`, and a smooth cubic between them."""
     position = np.clip((values - low) / (high - low), 0, 1)

@@ -7,9 +7,10 @@ import numpy as np
 
 from faceswap_diffusion.faces.mesh_topology import BROWS_478
 from faceswap_diffusion.faces.texture import (
-    LEAST_CONFIDENCE,
     FaceTexture,
     fill_by_mirror,
+    largest_channel,
+    lowered_confidence,
     resize_texture,
     smoothstep,
     to_lab,
@@ -81,7 +82,7 @@ SKIN_SIGMA = 1.5
 
 
 def clean_texture(texture: FaceTexture) -> FaceTexture:
-    """Takes off a photo's texture what is not the face, and what is light: see the three functions."""
+    """Takes off a photo's texture what is not the face: see `drop_foreign`, `balance_halves` and `limit_stains`."""
     return limit_stains(balance_halves(drop_foreign(texture)))
 
 
@@ -113,21 +114,16 @@ def drop_foreign(texture: FaceTexture) -> FaceTexture:
     expected, spread = fit_skin(lab, known)
     darker = (expected - lab)[..., 0] / max(DARKER, SPREADS * spread[0])
     stained = np.abs(lab - expected)[..., 1:] / np.maximum(CHROMA, SPREADS * spread[1:])
-    foreign = smoothstep(np.maximum(darker, stained.max(axis=2)), 0.8, 1.1)
+    foreign = smoothstep(np.maximum(darker, largest_channel(stained)), 0.8, 1.1)
     lines = np.maximum(find_strands(sharp[..., 0]), find_fringe(sharp[..., 0], small.confidence > WEAK))
     foreign = np.maximum(foreign, lines) * known
     foreign = _without_moles(foreign.astype(np.float32))
     brows = covered_brows(np.maximum(foreign, small.confidence == 0))
     foreign = cv2.dilate(foreign, disc(MARGIN * SIDE))
     foreign = np.maximum(_with_gaps(foreign, small.confidence > 0) * even_skin(SIDE), brows)
-    return _without(texture, foreign.astype(np.float32))
-
-
-def _without(texture: FaceTexture, dropped: np.ndarray) -> FaceTexture:
-    """A texture with holes where a coarser map (S, S) float32 in [0, 1] is 1."""
-    kept = 1 - cv2.resize(dropped, texture.confidence.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    confidence = texture.confidence * kept
-    return replace(texture, confidence=np.where(confidence < LEAST_CONFIDENCE, 0, confidence).astype(np.float32))
+    size = texture.confidence.shape[::-1]
+    foreign = cv2.resize(foreign.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+    return replace(texture, confidence=lowered_confidence(texture, 1 - foreign))
 
 
 def find_strands(lightness: np.ndarray) -> np.ndarray:

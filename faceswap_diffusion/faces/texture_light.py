@@ -7,9 +7,9 @@ import numpy as np
 
 from faceswap_diffusion.faces.texture import (
     HAIRY,
-    LEAST_CONFIDENCE,
     FaceTexture,
     blur_known,
+    lowered_confidence,
     resize_texture,
     scale_lightness,
     smoothstep,
@@ -80,8 +80,7 @@ def _without_shadow(texture: FaceTexture, darker: np.ndarray) -> np.ndarray:
     """
     shadow = cv2.resize(smoothstep(darker, *SHADOW), texture.confidence.shape[::-1], interpolation=cv2.INTER_LINEAR)
     better = texture.confidence[:, ::-1] > texture.confidence
-    confidence = texture.confidence * np.where(better, 1 - shadow, 1)
-    return np.where(confidence < LEAST_CONFIDENCE, 0, confidence).astype(np.float32)
+    return lowered_confidence(texture, np.where(better, 1 - shadow, 1))
 
 
 def limit_stains(texture: FaceTexture) -> FaceTexture:
