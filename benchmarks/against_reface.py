@@ -28,7 +28,7 @@ from torch import nn
 
 from faceswap_diffusion.conversion.compvis import UNET_PREFIX, VAE_PREFIX, compvis_shape, unet_keys, vae_keys
 from faceswap_diffusion.conversion.reface import PUBLISHED, Architecture, stable_diffusion_scheduler
-from faceswap_diffusion.devices import resolve_device
+from faceswap_diffusion.devices import DTYPES, resolve_device
 from faceswap_diffusion.evaluation.command import positive
 from faceswap_diffusion.memory import peak_memory
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
@@ -52,6 +52,8 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--reface", type=Path, required=True, metavar="FOLDER", help="a clone of github.com/Sanoojan/REFace")
     add("--device", help="cuda, mps or cpu (default: what is there)")
+    add("--dtype", choices=DTYPES, default="float32",
+        help="of this package's networks; REFace's stay in float32 (default: %(default)s)")  # fmt: skip
     add("--size", type=positive, default=512, metavar="PIXELS", help="of the crops (default: 512)")
     add("--num_inference_steps", type=positive, default=4, metavar="N", help="of our swap (default: 4)")
     add("--reface_steps", type=positive, default=50, metavar="N", help="of REFace's swap (default: 50)")
@@ -69,24 +71,28 @@ def build_networks(architecture: Architecture, device: torch.device) -> tuple[UN
     return unet.eval(), vae.eval()
 
 
-def made_up_inputs(architecture: Architecture, size: int, device: torch.device) -> dict[str, torch.Tensor]:
+def made_up_inputs(
+    architecture: Architecture, size: int, device: torch.device, dtype: torch.dtype
+) -> dict[str, torch.Tensor]:
     """Noise for every input: neither seconds nor memory depend on what a picture shows."""
     generator, side = torch.Generator().manual_seed(1), size // 8
-    draw = lambda *shape: torch.randn(*shape, generator=generator).to(device)  # noqa: E731
+    draw = lambda *shape: torch.randn(*shape, generator=generator).to(device, dtype)  # noqa: E731
     width = architecture.unet["cross_attention_dim"]
     return {
         "latents": draw(1, 4, side, side),
         "masked_image_latents": draw(1, 4, side, side),
-        "mask_latents": (draw(1, 1, side, side) > 0).float(),
+        "mask_latents": (draw(1, 1, side, side) > 0).to(dtype),
         "condition_embeds": draw(1, 1, width),
         "negative_condition_embeds": draw(1, 1, width),
         "pixel_values": draw(1, 3, size, size).clamp(-1, 1),
     }
 
 
-def our_parts(architecture: Architecture, guidance_scale: float, device: torch.device) -> dict[str, Prediction]:
+def our_parts(
+    architecture: Architecture, guidance_scale: float, device: torch.device, dtype: torch.dtype
+) -> dict[str, Prediction]:
     """What is timed of this package."""
-    unet, vae = build_networks(architecture, device)
+    unet, vae = (network.to(dtype) for network in build_networks(architecture, device))
     pipeline = FaceSwapInpaintPipeline(
         vae, unet, None, None, None, stable_diffusion_scheduler(), **{**architecture.pipeline, "crop_size": None}
     )
@@ -200,16 +206,17 @@ def fill(theirs: nn.Module, ours: nn.Module, keys: dict[str, str], prefix: str) 
 def worker(side: str, settings: dict[str, Any], connection: Connection) -> None:
     """Answers with seconds and result of the parts that are asked for, and in the end with the peak of memory."""
     device, architecture = torch.device(settings["device"]), settings["architecture"]
+    dtype = DTYPES[settings["dtype"]] if side == OURS else torch.float32
     before = peak_memory(device)
     try:
         if side == OURS:
-            parts = our_parts(architecture, settings["guidance_scale"], device)
+            parts = our_parts(architecture, settings["guidance_scale"], device, dtype)
         else:
             parts = their_parts(settings["reface"], architecture, settings["guidance_scale"], device)
     except ValueError as error:
         connection.send(str(error))
         return
-    inputs = made_up_inputs(architecture, settings["size"], device)
+    inputs = made_up_inputs(architecture, settings["size"], device, dtype)
     connection.send(None)
     while (part := connection.recv()) is not None:
         started = seconds_of(device)
@@ -232,7 +239,7 @@ def compare(settings: dict[str, Any], runs: int) -> dict[str, Any]:
     """Measures both sides by turns.
 
     Args:
-        settings (`dict[str, Any]`): `reface`, `architecture`, `size`, `guidance_scale` and `device`.
+        settings (`dict[str, Any]`): `reface`, `architecture`, `size`, `guidance_scale`, `device` and `dtype`.
         runs (`int`): How often each part is measured, after one call that counts for nothing.
 
     Returns:
@@ -311,13 +318,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "size": args.size,
             "guidance_scale": args.guidance_scale,
             "device": str(resolve_device(args.device)),
+            "dtype": args.dtype,
         }
         figures = compare(settings, args.runs)
     except ValueError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     load, lines = os.getloadavg()[0], table_lines(figures, args.num_inference_steps, args.reface_steps)
-    sys.stdout.write("\n".join([*lines, "", f"{settings['device']}, {args.size} px, load after: {load:.1f}"]) + "\n")
+    conditions = f"{settings['device']}, {args.size} px, ours in {args.dtype}, load after: {load:.1f}"
+    sys.stdout.write("\n".join([*lines, "", conditions]) + "\n")
     if args.output:
         args.output.write_text(json.dumps(figures, indent=2) + "\n")
     return 0

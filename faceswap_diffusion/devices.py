@@ -1,6 +1,8 @@
 """Chooses device and precision."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -10,6 +12,23 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 def available_cores() -> int:
     """Number of cores that this process may use, which in a container can be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def sharing_cores(num_stages: int) -> Iterator[None]:
+    """Gives each of several stages that run side by side its share of the cores: more threads than cores slow all.
+
+    It holds for PyTorch, in the calling thread and in threads that begin within the block.
+
+    Args:
+        num_stages (`int`): How many threads of this process work at the same time.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(before, max(1, available_cores() // num_stages)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def default_device() -> str:

@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import os
 from typing import TYPE_CHECKING
 
 from faceswap_diffusion.cli.options import PROG, tell
@@ -103,8 +102,6 @@ def load_swapper(
 
 def import_diffusers(args: argparse.Namespace) -> None:
     """Imports the libraries and silences them, unless `--verbose` is given."""
-    # A thread that waits for work would otherwise spin, and take a core from whatever else runs.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 

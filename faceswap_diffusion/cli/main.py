@@ -1,6 +1,7 @@
 """The command line: swap, one by one or many; list faces, convert checkpoints, measure, fetch, examine itself."""
 
 import argparse
+import os
 import traceback
 from collections.abc import Sequence
 from types import ModuleType
@@ -55,6 +56,15 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def spare_cores() -> None:
+    """Makes the libraries that are loaded later waste no processor time, unless the user has chosen otherwise.
+
+    A thread that waits for work would otherwise spin, and several threads would multiply matrices that are small.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line.
 
@@ -66,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             found nothing, 4 the safety checker refused, 130 interrupted.
     """
     ready_streams()
+    spare_cores()
     args = build_parser().parse_args(argv)
     set_loudness(args)
     try:

@@ -87,7 +87,7 @@ class TextureRaster:
     points: np.ndarray
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def texture_raster(size: int) -> TextureRaster:
     """The raster of a texture of `size` x `size` texels, which is the same for all faces.
 

@@ -126,6 +126,26 @@ def drop_foreign(texture: FaceTexture) -> FaceTexture:
     return replace(texture, confidence=lowered_confidence(texture, 1 - foreign))
 
 
+def unlike_skin(pixels: np.ndarray, skin: np.ndarray) -> np.ndarray:
+    """Finds what is taken for skin but has another hue than most of it: edges of caps, scarves and backgrounds.
+
+    Args:
+        pixels (`np.ndarray` of shape `(H, W, 3)`): RGB in [0, 255].
+        skin (`np.ndarray` of shape `(H, W)`, float): 1 where skin is assumed.
+
+    Returns:
+        `np.ndarray` of shape `(H, W)`, float32: 1 where it is something else, and close to that.
+    """
+    where = skin > 0.5
+    if not where.any():
+        return np.zeros(skin.shape, np.float32)
+    hue = cv2.GaussianBlur(to_lab(pixels), (0, 0), 1.2)[..., 1:]
+    difference = np.abs(hue - np.median(hue[where], axis=0))
+    spread = 1.4826 * np.median(difference[where], axis=0)
+    other = where & (largest_channel(difference / np.maximum(CHROMA, SPREADS * spread)) > 1)
+    return cv2.dilate(other.astype(np.float32), disc(MARGIN * len(skin)))
+
+
 def find_strands(lightness: np.ndarray) -> np.ndarray:
     """Finds dark lines on forehead and temples by a black top-hat (Serra 1982, "Image Analysis").
 

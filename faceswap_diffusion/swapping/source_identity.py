@@ -16,16 +16,17 @@ from torch.nn.functional import normalize
 from faceswap_diffusion.conditioning.reference import SourceHead, ring_reach, shown_around
 from faceswap_diffusion.faces.alignment import crop, resized_matrix
 from faceswap_diffusion.faces.texture import FaceTexture, extract_texture, merge_textures
-from faceswap_diffusion.faces.texture_cleaning import clean_texture, complete_texture
+from faceswap_diffusion.faces.texture_cleaning import clean_texture, complete_texture, unlike_skin
 from faceswap_diffusion.masks.occlusion import mend_thin
 from faceswap_diffusion.masks.outlines import around_eyes, dilate
-from faceswap_diffusion.masks.regions import repaint_mask
+from faceswap_diffusion.masks.regions import region_mask, repaint_mask
 from faceswap_diffusion.provenance.save import replace_file
 from faceswap_diffusion.swapping.aligned_face import AlignedFace, native_size, within_photo
 from faceswap_diffusion.swapping.exposure import brighten
 from faceswap_diffusion.swapping.identity_files import check_identity_output
 
-FINEST_TEXTURE = 1024  # side in texels
+FINEST_TEXTURE, TEXTURE_STEP = 1024, 128  # largest side in texels, and what sides are multiples of
+TEXELS = 1.25  # per pixel of the crop, half of which the face fills
 EYES_HIDDEN = 0.1  # share of eyes and brows from which on a target keeps its own where the source's are not seen
 EYES_LOST = 0.5  # the same share, from which on nothing of them is taken from the source
 SHADE = 0.025  # share of the crop's side: how far around sunglasses their shadow is not taken either
@@ -231,7 +232,7 @@ def take_texture(rgb: np.ndarray, face: AlignedFace) -> FaceTexture:
     visible = cv2.resize(visible, (size, size), interpolation=cv2.INTER_LINEAR) * within_photo(rgb, matrix, size)
     assert face.depth is not None  # only meshes have textures
     landmarks, depth = (face.landmarks + 0.5) * scale - 0.5, face.depth * scale
-    texels = min(FINEST_TEXTURE, 2 ** int(np.ceil(np.log2(size)) + 1))  # the face fills half of the crop
+    texels = min(FINEST_TEXTURE, TEXTURE_STEP * int(np.ceil(TEXELS * size / TEXTURE_STEP)))
     return clean_texture(extract_texture(pixels, landmarks, depth, visible, texels))
 
 
@@ -239,4 +240,6 @@ def source_head(rgb: np.ndarray, face: AlignedFace, region: str) -> SourceHead:
     """What a source's photo (H, W, 3) uint8 shows around the mesh of its face, for a region to be repainted."""
     shown = shown_around(face.labels, face.landmarks, region, face.label_names)
     shown = shown * face.free(region) * within_photo(rgb, face.matrix, len(face.pixels))
+    skin = region_mask(face.labels, "skin", face.label_names)
+    shown = shown * (1 - skin * unlike_skin(face.pixels, skin))
     return SourceHead(face.pixels, face.landmarks, shown, ring_reach(region))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from diffusers.utils import logging
 
+from faceswap_diffusion.devices import sharing_cores
 from faceswap_diffusion.swapping.request import NothingToRepaintError
 from faceswap_diffusion.swapping.result import Stopwatch, SwappedFaces
 from faceswap_diffusion.swapping.video_frames import ChosenFaces, FrameSwapper, PreparedFrame, State
@@ -26,6 +27,7 @@ logger = logging.get_logger(__name__)
 PICTURES, STATE = "pictures.mkv", "state.npz"
 MISSING = 0.5  # seconds without frames at the end of a video from which on it is truncated
 WAITING = 3  # frames that may wait between two stages
+STAGES = 3  # that take long: looking, painting and pasting
 BATCH = 4  # frames that are painted together; this and nothing else bounds the memory
 
 Progress = Callable[[int, int | None], None]
@@ -84,6 +86,7 @@ class VideoWork:
         total = self.plan.span.num_frames(self.plan.video.facts)
         self.progress(first, total)
         with (
+            sharing_cores(STAGES),
             ahead(self._read(first), WAITING) as read,
             ahead(map(self._look, read), WAITING) as looked,
             ahead(self._paint(looked), WAITING) as painted,

@@ -14,12 +14,15 @@ from tests.parity.reduced import REDUCED
 CPU = torch.device("cpu")
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @torch.no_grad()
-def test_our_side_makes_predictions_latents_and_pictures():
-    inputs = against_reface.made_up_inputs(REDUCED, 64, CPU)
-    parts = against_reface.our_parts(REDUCED, 3.5, CPU)
-    shapes = {name: tuple(parts[name](inputs).shape) for name in PARTS}
+def test_our_side_makes_predictions_latents_and_pictures(dtype: torch.dtype):
+    inputs = against_reface.made_up_inputs(REDUCED, 64, CPU, dtype)
+    parts = against_reface.our_parts(REDUCED, 3.5, CPU, dtype)
+    made = {name: parts[name](inputs) for name in PARTS}
+    shapes = {name: tuple(part.shape) for name, part in made.items()}
     assert shapes == {"step": (1, 4, 8, 8), "encode": (1, 4, 8, 8), "decode": (1, 3, 64, 64)}
+    assert {part.dtype for part in made.values()} == {dtype}
 
 
 def test_weights_go_into_a_network_with_other_names_and_share_its_memory():

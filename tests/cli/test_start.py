@@ -4,13 +4,13 @@ import json
 import os
 import subprocess
 import sys
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from faceswap_diffusion.cli.loading import FoundFaces, import_diffusers
+from faceswap_diffusion.cli.loading import FoundFaces
+from faceswap_diffusion.cli.main import spare_cores
 
 IMAGES = Path(__file__).parents[2] / "examples" / "images"
 PORTRAIT = str(IMAGES / "p001_portrait.jpg")
@@ -69,13 +69,14 @@ def test_faces_and_a_swap_of_a_photo_without_one_load_no_pytorch(tmp_path: Path)
     assert {"cv2", "ai_edge_litert"} < modules
 
 
-def test_idle_threads_wait_passively_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    import_diffusers(Namespace(verbose=True))
-    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
-    monkeypatch.delenv("OMP_WAIT_POLICY")
-    import_diffusers(Namespace(verbose=True))
-    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+@pytest.mark.parametrize(("name", "spared"), [("OMP_WAIT_POLICY", "PASSIVE"), ("OPENBLAS_NUM_THREADS", "1")])
+def test_cores_are_spared_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch, name: str, spared: str):
+    monkeypatch.setenv(name, "theirs")
+    spare_cores()
+    assert os.environ[name] == "theirs"
+    monkeypatch.delenv(name)
+    spare_cores()
+    assert os.environ[name] == spared
 
 
 def test_each_photo_is_looked_at_once():

@@ -5,7 +5,7 @@ import numpy as np
 
 from faceswap_diffusion.faces.mesh_topology import BROWS_478
 from faceswap_diffusion.faces.texture import texture_raster
-from faceswap_diffusion.faces.texture_cleaning import add_skin, drop_foreign, find_fringe, find_strands, push_pull
+from faceswap_diffusion.faces.texture_cleaning import add_skin, drop_foreign, find_fringe, find_strands, push_pull, unlike_skin
 from tests.plain_skin import HAIR, SIDE, SKIN, skin_texture
 
 
@@ -152,3 +152,34 @@ def test_push_pull_keeps_what_is_known_and_fills_a_ramp():
     filled = push_pull(np.where(weights[..., None] > 0, ramp, 0), weights)
     np.testing.assert_array_equal(filled[weights > 0], ramp[weights > 0])
     np.testing.assert_allclose(filled[weights == 0], ramp[weights == 0], atol=6)
+
+
+class TestUnlikeSkin:
+    """A picture of skin, of which a parser takes all for skin."""
+
+    def paint(self, colour: tuple[int, int, int]) -> np.ndarray:
+        """A cap of a colour over the upper quarter."""
+        pixels = np.full((100, 100, 3), (200, 150, 125), np.float32)
+        pixels[:25] = colour
+        return unlike_skin(pixels, np.ones((100, 100), np.float32))
+
+    def test_a_white_cap_is_found_with_its_edge(self):
+        found = self.paint((240, 240, 240))
+        assert (found[:27] == 1).all()
+        assert (found[30:] == 0).all()
+
+    def test_shadow_and_shine_have_the_hue_of_skin(self):
+        assert (self.paint((150, 110, 91)) == 0).all()
+        assert (self.paint((235, 178, 150)) == 0).all()
+
+    def test_what_is_not_taken_for_skin_is_not_judged(self):
+        pixels = np.zeros((100, 100, 3), np.float32)
+        assert (unlike_skin(pixels, np.zeros((100, 100), np.float32)) == 0).all()
+
+    def test_uneven_skin_may_differ_more(self):
+        even = np.full((100, 100, 3), (205, 140, 117), np.float32)
+        blotchy = even.copy()
+        blotchy.reshape(100, 5, 20, 3)[:, :, :10] = (215, 120, 95)
+        for pixels, found in ((even, 1), (blotchy, 0)):
+            pixels[:25] = (190, 168, 158)
+            assert unlike_skin(pixels, np.ones((100, 100), np.float32))[10, 50] == found

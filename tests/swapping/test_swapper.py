@@ -646,10 +646,10 @@ class TestSourceShown:
         """One face has twice the pixels of the other: their textures are of two sizes."""
         photos = [load_photo(IMAGES / name) for name in ("p001_portrait.jpg", "p001_park.jpg")]
         alone = [drawing.encode_source([photo]) for photo in photos]
-        assert [len(person.texture.confidence) for person in alone] == [1024, 512]
+        assert [len(person.texture.confidence) for person in alone] == [640, 256]
         for listed in (photos, photos[::-1]):
             both = drawing.encode_source(listed)
-            assert both.texture.pixels.shape == (1024, 1024, 3)
+            assert both.texture.pixels.shape == (640, 640, 3)
             assert both.texture.shown >= max(person.texture.shown for person in alone) - 1e-3
             best = max(alone, key=lambda person: person.texture.shown)
             np.testing.assert_array_equal(both.head.image, best.head.image)

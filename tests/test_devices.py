@@ -1,0 +1,26 @@
+"""Cores: how many there are, and who uses them."""
+
+from threading import Thread
+
+import pytest
+import torch
+
+from faceswap_diffusion import devices
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(2, 1), (8, 2), (64, 8)])
+def test_stages_side_by_side_share_the_cores(monkeypatch: pytest.MonkeyPatch, cores: int, threads: int):
+    monkeypatch.setattr(devices, "available_cores", lambda: cores)
+    torch.set_num_threads(8)
+    seen = []
+    try:
+        with pytest.raises(RuntimeError), devices.sharing_cores(3):
+            thread = Thread(target=lambda: seen.append(torch.get_num_threads()))
+            thread.start()
+            thread.join()
+            seen.append(torch.get_num_threads())
+            raise RuntimeError
+        assert seen == [threads, threads]
+        assert torch.get_num_threads() == 8
+    finally:
+        torch.set_num_threads(1)
