@@ -13,13 +13,18 @@ def test_stages_side_by_side_share_the_cores(monkeypatch: pytest.MonkeyPatch, co
     monkeypatch.setattr(devices, "available_cores", lambda: cores)
     torch.set_num_threads(8)
     seen = []
-    try:
-        with pytest.raises(RuntimeError), devices.sharing_cores(3):
-            thread = Thread(target=lambda: seen.append(torch.get_num_threads()))
-            thread.start()
-            thread.join()
+
+    def work() -> None:
+        with devices.sharing_cores(3):
+            stage = Thread(target=lambda: seen.append(torch.get_num_threads()))
+            stage.start()
+            stage.join()
             seen.append(torch.get_num_threads())
             raise RuntimeError
+
+    try:
+        with pytest.raises(RuntimeError):
+            work()
         assert seen == [threads, threads]
         assert torch.get_num_threads() == 8
     finally:

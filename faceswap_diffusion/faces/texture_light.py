@@ -108,7 +108,7 @@ def limit_stains(texture: FaceTexture) -> FaceTexture:
     weights = skin * smoothstep(lab[..., 0] / lightness, *HAIRY) * small.confidence
     smooth = blur_known(lab - usual, weights, STAIN_SIGMA * SIDE, doubt=0.01)
     surplus = np.concatenate(
-        [np.maximum(_surplus(smooth[..., :1], SHINE_RANGE), 0), _surplus(smooth[..., 1:], CHROMA_RANGE)], axis=2
+        [np.maximum(excess(smooth[..., :1], SHINE_RANGE), 0), excess(smooth[..., 1:], CHROMA_RANGE)], axis=2
     )
     size = texture.confidence.shape[::-1]
     surplus = cv2.resize(surplus.astype(np.float32), size, interpolation=cv2.INTER_CUBIC)
@@ -118,7 +118,7 @@ def limit_stains(texture: FaceTexture) -> FaceTexture:
     return replace(texture, pixels=to_rgb(changed - share[..., None] * surplus))
 
 
-def _surplus(difference: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+def excess(difference: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
     """What to take off differences, so that they stay up to the first limit, and stay below the second."""
     kept, largest = limits
     beyond = np.maximum(np.abs(difference) - kept, 0)

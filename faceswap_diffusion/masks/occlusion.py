@@ -30,6 +30,9 @@ WINDOW = 1.3
 THIN = 0.032
 """Half the width of what a face is continued over, as a share of the crop's side."""
 
+AROUND_THIN = 0.004
+"""Share of the crop's side around thin things that is filled in as well: it has some of their colour and shadow."""
+
 REACH = 0.06
 """Extension of the searched area above the mesh, relative to the square root of the mesh's area."""
 
@@ -105,10 +108,13 @@ def mend_thin(pixels: np.ndarray, covered: np.ndarray) -> tuple[np.ndarray, np.n
         and what is still covered, because too much of the face is hidden there, (S, S) float32 in [0, 1].
     """
     radius = max(1, round(THIN * len(covered)))
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
+    disc, edge = (
+        cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1,) * 2)
+        for reach in (radius, round(AROUND_THIN * len(covered)))
+    )
     hidden, core = ((covered > share).astype(np.uint8) for share in (0.4, 0.95))
     broad = cv2.dilate(cv2.morphologyEx(core, cv2.MORPH_OPEN, disc), disc)
-    thin = hidden * (1 - broad)
+    thin = cv2.dilate(hidden * (1 - broad), edge) * (1 - broad)
     mended = cv2.inpaint(pixels, thin, radius, cv2.INPAINT_TELEA)
     return mended, np.clip(cv2.GaussianBlur(thin.astype(np.float32), (0, 0), 1.0) * 2, 0, 1), covered * broad
 

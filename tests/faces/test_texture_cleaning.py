@@ -5,7 +5,14 @@ import numpy as np
 
 from faceswap_diffusion.faces.mesh_topology import BROWS_478
 from faceswap_diffusion.faces.texture import texture_raster
-from faceswap_diffusion.faces.texture_cleaning import add_skin, drop_foreign, find_fringe, find_strands, push_pull, unlike_skin
+from faceswap_diffusion.faces.texture_cleaning import (
+    add_skin,
+    drop_foreign,
+    find_fringe,
+    find_strands,
+    push_pull,
+    unlike_skin,
+)
 from tests.plain_skin import HAIR, SIDE, SKIN, skin_texture
 
 
