@@ -92,7 +92,8 @@ def our_parts(
     architecture: Architecture, guidance_scale: float, device: torch.device, dtype: torch.dtype
 ) -> dict[str, Prediction]:
     """What is timed of this package."""
-    unet, vae = (network.to(dtype) for network in build_networks(architecture, device))
+    unet, vae = build_networks(architecture, device)
+    unet, vae = unet.to(dtype), vae.to(dtype)
     pipeline = FaceSwapInpaintPipeline(
         vae, unet, None, None, None, stable_diffusion_scheduler(), **{**architecture.pipeline, "crop_size": None}
     )

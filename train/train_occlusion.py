@@ -39,7 +39,7 @@ from faceswap_diffusion.training.engine.trainer import Task, Trainer, as_it_is
 from faceswap_diffusion.training.fields import FIXED, section, setting
 
 SCRIPT = "train_occlusion.py"
-STORED_SIZE = 208
+STORED_SIZE = 256
 """Side of the crops that things are drawn on: their faces are a little larger than in the network's window."""
 
 NOT_FACE = ("background", "hair", "other")
@@ -132,7 +132,7 @@ def new_network(resolution: int, initial_network: Path | None = None) -> Occlusi
     Then the planes of landmarks count for nothing yet.
     """
     if initial_network is not None:
-        return OcclusionNetwork.from_pretrained(initial_network)
+        return OcclusionNetwork.from_pretrained(initial_network, sample_size=resolution)
     network, parser = OcclusionNetwork(sample_size=resolution), load_face_parser()
     learnt = parser.state_dict()
     stem = network.state_dict()["stem.1.0.weight"].zero_()

@@ -326,6 +326,18 @@ def draw_straw(scene: Scene, rng: np.random.Generator) -> Occluder:
     return finish(scene, layers, rng, distance=1.0)
 
 
+def draw_spoon(scene: Scene, rng: np.random.Generator) -> Occluder:
+    """A spoon or a brush at the mouth or the nose."""
+    where = scene.landmarks[rng.choice([14, 4, 13])] + rng.normal(0, 0.5, 2) @ scene.axes
+    angle, layers, half = rng.normal(0, 0.9), Layers(scene.size), rng.uniform(0.8, 2.0)
+    handle = scene.stroke([scene.place([(0, 0), (0, rng.uniform(8, 20))], where, angle)], rng.uniform(0.3, 0.9))
+    bowl = scene.fill(scene.place(_ellipse(half, half * rng.uniform(1.2, 1.7)), where, angle))
+    surface = any_surface(scene, rng)
+    layers.add(handle, surface * rounded(handle, 0.4 * scene.cm))
+    layers.add(bowl, surface * rounded(bowl, half * scene.cm))
+    return finish(scene, layers, rng, distance=1.0)
+
+
 def draw_scarf(scene: Scene, rng: np.random.Generator) -> Occluder:
     """Cloth up to the mouth or the nose."""
     height = rng.uniform(0, 1)
@@ -380,6 +392,7 @@ KINDS: dict[str, tuple[Callable[[Scene, np.random.Generator], Occluder], float]]
     "cup": (draw_cup, 0.04),
     "device": (draw_device, 0.05),
     "bar": (draw_bar, 0.05),
+    "straw": (draw_straw, 0.06),
     "medical mask": (draw_medical_mask, 0.04),
     "panel": (draw_panel, 0.08),
     "blob": (draw_blob, 0.06),
@@ -387,7 +400,7 @@ KINDS: dict[str, tuple[Callable[[Scene, np.random.Generator], Occluder], float]]
 """What is drawn in training, by name, and how often."""
 
 UNSEEN_KINDS: dict[str, Callable[[Scene, np.random.Generator], Occluder]] = {
-    "straw": draw_straw,
+    "spoon": draw_spoon,
     "scarf": draw_scarf,
     "hat": draw_hat,
 }

@@ -1,5 +1,7 @@
 """Training the occlusion network: its loss and scores by hand, what it starts from, and that it resumes."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -25,6 +27,14 @@ def test_a_new_network_begins_as_the_parser_and_ignores_its_planes():
         assert torch.equal(network.stem(black), network.stem(white))
         assert torch.allclose(network.stem(black), parser.stem(pixels), atol=1e-6)
     assert torch.equal(network.down[2][1].pointwise.weight, parser.down[2][1].pointwise.weight)
+
+
+def test_training_goes_on_with_another_window(tmp_path: Path):
+    small = OcclusionNetwork(sample_size=64, block_out_channels=(8, 16), layers_per_block=1)
+    small.save_pretrained(tmp_path)
+    larger = training.new_network(96, tmp_path)
+    assert larger.config["sample_size"] == 96
+    assert torch.equal(larger.head[0].weight, small.head[0].weight)
 
 
 def test_loss_by_hand():
