@@ -28,7 +28,7 @@ from torch import nn
 
 from faceswap_diffusion.conversion.compvis import UNET_PREFIX, VAE_PREFIX, compvis_shape, unet_keys, vae_keys
 from faceswap_diffusion.conversion.reface import PUBLISHED, Architecture, stable_diffusion_scheduler
-from faceswap_diffusion.devices import DTYPES, resolve_device
+from faceswap_diffusion.devices import DTYPES, network_layout, resolve_device
 from faceswap_diffusion.evaluation.command import positive
 from faceswap_diffusion.memory import peak_memory
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
@@ -92,7 +92,7 @@ def our_parts(
     architecture: Architecture, guidance_scale: float, device: torch.device, dtype: torch.dtype
 ) -> dict[str, Prediction]:
     """What is timed of this package, in the layout that `FaceSwapper.from_pretrained` gives its networks."""
-    layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
+    layout = network_layout(device)
     unet, vae = build_networks(architecture, device)
     unet = unet.to(dtype=dtype, memory_format=layout)  # pyright: ignore[reportCallIssue]
     vae = vae.to(dtype=dtype, memory_format=layout)  # pyright: ignore[reportCallIssue]

@@ -217,10 +217,10 @@ def load(args: argparse.Namespace, rank: int, num_processes: int) -> "FaceSwappe
     import cv2
     import torch
 
-    from faceswap_diffusion.devices import available_cores
+    from faceswap_diffusion.devices import share_of_cores
 
     if num_processes > 1 and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, available_cores() // num_processes))
+        torch.set_num_threads(share_of_cores(num_processes))
     if num_processes > 1:
         cv2.setNumThreads(torch.get_num_threads())
     if args.device in (None, "cuda") and torch.cuda.is_available():

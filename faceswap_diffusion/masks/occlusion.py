@@ -10,7 +10,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 
 from faceswap_diffusion.faces.alignment import crop as cut_out
 from faceswap_diffusion.faces.alignment import invert, transform_points
-from faceswap_diffusion.masks.outlines import region_mask_from_landmarks
+from faceswap_diffusion.masks.outlines import dilate, region_mask_from_landmarks
 from faceswap_diffusion.masks.segmentation import SegmentationUNet
 
 CHECKPOINT = Path(__file__).parents[1] / "checkpoints" / "occlusion"
@@ -92,8 +92,7 @@ def cover_mask(probability: np.ndarray) -> np.ndarray:
     low, high = CERTAINTY
     covered = np.clip((probability - low) / (high - low), 0, 1)
     radius = max(1, round(GROWTH * len(covered)))
-    grown = cv2.dilate(covered, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2))
-    return cv2.GaussianBlur(grown, (0, 0), 0.5 * radius)
+    return cv2.GaussianBlur(dilate(covered, radius), (0, 0), 0.5 * radius)
 
 
 def mend_thin(pixels: np.ndarray, covered: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -108,13 +107,10 @@ def mend_thin(pixels: np.ndarray, covered: np.ndarray) -> tuple[np.ndarray, np.n
         and what is still covered, because too much of the face is hidden there, (S, S) float32 in [0, 1].
     """
     radius = max(1, round(THIN * len(covered)))
-    disc, edge = (
-        cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1,) * 2)
-        for reach in (radius, round(AROUND_THIN * len(covered)))
-    )
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
     hidden, core = ((covered > share).astype(np.uint8) for share in (0.4, 0.95))
-    broad = cv2.dilate(cv2.morphologyEx(core, cv2.MORPH_OPEN, disc), disc)
-    thin = cv2.dilate(hidden * (1 - broad), edge) * (1 - broad)
+    broad = dilate(cv2.morphologyEx(core, cv2.MORPH_OPEN, disc), radius)
+    thin = dilate(hidden * (1 - broad), round(AROUND_THIN * len(covered))) * (1 - broad)
     mended = cv2.inpaint(pixels, thin, radius, cv2.INPAINT_TELEA)
     return mended, np.clip(cv2.GaussianBlur(thin.astype(np.float32), (0, 0), 1.0) * 2, 0, 1), covered * broad
 

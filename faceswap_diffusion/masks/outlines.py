@@ -137,7 +137,7 @@ def _disc(radius: float) -> np.ndarray:
 
 
 def dilate(mask: np.ndarray, radius: float) -> np.ndarray:
-    """Grows a mask (H, W) float32 by a radius in pixels."""
+    """Grows a mask (H, W), float32 or uint8, by a radius in pixels."""
     return cv2.dilate(mask, _disc(radius))
 
 

@@ -26,7 +26,7 @@ def tinted(scale: float = 1.0, hue: tuple[float, float] = (0, 0)) -> FaceTexture
 
 def around_eyes(texture: FaceTexture) -> np.ndarray:
     """CIELAB (N, 3) of the skin in the middle of the lenses."""
-    return to_lab(texture.pixels)[(lens_area(SIDE) & ~EYES) & _middle()]
+    return to_lab(texture.pixels)[LENSES & ~EYES & _middle()]
 
 
 def _middle() -> np.ndarray:
