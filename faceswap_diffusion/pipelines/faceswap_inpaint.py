@@ -1,7 +1,8 @@
 """Swaps the face of an aligned crop by masked inpainting with latent diffusion."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,6 +22,7 @@ from transformers.models.clip.modeling_clip import CLIPVisionModelWithProjection
 
 from faceswap_diffusion.conditioning.conditioner import FaceConditioner
 from faceswap_diffusion.conditioning.landmark_drawing import draw_landmarks
+from faceswap_diffusion.pipelines.call_memory import CallMemory, remembered_time_embeddings
 from faceswap_diffusion.pipelines.inputs import (
     ImageInput,
     fill_hidden,
@@ -38,7 +40,7 @@ from faceswap_diffusion.pipelines.latents import (
     spatial_factor,
 )
 from faceswap_diffusion.pipelines.output import FaceSwapPipelineOutput
-from faceswap_diffusion.pipelines.single_token import shorten_single_token_attention
+from faceswap_diffusion.pipelines.single_token import remembered_vectors, shorten_single_token_attention
 from faceswap_diffusion.safety.checker import SafetyChecker
 from faceswap_diffusion.weights.hub import HubPipeline
 
@@ -67,6 +69,7 @@ CARRIED_SETTINGS = "face_swap_settings"
 """Attribute of a UNet that is or was part of a pipeline: its settings."""
 
 HOOKS = {"_hf_hook", "_diffusers_hook"}  # attributes of hooked modules
+COMPILED = {"_compiled_call_impl", "_orig_mod"}  # of modules that `compile` changed, and of what torch.compile returns
 
 LEAST_HOLE = 0.3  # share of a latent's pixels that are uncovered from which on it has nothing to start from
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
@@ -109,15 +112,20 @@ def as_batch(landmarks: torch.Tensor | np.ndarray) -> torch.Tensor:
     return landmarks[None] if landmarks.ndim == 2 else landmarks
 
 
-def is_hooked(network: torch.nn.Module) -> bool:
-    """Whether a part of a network has a hook of Accelerate or Diffusers, such as those that offload it."""
+def has_mark(network: torch.nn.Module, marks: set[str]) -> bool:
+    """Whether a part of a network has an own attribute or part of one of these names."""
     waiting = [network]
     while waiting:
         own = vars(waiting.pop())
-        if not HOOKS.isdisjoint(own):
+        if not marks.isdisjoint(own) or not marks.isdisjoint(own["_modules"]):
             return True
         waiting += [part for part in own["_modules"].values() if part is not None]
     return False
+
+
+def is_hooked(network: torch.nn.Module) -> bool:
+    """Whether a part of a network has a hook of Accelerate or Diffusers, such as those that offload it."""
+    return has_mark(network, HOOKS)
 
 
 class UNetLoraLoaderMixin(StableDiffusionLoraLoaderMixin):
@@ -205,6 +213,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
     _num_timesteps: int
     _interrupt: bool
     _is_guided_step = True
+    _call_memory: CallMemory | None = None
 
     def __init__(
         self,
@@ -920,6 +929,39 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         taken = inspect.signature(self.scheduler.step).parameters
         return {name: value for name, value in {"generator": generator, "eta": eta}.items() if name in taken}
 
+    @contextmanager
+    def sharing_steps(self, timesteps: torch.Tensor, num_tokens: int) -> Iterator[CallMemory]:
+        """Lets steps share what does not depend on the latents, in the body of the `with` statement.
+
+        Each step computes its own where something else decides when the UNet's layers run: hooks, which fetch weights
+        in the order of layers, and compiled graphs.
+
+        Args:
+            timesteps (`torch.Tensor` of shape `(S,)`): Those of the steps.
+            num_tokens (`int`): Of the context.
+
+        Yields:
+            `CallMemory`: To be told the number of each step, and when to forget.
+        """
+        memory = CallMemory()
+        if has_mark(self.unet, HOOKS | COMPILED):
+            yield memory
+            return
+        with ExitStack() as stack:
+            stack.enter_context(remembered_time_embeddings(self.unet, timesteps, memory))
+            if num_tokens == 1:
+                self._call_memory = memory
+                stack.callback(lambda: setattr(self, "_call_memory", None))
+                stack.enter_context(remembered_vectors(self.unet, memory))
+            yield memory
+
+    def join_contexts(self, negative_condition_embeds: torch.Tensor, condition_embeds: torch.Tensor) -> torch.Tensor:
+        """The contexts of a step with guidance, `(2 * B, T, D)`; one tensor for all steps that share."""
+        contexts = (negative_condition_embeds, condition_embeds)
+        if self._call_memory is None:
+            return torch.cat(contexts)
+        return self._call_memory.recall(self, contexts, lambda: torch.cat(contexts))
+
     def predict_noise(
         self,
         latents: torch.Tensor,
@@ -944,7 +986,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         encoder_hidden_states = condition_embeds
         if self.do_classifier_free_guidance:
             unet_input = torch.cat([unet_input] * 2)
-            encoder_hidden_states = torch.cat([negative_condition_embeds, condition_embeds])  # pyright: ignore
+            encoder_hidden_states = self.join_contexts(negative_condition_embeds, condition_embeds)  # pyright: ignore
         noise_pred = self.unet(
             unet_input,
             timestep,
@@ -1168,8 +1210,12 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         # 5. Denoising loop
         num_warmup_steps = len(visited) - num_inference_steps * self.scheduler.order
         self._num_timesteps = len(visited)
-        with self.progress_bar(total=num_inference_steps) as progress_bar:  # pyright: ignore[reportCallIssue]
+        with (
+            self.sharing_steps(visited, tensors["condition_embeds"].shape[1]) as memory,
+            self.progress_bar(total=num_inference_steps) as progress_bar,  # pyright: ignore[reportCallIssue]
+        ):
             for i, t in enumerate(visited):
+                memory.step = i
                 if self.interrupt:
                     continue
                 if holes is not None and i <= num_waiting:
@@ -1183,6 +1229,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
                     callback_kwargs = {name: tensors.get(name) for name in callback_on_step_end_tensor_inputs}
                     changed = callback_on_step_end(self, i, t, callback_kwargs) or {}
                     tensors.update({name: changed[name] for name in self._callback_tensor_inputs if name in changed})
+                    memory.forget()  # it may have changed tensors in place, weights, or the scale of LoRA layers
 
                 if i == len(visited) - 1 or ((i + 1) > num_warmup_steps and (i + 1) % self.scheduler.order == 0):
                     progress_bar.update()
