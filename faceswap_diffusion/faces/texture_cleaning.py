@@ -32,8 +32,12 @@ from faceswap_diffusion.faces.texture_regions import (
 DARKER, CHROMA = 7.0, 12.0
 """Differences from the skin around in L*, and in a* and b*, from which on a texel is not skin."""
 
-SPREADS = 3.0
-"""The same in robust standard deviations of the skin, where that is more."""
+SPREADS, DARKEST_SKIN = 3.0, 16.0
+"""The same in robust standard deviations of the skin, where that is more; in L*, at most the second."""
+
+STIFFNESS = 0.02
+"""Ridge on the slopes and curvatures of the fit, relative to the number of texels: skin that is known at the cheeks only
+says little about the forehead."""
 
 MOLE = 0.03
 """Share of the texture's side, about 5 mm: dark spots up to this length are the person's own."""
@@ -74,6 +78,19 @@ GAP, ISLAND = 0.06, 0.01
 AROUND_BROW, BROW_COVERED = 0.03, 0.5
 """Width of the skin around a brow, as a share of the texture's side, of which this share is covered if the brow is."""
 
+EDGE, CRACK = 0.05, 0.02
+"""Shares of the texture's side over which it passes into smooth skin at a hole, and of holes too narrow for that."""
+
+SHADED = (0.03, 0.06)
+"""Distances from a hole, in the same unit, from which on a texel counts for the colour of smooth skin, and counts in
+full."""
+
+LAST_RESORT = 0.01
+"""What texels closer to a hole count, for where there are no others."""
+
+MIDDLE = 0.35
+"""Texture coordinate v about which the fit's polynomial is written: that of even skin is around it."""
+
 SKIN_SIDE = 64
 """Side in texels of the smooth skin that holes are filled with."""
 
@@ -87,8 +104,8 @@ def clean_texture(texture: FaceTexture) -> FaceTexture:
 
 
 def complete_texture(texture: FaceTexture) -> FaceTexture:
-    """Fills a texture's holes, as far as that can be done: see `fill_by_mirror` and `add_skin`."""
-    return add_skin(fill_by_mirror(texture))
+    """Fills a texture's holes, as far as that can be done: see `fill_by_mirror`, `soften_edges` and `add_skin`."""
+    return add_skin(soften_edges(fill_by_mirror(texture)))
 
 
 def drop_foreign(texture: FaceTexture) -> FaceTexture:
@@ -112,7 +129,7 @@ def drop_foreign(texture: FaceTexture) -> FaceTexture:
     if known.sum() < SIDE:
         return texture
     expected, spread = fit_skin(lab, known)
-    darker = (expected - lab)[..., 0] / max(DARKER, SPREADS * spread[0])
+    darker = (expected - lab)[..., 0] / np.clip(SPREADS * spread[0], DARKER, DARKEST_SKIN)
     stained = np.abs(lab - expected)[..., 1:] / np.maximum(CHROMA, SPREADS * spread[1:])
     foreign = smoothstep(np.maximum(darker, largest_channel(stained)), 0.8, 1.1)
     lines = np.maximum(find_strands(sharp[..., 0]), find_fringe(sharp[..., 0], small.confidence > WEAK))
@@ -232,6 +249,8 @@ def _with_gaps(foreign: np.ndarray, known: np.ndarray) -> np.ndarray:
 def fit_skin(lab: np.ndarray, where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Fits the colour of even skin by iteratively reweighted least squares (Beaton and Tukey 1974).
 
+    It begins with the median, so that a brim over the forehead does not pass for a slope of the skin.
+
     Args:
         lab (`np.ndarray` of shape `(S, S, 3)`): CIELAB.
         where (`np.ndarray` of shape `(S, S)`, bool): Which texels are fitted.
@@ -239,17 +258,45 @@ def fit_skin(lab: np.ndarray, where: np.ndarray) -> tuple[np.ndarray, np.ndarray
     Returns:
         `tuple[np.ndarray, np.ndarray]`: The fit (S, S, 3), and robust standard deviations (3,) about it.
     """
-    v, u = (np.mgrid[: len(lab), : len(lab)] + 0.5) / len(lab)
-    basis = np.stack([np.ones_like(v), v, v**2, (u - 0.5) ** 2], axis=-1)
+    v, u = coordinates(len(lab))
+    basis = np.stack([np.ones_like(v), v - MIDDLE, (v - MIDDLE) ** 2, (u - 0.5) ** 2], axis=-1)
     terms, values = basis[where], lab[where]
-    weights, spread, fitted = np.ones(len(values)), np.ones(3), np.zeros((4, 3))
-    for _ in range(8):
-        scaled = terms * weights[:, None]
-        fitted = np.linalg.solve(scaled.T @ terms + 1e-6 * np.eye(4), scaled.T @ values)
+    ridge = STIFFNESS * len(values) * np.diag([0, 1, 0.25, 0.25])
+    fitted = np.concatenate([np.median(values, axis=0, keepdims=True), np.zeros((3, 3))])
+    for _ in range(9):
         errors = values - terms @ fitted
-        spread = 1.4826 * np.median(np.abs(errors), axis=0) + 0.5
-        weights = np.clip(1 - (errors[:, 0] / (4.685 * spread[0])) ** 2, 0, None) ** 2 + 1e-6
-    return basis @ fitted, spread
+        weights = np.clip(1 - (errors[:, 0] / (4.685 * robust_spread(errors)[0])) ** 2, 0, None) ** 2 + 1e-6
+        scaled = terms * weights[:, None]
+        fitted = np.linalg.solve(scaled.T @ terms + ridge, scaled.T @ values)
+    return basis @ fitted, robust_spread(values - terms @ fitted)
+
+
+def robust_spread(errors: np.ndarray) -> np.ndarray:
+    """Standard deviations (C,) of errors (N, C), by their median absolute value."""
+    return 1.4826 * np.median(np.abs(errors), axis=0) + 0.5
+
+
+def soften_edges(texture: FaceTexture) -> FaceTexture:
+    """Lowers the confidence of skin at the edges of holes, for a drawing that passes into smooth skin there.
+
+    What ends a texture, such as hair, also shades the skin beside it: a sharp edge would be a dark line.
+
+    Args:
+        texture ([`FaceTexture`]): The texture.
+
+    Returns:
+        [`FaceTexture`]: With less confidence over `EDGE` from holes wider than `CRACK`.
+    """
+    factor = 1 - fillable_skin(SIDE) * (1 - smoothstep(distance_to_holes(texture), 0, EDGE))
+    factor = cv2.resize(factor, texture.confidence.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return replace(texture, confidence=lowered_confidence(texture, factor))
+
+
+def distance_to_holes(texture: FaceTexture) -> np.ndarray:
+    """Distances (S, S) float32 from holes that are wider than `CRACK`, as shares of the texture's side."""
+    holes = ((resize_texture(texture, SIDE).confidence == 0) & plain_skin(SIDE, 0)).astype(np.uint8)
+    holes = cv2.morphologyEx(holes, cv2.MORPH_OPEN, disc(CRACK / 2 * SIDE))
+    return cv2.distanceTransform(1 - holes, cv2.DIST_L2, 5) / SIDE
 
 
 def add_skin(texture: FaceTexture) -> FaceTexture:
@@ -263,7 +310,9 @@ def add_skin(texture: FaceTexture) -> FaceTexture:
     """
     small = resize_texture(texture, SKIN_SIDE)
     shown = cv2.erode((small.confidence > WEAK).astype(np.float32), np.ones((3, 3)))
+    distance = cv2.resize(distance_to_holes(texture), shown.shape, interpolation=cv2.INTER_AREA)
     known = plain_skin(SKIN_SIDE, EXAMINED_MARGIN) * shown * small.confidence
+    known = known * np.maximum(smoothstep(distance, *SHADED), LAST_RESORT)
     if not known.any():
         return texture
     smooth = cv2.GaussianBlur(push_pull(small.pixels, known.astype(np.float32)), (0, 0), SKIN_SIGMA)

@@ -1,6 +1,6 @@
 """Uneven and coloured light on a face's texture, which its photo's shading does not explain."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -18,14 +18,29 @@ from faceswap_diffusion.faces.texture import (
 )
 from faceswap_diffusion.faces.texture_regions import EXAMINED_MARGIN, FILLED_MARGIN, SIDE, WEAK, plain_skin
 
-BALANCE_SIGMA = 0.05
-"""Standard deviation, in sides of the texture, of the blur that leaves light and removes features."""
+@dataclass(frozen=True)
+class Balance:
+    """How the halves of a face are compared and made alike; lengths are shares of the texture's side.
 
-BALANCE_RANGE = (5.0, 12.0)
-"""Differences of the halves in L* that are left, and that are evened out in full."""
+    Args:
+        sigma (`float`): Standard deviation of the blur that leaves light and removes features.
+        margin (`float`): What is not compared around eyes and lips.
+        lifted (`tuple[float, float]`): Differences in L* that are left, and that are evened out in full.
+        dropped (`tuple[float, float]`): The same, from which on the darker half is given up for the other, if that is
+            seen better.
+    """
 
-SHADOW = (10.0, 16.0)
-"""The same, from which on the darker half is given up for the other, if that is seen better."""
+    sigma: float
+    margin: float
+    lifted: tuple[float, float]
+    dropped: tuple[float, float]
+
+
+BALANCES = (
+    Balance(0.05, EXAMINED_MARGIN, (5.0, 12.0), (10.0, 16.0)),
+    Balance(0.02, 0.006, (9.0, 16.0), (12.0, 18.0)),
+)
+"""For the light on a half of the face, and for shadows of nose, lips and brows."""
 
 CHROMA_RANGE = (4.0, 7.0)
 """Differences of skin from its median, in a* and b*, that are left as they are, and that stay the largest."""
@@ -45,7 +60,8 @@ def balance_halves(texture: FaceTexture) -> FaceTexture:
     """Brightens what lies in the shadow on one half of the face only, up to the other half, or drops it.
 
     Faces are about symmetric, and so is the colour of their skin: what differs between the halves over a wide area is
-    light that no distant source explains, such as the shadow of a nose, a brim or a hand.
+    light that no distant source explains, such as the shadow of a nose, a brim or a hand. It is looked for by each of
+    `BALANCES`.
 
     Args:
         texture ([`FaceTexture`]): Of one photo, shading divided out.
@@ -53,32 +69,38 @@ def balance_halves(texture: FaceTexture) -> FaceTexture:
     Returns:
         [`FaceTexture`]: Brighter in places, and with holes where the other half is much lighter and better seen.
     """
+    for balance in BALANCES:
+        texture = _balanced(texture, balance)
+    return texture
+
+
+def _balanced(texture: FaceTexture, balance: Balance) -> FaceTexture:
     small = resize_texture(texture, SIDE)
     lightness = to_lab(small.pixels)[..., :1]
-    weights = (small.confidence * plain_skin(SIDE, EXAMINED_MARGIN)).astype(np.float32)
+    weights = (small.confidence * plain_skin(SIDE, balance.margin)).astype(np.float32)
     smooth = blur_known(
-        np.concatenate([lightness, np.ones_like(lightness)], axis=2), weights, BALANCE_SIGMA * SIDE, 0.02
+        np.concatenate([lightness, np.ones_like(lightness)], axis=2), weights, balance.sigma * SIDE, 0.02
     )
     level = smooth[..., 0] / np.maximum(smooth[..., 1], 1e-3)
     sure = smooth[..., 1] * smooth[:, ::-1, 1]
     darker = np.maximum(level[:, ::-1] - level, 0) * sure
-    lifted = level + darker * smoothstep(darker, *BALANCE_RANGE)
+    lifted = level + darker * smoothstep(darker, *balance.lifted)
     factor = ((lifted + 16) / (level + 16)) ** 3
     factor = cv2.resize(factor.astype(np.float32), texture.confidence.shape[::-1], interpolation=cv2.INTER_CUBIC)
-    confidence = _without_shadow(texture, darker)
+    confidence = _without_shadow(texture, smoothstep(darker, *balance.dropped))
     return replace(texture, pixels=scale_lightness(texture.pixels, factor), confidence=confidence)
 
 
-def _without_shadow(texture: FaceTexture, darker: np.ndarray) -> np.ndarray:
+def _without_shadow(texture: FaceTexture, shadow: np.ndarray) -> np.ndarray:
     """Confidence (T, T) without the half of a face that lies in the dark, if the other half is seen better.
 
     Light of another colour fell there, if any: brightened, it would be a stain.
 
     Args:
         texture ([`FaceTexture`]): Of one photo.
-        darker (`np.ndarray` of shape `(S, S)`): By how much a place is darker than its mirror image, in L*.
+        shadow (`np.ndarray` of shape `(S, S)`): In [0, 1], where it is much darker than its mirror image.
     """
-    shadow = cv2.resize(smoothstep(darker, *SHADOW), texture.confidence.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    shadow = cv2.resize(shadow, texture.confidence.shape[::-1], interpolation=cv2.INTER_LINEAR)
     better = texture.confidence[:, ::-1] > texture.confidence
     return lowered_confidence(texture, np.where(better, 1 - shadow, 1))
 

@@ -8,13 +8,16 @@ import numpy as np
 
 from faceswap_diffusion.faces.mesh_topology import BROWS_478, EYES_478, MOUTH_478, NOSE_478
 from faceswap_diffusion.faces.surface import NOTHING
-from faceswap_diffusion.faces.texture import texture_raster
+from faceswap_diffusion.faces.texture import smoothstep, texture_raster
 
 SIDE = 256
 """Side in texels at which textures are examined and filled."""
 
 FOREHEAD, BEARDLESS, INNER = 0.31, 0.58, 0.24
 """Skin is even above the first texture coordinate v, and above the second at more than the third from the middle."""
+
+SOFT = 0.03
+"""Half the width of the border between skin that may be filled and mouth and chin."""
 
 EXAMINED_MARGIN, FILLED_MARGIN, BROW_MARGIN = 0.03, 0.015, 0.012
 """Shares of the texture's side around eyes and lips that are not examined, because of lashes, and not filled; and of
@@ -48,8 +51,8 @@ def fillable_skin(size: int) -> np.ndarray:
     v, u = coordinates(SIDE)
     shaped = np.zeros((SIDE, SIDE), np.uint8)
     cv2.fillPoly(shaped, [np.round(texture_raster(SIDE).points[list(NOSE_478[0])]).astype(np.int32)], 1)
-    middle = (v > BEARDLESS) & (np.abs(u - 0.5) < INNER)
-    skin = plain_skin(SIDE, FILLED_MARGIN) & (shaped == 0) & ~middle
+    below, outer = smoothstep(v - BEARDLESS, -SOFT, SOFT), smoothstep(np.abs(u - 0.5) - INNER, -SOFT, SOFT)
+    skin = plain_skin(SIDE, FILLED_MARGIN) * (shaped == 0) * (1 - below * (1 - outer))
     return cv2.resize(skin.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
 
 

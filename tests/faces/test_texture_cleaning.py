@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+import pytest
 
 from faceswap_diffusion.faces.mesh_topology import BROWS_478
 from faceswap_diffusion.faces.texture import texture_raster
@@ -11,6 +12,7 @@ from faceswap_diffusion.faces.texture_cleaning import (
     find_fringe,
     find_strands,
     push_pull,
+    soften_edges,
     unlike_skin,
 )
 from tests.plain_skin import HAIR, SIDE, SKIN, skin_texture
@@ -58,6 +60,14 @@ class TestDropForeign:
         texture = skin_texture()
         texture.pixels[:] *= np.linspace(1.15, 0.7, SIDE)[:, None, None]
         np.testing.assert_array_equal(drop_foreign(texture).confidence, texture.confidence)
+
+    def test_a_wide_brim_is_no_slope_of_the_skin(self):
+        texture = skin_texture()
+        texture.confidence[:, 150:] = 0  # a turned face: half of its even skin is under the brim
+        texture.pixels[:62] *= np.linspace(0.15, 0.55, 62)[:, None, None]
+        confidence = drop_foreign(texture).confidence
+        assert (confidence[:55, 60:140] == 0).all()
+        np.testing.assert_array_equal(confidence[100:], texture.confidence[100:])
 
     def test_narrow_gaps_between_strands_are_covered_too(self):
         texture = skin_texture()
@@ -116,6 +126,30 @@ class TestFindFringe:
         assert not find_fringe(np.full((SIDE, SIDE), 70, np.float32), np.zeros((SIDE, SIDE), bool)).any()
 
 
+class TestSoftenEdges:
+    def softened(self, hole: tuple[slice, slice]) -> np.ndarray:
+        texture = skin_texture()
+        texture.confidence[hole] = 0
+        return soften_edges(texture).confidence
+
+    def test_confidence_rises_with_the_distance_from_a_hole(self):
+        row = self.softened(np.s_[:, :60])[128, 60:80]
+        assert row[0] < 0.1
+        assert (np.diff(row) >= 0).all()
+        assert row[6] == pytest.approx(0.5, abs=0.1)  # in the middle of 0.05 sides
+        assert (row[14:] == 1).all()
+
+    def test_cracks_are_no_holes(self):
+        confidence = self.softened(np.s_[100:160, 60:63])
+        assert (confidence[100:160, 63:] == skin_texture().confidence[100:160, 63:]).all()
+
+    def test_mouth_and_chin_stay_sharp(self):
+        hole = np.s_[200:230, 118:138]
+        expected = skin_texture().confidence
+        expected[hole] = 0
+        np.testing.assert_array_equal(self.softened(hole), expected)
+
+
 class TestAddSkin:
     def test_a_hole_gets_the_colour_around_it(self):
         texture = skin_texture()
@@ -134,6 +168,14 @@ class TestAddSkin:
         skin = add_skin(texture).skin
         assert skin is not None
         assert np.abs(skin[8:15, 21:44, :3] - SKIN).max() < 12  # hair is 145 away
+
+    def test_shade_beside_a_hole_does_not_count(self):
+        texture = skin_texture()
+        texture.confidence[:, 190:] = 0
+        texture.pixels[:, 180:190] *= 0.6  # the shadow of what covers the cheek
+        skin = add_skin(texture).skin
+        assert skin is not None
+        np.testing.assert_allclose(skin[32, 50:58, :3], np.broadcast_to(SKIN, (8, 3)), atol=8)  # of 82
 
     def test_eyes_nose_and_mouth_are_not_filled(self):
         skin = add_skin(skin_texture()).skin

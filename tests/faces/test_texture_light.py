@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from faceswap_diffusion.faces.mesh_topology import MOUTH_478
-from faceswap_diffusion.faces.texture import texture_raster, to_lab, to_rgb
+from faceswap_diffusion.faces.texture import fill_by_mirror, texture_raster, to_lab, to_rgb
 from faceswap_diffusion.faces.texture_light import balance_halves, limit_stains
 from tests.plain_skin import HAIR, SIDE, SKIN, skin_texture
 
@@ -39,6 +39,27 @@ class TestBalanceHalves:
         texture = skin_texture()
         texture.pixels[:, :128] = [60, 50, 90]
         np.testing.assert_array_equal(balance_halves(texture).confidence, texture.confidence)
+
+    def test_a_shadow_beside_the_mouth_is_given_up_for_the_lit_side(self):
+        texture = skin_texture()
+        texture.pixels[165:195, 70:95] *= 0.6  # L* 70 to 43
+        texture.confidence[:, :128] *= 0.8
+        balanced = balance_halves(texture)
+        shadow = np.s_[174:186, 78:87]
+        lightness = [to_lab(pixels)[shadow][..., 0] for pixels in (texture.pixels, fill_by_mirror(balanced).pixels)]
+        assert lightness[0].max() < 45
+        assert lightness[1].min() > 61  # two thirds of the way to skin at least
+        np.testing.assert_array_equal(balanced.confidence[:, 128:], texture.confidence[:, 128:])
+
+    def test_moles_and_creases_of_both_halves_stay(self):
+        texture = skin_texture()
+        texture.pixels[120:126, 60:66] = HAIR
+        texture.pixels[150:180, 80:84] *= 0.6
+        texture.pixels[150:180, 172:176] *= 0.6
+        texture.confidence[:, :128] *= 0.8
+        balanced = balance_halves(texture)
+        np.testing.assert_array_equal(balanced.confidence, texture.confidence)
+        np.testing.assert_allclose(balanced.pixels, texture.pixels, atol=0.6)
 
 
 CHEEK = np.s_[105:165, 40:100]
