@@ -1,5 +1,6 @@
 """Texels that are not the face: strands, edges of hair and hats, shadows of frames; and what is drawn there."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import cv2
@@ -36,8 +37,8 @@ SPREADS, DARKEST_SKIN = 3.0, 16.0
 """The same in robust standard deviations of the skin, where that is more; in L*, at most the second."""
 
 STIFFNESS = 0.02
-"""Ridge on the slopes and curvatures of the fit, relative to the number of texels: skin that is known at the cheeks only
-says little about the forehead."""
+"""Ridge on the slopes and curvatures of the fit, relative to the number of texels: cheeks alone say little about the
+forehead."""
 
 MOLE = 0.03
 """Share of the texture's side, about 5 mm: dark spots up to this length are the person's own."""
@@ -216,11 +217,23 @@ def covered_brows(foreign: np.ndarray) -> np.ndarray:
     """
     size, examined = len(foreign), even_skin(len(foreign))
     covered = np.zeros((size, size), np.float32)
-    for brow in (filled(outline, size) for outline in BROWS_478):
-        around = (cv2.dilate(brow, disc(AROUND_BROW * size)) > 0) & examined
+    for outline in BROWS_478:
+        around = (cv2.dilate(filled(outline, size), disc(AROUND_BROW * size)) > 0) & examined
         if foreign[around].mean() > BROW_COVERED:
-            covered = np.maximum(covered, cv2.dilate(brow, disc(BROW_MARGIN * size)))
+            covered = np.maximum(covered, _brow(outline, size))
     return covered
+
+
+def without_brows(texture: FaceTexture, hidden: Sequence[bool]) -> FaceTexture:
+    """Makes holes of brows, each of which is hidden or not."""
+    size = len(texture.confidence)
+    brows = [_brow(outline, size) for outline, is_hidden in zip(BROWS_478, hidden, strict=True) if is_hidden]
+    return replace(texture, confidence=lowered_confidence(texture, 1 - np.maximum.reduce(brows)))
+
+
+def _brow(outline: Sequence[int], size: int) -> np.ndarray:
+    """A brow and what is close to it, (size, size) float32, 0 or 1."""
+    return cv2.dilate(filled(outline, size), disc(BROW_MARGIN * size))
 
 
 def _without_moles(foreign: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from faceswap_diffusion.faces.texture import (
 )
 from faceswap_diffusion.faces.texture_regions import EXAMINED_MARGIN, FILLED_MARGIN, SIDE, WEAK, plain_skin
 
+
 @dataclass(frozen=True)
 class Balance:
     """How the halves of a face are compared and made alike; lengths are shares of the texture's side.

@@ -58,6 +58,11 @@ def around_eyes(landmarks: np.ndarray, size: int) -> np.ndarray:
     return dilate(mask, 0.15 * np.sqrt(mask.sum() / 2))
 
 
+def brow_masks(landmarks: np.ndarray, size: int) -> list[np.ndarray]:
+    """Both brows, each as (size, size) float32 in {0, 1}."""
+    return [filled_hull(landmarks[list(brow)], size) for brow in POLYGONS[len(landmarks)]["brows"]]
+
+
 def beard_mask(landmarks: np.ndarray, size: int) -> np.ndarray:
     """Where a beard may be: mouth, chin and the jaw below the mouth, as (size, size) float32 in {0, 1}."""
     return filled_hull(_beard_outline(landmarks), size)

@@ -13,7 +13,7 @@ from faceswap_diffusion.cli import main as cli
 from faceswap_diffusion.faces.alignment import crop
 from faceswap_diffusion.masks.bisenet import BiSeNet
 from faceswap_diffusion.masks.occlusion import CHECKPOINT, load_occlusion_network
-from faceswap_diffusion.masks.outlines import above_brows, around_eyes, region_mask_from_landmarks
+from faceswap_diffusion.masks.outlines import above_brows, around_eyes, brow_masks, region_mask_from_landmarks
 from faceswap_diffusion.masks.parsing import LABELS
 from faceswap_diffusion.masks.regions import region_mask
 from faceswap_diffusion.photos.loading import load_photo
@@ -165,6 +165,22 @@ def test_a_target_keeps_its_brows_where_the_source_hides_them(swapper: FaceSwapp
     assert np.abs(kept.pixels - target.pixels)[brows].mean() < 3
     assert kept.coverage[brows].mean() > 0.9
     assert np.abs(replaced.pixels - target.pixels)[brows].mean() > 6
+
+
+def test_brows_behind_a_frame_are_not_mended_into_skin(swapper: FaceSwapper):
+    rgb = load_photo(WOMAN).rgb
+    bare = aligned(swapper, rgb)
+    brows = brow_masks(bare.landmarks, len(bare.pixels))
+    framed_brows = [replace(bare, covered=covered) for covered in (np.maximum(*brows), 0.3 * brows[0])]
+    hidden, seen = (swapper.encode_face(rgb, face) for face in framed_brows)
+    target = aligned(swapper, load_photo(SELFIE).rgb)
+    kept, replaced = (swapper.draw_reference(target, identity) for identity in (hidden, seen))
+    assert kept is not None
+    assert replaced is not None
+    inside = cv2.erode(np.maximum(*brow_masks(target.landmarks, len(target.pixels))), np.ones((3, 3))) > 0
+    differences = [np.abs(drawn.pixels - target.pixels)[inside].mean() for drawn in (kept, replaced)]
+    assert differences[0] < 6
+    assert differences[1] > 40
 
 
 @pytest.mark.parametrize("region", ["face", "head"])
