@@ -300,16 +300,18 @@ def soften_edges(texture: FaceTexture) -> FaceTexture:
     Returns:
         [`FaceTexture`]: With less confidence over `EDGE` from holes wider than `CRACK`.
     """
-    factor = 1 - fillable_skin(SIDE) * (1 - smoothstep(distance_to_holes(texture), 0, EDGE))
+    inside = smoothstep(distance_to_holes(resize_texture(texture, SIDE)), 0, EDGE)
+    factor = 1 - fillable_skin(SIDE) * (1 - inside)
     factor = cv2.resize(factor, texture.confidence.shape[::-1], interpolation=cv2.INTER_LINEAR)
     return replace(texture, confidence=lowered_confidence(texture, factor))
 
 
 def distance_to_holes(texture: FaceTexture) -> np.ndarray:
-    """Distances (S, S) float32 from holes that are wider than `CRACK`, as shares of the texture's side."""
-    holes = ((resize_texture(texture, SIDE).confidence == 0) & plain_skin(SIDE, 0)).astype(np.uint8)
-    holes = cv2.morphologyEx(holes, cv2.MORPH_OPEN, disc(CRACK / 2 * SIDE))
-    return cv2.distanceTransform(1 - holes, cv2.DIST_L2, 5) / SIDE
+    """Distances (T, T) float32 from holes that are wider than `CRACK`, as shares of the texture's side."""
+    size = len(texture.confidence)
+    holes = ((texture.confidence == 0) & plain_skin(size, 0)).astype(np.uint8)
+    holes = cv2.morphologyEx(holes, cv2.MORPH_OPEN, disc(CRACK / 2 * size))
+    return cv2.distanceTransform(1 - holes, cv2.DIST_L2, 5) / size
 
 
 def add_skin(texture: FaceTexture) -> FaceTexture:
@@ -321,11 +323,12 @@ def add_skin(texture: FaceTexture) -> FaceTexture:
     Returns:
         [`FaceTexture`]: With `skin`, unless no plain skin is known.
     """
-    small = resize_texture(texture, SKIN_SIDE)
+    examined = resize_texture(texture, SIDE)
+    distance = cv2.resize(distance_to_holes(examined), (SKIN_SIDE, SKIN_SIDE), interpolation=cv2.INTER_AREA)
+    small = resize_texture(examined, SKIN_SIDE)
     shown = cv2.erode((small.confidence > WEAK).astype(np.float32), np.ones((3, 3)))
-    distance = cv2.resize(distance_to_holes(texture), shown.shape, interpolation=cv2.INTER_AREA)
-    known = plain_skin(SKIN_SIDE, EXAMINED_MARGIN) * shown * small.confidence
-    known = known * np.maximum(smoothstep(distance, *SHADED), LAST_RESORT)
+    lit = np.maximum(smoothstep(distance, *SHADED), LAST_RESORT)
+    known = plain_skin(SKIN_SIDE, EXAMINED_MARGIN) * shown * small.confidence * lit
     if not known.any():
         return texture
     smooth = cv2.GaussianBlur(push_pull(small.pixels, known.astype(np.float32)), (0, 0), SKIN_SIGMA)

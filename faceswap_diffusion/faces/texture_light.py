@@ -70,13 +70,20 @@ def balance_halves(texture: FaceTexture) -> FaceTexture:
     Returns:
         [`FaceTexture`]: Brighter in places, and with holes where the other half is much lighter and better seen.
     """
+    small, pixels, size = resize_texture(texture, SIDE), texture.pixels, len(texture.confidence)
+    shadow = np.zeros((SIDE, SIDE), np.float32)
     for balance in BALANCES:
-        texture = _balanced(texture, balance)
-    return texture
+        brighter, dark = _light_of_halves(small, balance)
+        confidence = _without_shadow(small, dark)
+        small = replace(small, pixels=scale_lightness(small.pixels, brighter), confidence=confidence)
+        pixels = scale_lightness(pixels, _resized(brighter, size, cv2.INTER_CUBIC))
+        shadow = np.maximum(shadow, dark)
+    confidence = _without_shadow(texture, _resized(shadow, size, cv2.INTER_LINEAR))
+    return replace(texture, pixels=pixels, confidence=confidence)
 
 
-def _balanced(texture: FaceTexture, balance: Balance) -> FaceTexture:
-    small = resize_texture(texture, SIDE)
+def _light_of_halves(small: FaceTexture, balance: Balance) -> tuple[np.ndarray, np.ndarray]:
+    """By what to scale the light of a texture (S, S), and what share of it to give up for its mirror image (S, S)."""
     lightness = to_lab(small.pixels)[..., :1]
     weights = (small.confidence * plain_skin(SIDE, balance.margin)).astype(np.float32)
     smooth = blur_known(
@@ -86,22 +93,19 @@ def _balanced(texture: FaceTexture, balance: Balance) -> FaceTexture:
     sure = smooth[..., 1] * smooth[:, ::-1, 1]
     darker = np.maximum(level[:, ::-1] - level, 0) * sure
     lifted = level + darker * smoothstep(darker, *balance.lifted)
-    factor = ((lifted + 16) / (level + 16)) ** 3
-    factor = cv2.resize(factor.astype(np.float32), texture.confidence.shape[::-1], interpolation=cv2.INTER_CUBIC)
-    confidence = _without_shadow(texture, smoothstep(darker, *balance.dropped))
-    return replace(texture, pixels=scale_lightness(texture.pixels, factor), confidence=confidence)
+    factor, shadow = ((lifted + 16) / (level + 16)) ** 3, smoothstep(darker, *balance.dropped)
+    return _resized(factor, SIDE, cv2.INTER_CUBIC), _resized(shadow, SIDE, cv2.INTER_LINEAR)
+
+
+def _resized(plane: np.ndarray, size: int, interpolation: int) -> np.ndarray:
+    return cv2.resize(plane.astype(np.float32), (size, size), interpolation=interpolation)
 
 
 def _without_shadow(texture: FaceTexture, shadow: np.ndarray) -> np.ndarray:
-    """Confidence (T, T) without the half of a face that lies in the dark, if the other half is seen better.
+    """Confidence (T, T) without what lies in shadow (T, T), if its mirror image is seen better.
 
     Light of another colour fell there, if any: brightened, it would be a stain.
-
-    Args:
-        texture ([`FaceTexture`]): Of one photo.
-        shadow (`np.ndarray` of shape `(S, S)`): In [0, 1], where it is much darker than its mirror image.
     """
-    shadow = cv2.resize(shadow, texture.confidence.shape[::-1], interpolation=cv2.INTER_LINEAR)
     better = texture.confidence[:, ::-1] > texture.confidence
     return lowered_confidence(texture, np.where(better, 1 - shadow, 1))
 
