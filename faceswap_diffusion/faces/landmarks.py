@@ -14,7 +14,14 @@ from ai_edge_litert.interpreter import Interpreter
 
 from faceswap_diffusion.faces.alignment import crop, invert, transform_points
 from faceswap_diffusion.faces.head_pose import HeadPoseFit, read_triangles
-from faceswap_diffusion.faces.mesh_topology import BLENDSHAPE_NAMES, BLENDSHAPE_POINTS, DLIB68_FROM_MESH, dlib68
+from faceswap_diffusion.faces.mesh_topology import (
+    BLENDSHAPE_NAMES,
+    BLENDSHAPE_POINTS,
+    DLIB68_FROM_MESH,
+    EYES_478,
+    IRISES_478,
+    dlib68,
+)
 from faceswap_diffusion.faces.native_output import silenced_stderr
 from faceswap_diffusion.weights.registry import model_path
 
@@ -23,6 +30,8 @@ __all__ = ["BLENDSHAPE_NAMES", "DLIB68_FROM_MESH", "FaceMesh", "MeshResult", "dl
 GEOMETRY = "geometry_pipeline_metadata_landmarks.binarypb"
 NET_SIZE = 256  # side of the landmark network's input in pixels
 ROI_MARGIN = 1.5  # the network was trained on squares that are this much larger than the face's box
+LOST = 0.5  # distance of an iris from the middle of its eye, in widths of an eye: those that look aside reach 0.3
+IRIS_POINTS = (slice(468, 473), slice(473, 478))
 # Outer eye corners, viewer's left and right. They give the orientation of the second region of interest.
 _LEFT_EYE_CORNER, _RIGHT_EYE_CORNER = 33, 263
 
@@ -87,7 +96,7 @@ class FaceMesh:
         matrix = _roi_from_landmarks(landmarks)
         points, confidence = self._run(image, matrix)
         pixel = abs(np.linalg.det(matrix[:, :2])) ** -0.5  # photo pixels per network pixel
-        landmarks = transform_points(points[:, :2], invert(matrix))
+        landmarks = with_irises_in_eyes(transform_points(points[:, :2], invert(matrix)))
         depth = points[:, 2] * pixel
         pose = self._pose_fit(np.column_stack([landmarks, depth]))
         return MeshResult(landmarks, depth, self._blendshapes(points[:, :2]), pose, confidence)
@@ -102,6 +111,25 @@ class FaceMesh:
     def _blendshapes(self, points: np.ndarray) -> np.ndarray:
         """Computes the expression from upright mesh points `(478, 2)`."""
         return _invoke(self._blendshape_net, points[None, BLENDSHAPE_POINTS].astype(np.float32))[0]
+
+
+def with_irises_in_eyes(landmarks: np.ndarray) -> np.ndarray:
+    """Puts irises that are far outside their eyes into the middle of these: the network loses them behind sunglasses.
+
+    Args:
+        landmarks (`np.ndarray` of shape `(478, 2)`): A mesh in pixels.
+
+    Returns:
+        `np.ndarray` of shape `(478, 2)`: A copy, if one is moved.
+    """
+    eyes = [landmarks[list(outline)] for outline in EYES_478]
+    width = max(np.linalg.norm(np.ptp(eye, axis=0)) for eye in eyes)
+    for eye, (_, centre, _), iris in zip(eyes, IRISES_478, IRIS_POINTS, strict=True):
+        shift = eye.mean(axis=0) - landmarks[centre]
+        if np.linalg.norm(shift) > LOST * width:
+            landmarks = landmarks.copy()
+            landmarks[iris] += shift
+    return landmarks
 
 
 @cache

@@ -6,8 +6,14 @@ import pytest
 from PIL import Image
 
 from faceswap_diffusion.faces.analyzer import MeshFaceAnalyzer
-from faceswap_diffusion.faces.landmarks import BLENDSHAPE_NAMES, DLIB68_FROM_MESH, FaceMesh, dlib68
-from faceswap_diffusion.faces.mesh_topology import BLENDSHAPE_POINTS
+from faceswap_diffusion.faces.landmarks import (
+    BLENDSHAPE_NAMES,
+    DLIB68_FROM_MESH,
+    FaceMesh,
+    dlib68,
+    with_irises_in_eyes,
+)
+from faceswap_diffusion.faces.mesh_topology import BLENDSHAPE_POINTS, EYES_478
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +172,18 @@ def test_depth_is_in_photo_pixels(analyzer, images, faces):
     half = analyzer.mesh(np.asarray(Image.fromarray(image).resize((320, 320))), (keypoints + 0.5) / 2 - 0.5)
     assert np.ptp(half.depth) == pytest.approx(np.ptp(whole.depth) / 2, rel=0.05)
     assert half.head_pose == pytest.approx(whole.head_pose, abs=1)
+
+
+def test_irises_that_are_lost_come_back_into_their_eyes(faces):
+    landmarks = faces["p001_portrait"].landmarks
+    assert with_irises_in_eyes(landmarks) is landmarks  # found ones are left, wherever they look
+    lost = landmarks.copy()
+    lost[473:478] += [-250, 20]  # as behind sunglasses
+    found = with_irises_in_eyes(lost)
+    eye, iris = landmarks[list(EYES_478[1])], landmarks[473:478]
+    np.testing.assert_allclose(found[473], eye.mean(axis=0))
+    np.testing.assert_allclose(found[473:478] - found[473], iris - iris[0])
+    np.testing.assert_array_equal(found[:473], landmarks[:473])
 
 
 def test_a_place_without_a_face_has_no_confidence(analyzer, images, faces):
