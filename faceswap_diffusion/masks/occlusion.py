@@ -18,7 +18,7 @@ CHECKPOINT = Path(__file__).parents[1] / "checkpoints" / "occlusion"
 PLANES = (("face",), ("eyes", "mouth"), ("brows", "nose"))
 """Regions, drawn from landmarks, that the network gets as additional input planes."""
 
-CERTAINTY = (0.15, 0.4)
+CERTAINTY = (0.15, 0.3)
 """A pixel counts as face up to the first probability, and as covered from the second."""
 
 GROWTH = 0.004
