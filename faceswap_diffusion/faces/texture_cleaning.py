@@ -105,8 +105,8 @@ def clean_texture(texture: FaceTexture) -> FaceTexture:
 
 
 def complete_texture(texture: FaceTexture) -> FaceTexture:
-    """Fills a texture's holes, as far as that can be done: see `fill_by_mirror`, `soften_edges` and `add_skin`."""
-    return add_skin(soften_edges(fill_by_mirror(texture)))
+    """Fills a texture's holes, as far as that can be done: see `fill_by_mirror`, `add_skin` and `soften_edges`."""
+    return soften_edges(add_skin(fill_by_mirror(texture)))
 
 
 def drop_foreign(texture: FaceTexture) -> FaceTexture:
@@ -290,20 +290,23 @@ def robust_spread(errors: np.ndarray) -> np.ndarray:
 
 
 def soften_edges(texture: FaceTexture) -> FaceTexture:
-    """Lowers the confidence of skin at the edges of holes, for a drawing that passes into smooth skin there.
+    """Lets skin pass into the smooth skin that a drawing has instead of holes, towards the edges of these.
 
     What ends a texture, such as hair, also shades the skin beside it: a sharp edge would be a dark line.
 
     Args:
-        texture ([`FaceTexture`]): The texture.
+        texture ([`FaceTexture`]): The texture, with `skin` if there is any.
 
     Returns:
-        [`FaceTexture`]: With less confidence over `EDGE` from holes wider than `CRACK`.
+        [`FaceTexture`]: With other colours over `EDGE` from holes wider than `CRACK`.
     """
+    if texture.skin is None:
+        return texture
+    size = texture.confidence.shape[::-1]
     inside = smoothstep(distance_to_holes(resize_texture(texture, SIDE)), 0, EDGE)
-    factor = 1 - fillable_skin(SIDE) * (1 - inside)
-    factor = cv2.resize(factor, texture.confidence.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    return replace(texture, confidence=lowered_confidence(texture, factor))
+    share = cv2.resize((fillable_skin(SIDE) * (1 - inside)).astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+    skin = cv2.resize(texture.skin[..., :3], size, interpolation=cv2.INTER_LINEAR)
+    return replace(texture, pixels=texture.pixels + share[..., None] * (skin - texture.pixels))
 
 
 def distance_to_holes(texture: FaceTexture) -> np.ndarray:
