@@ -31,7 +31,6 @@ GEOMETRY = "geometry_pipeline_metadata_landmarks.binarypb"
 NET_SIZE = 256  # side of the landmark network's input in pixels
 ROI_MARGIN = 1.5  # the network was trained on squares that are this much larger than the face's box
 LOST = 0.5  # distance of an iris from the middle of its eye, in widths of an eye: those that look aside reach 0.3
-IRIS_POINTS = (slice(468, 473), slice(473, 478))
 # Outer eye corners, viewer's left and right. They give the orientation of the second region of interest.
 _LEFT_EYE_CORNER, _RIGHT_EYE_CORNER = 33, 263
 
@@ -124,11 +123,11 @@ def with_irises_in_eyes(landmarks: np.ndarray) -> np.ndarray:
     """
     eyes = [landmarks[list(outline)] for outline in EYES_478]
     width = max(np.linalg.norm(np.ptp(eye, axis=0)) for eye in eyes)
-    for eye, (_, centre, _), iris in zip(eyes, IRISES_478, IRIS_POINTS, strict=True):
+    for eye, (_, centre, _) in zip(eyes, IRISES_478, strict=True):
         shift = eye.mean(axis=0) - landmarks[centre]
         if np.linalg.norm(shift) > LOST * width:
             landmarks = landmarks.copy()
-            landmarks[iris] += shift
+            landmarks[centre : centre + 5] += shift  # the mesh's points of an iris follow its centre
     return landmarks
 
 

@@ -137,10 +137,10 @@ def limit_stains(texture: FaceTexture) -> FaceTexture:
     surplus = np.concatenate(
         [np.maximum(excess(smooth[..., :1], SHINE_RANGE), 0), excess(smooth[..., 1:], CHROMA_RANGE)], axis=2
     )
-    size = texture.confidence.shape[::-1]
-    surplus = cv2.resize(surplus.astype(np.float32), size, interpolation=cv2.INTER_CUBIC)
+    size = len(texture.confidence)
+    surplus = _resized(surplus, size, cv2.INTER_CUBIC)
     changed = to_lab(texture.pixels)
-    share = cv2.resize(cv2.GaussianBlur(skin, (0, 0), EDGE_SIGMA * SIDE), size, interpolation=cv2.INTER_LINEAR)
+    share = _resized(cv2.GaussianBlur(skin, (0, 0), EDGE_SIGMA * SIDE), size, cv2.INTER_LINEAR)
     share = share * smoothstep(changed[..., 0] / lightness, *HAIRY)
     return replace(texture, pixels=to_rgb(changed - share[..., None] * surplus))
 
