@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from threadpoolctl import threadpool_limits
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -23,15 +24,18 @@ def share_of_cores(num_workers: int) -> int:
 def sharing_cores(num_stages: int) -> Iterator[None]:
     """Gives each of several stages that run side by side its share of the cores: more threads than cores slow all.
 
-    It holds for PyTorch, in the calling thread and in threads that begin within the block.
+    It holds for PyTorch, in the calling thread and in threads that begin within the block, and for NumPy's linear
+    algebra, whose idle threads would otherwise wait in a loop for the next small matrix.
 
     Args:
         num_stages (`int`): How many threads of this process work at the same time.
     """
     before = torch.get_num_threads()
-    torch.set_num_threads(min(before, share_of_cores(num_stages)))
+    share = min(before, share_of_cores(num_stages))
+    torch.set_num_threads(share)
     try:
-        yield
+        with threadpool_limits(share, user_api="blas"):
+            yield
     finally:
         torch.set_num_threads(before)
 

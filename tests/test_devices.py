@@ -2,8 +2,10 @@
 
 from threading import Thread
 
+import numpy as np  # noqa: F401 - its library is looked at
 import pytest
 import torch
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from faceswap_diffusion import devices
 
@@ -27,5 +29,20 @@ def test_stages_side_by_side_share_the_cores(monkeypatch: pytest.MonkeyPatch, co
             work()
         assert seen == [threads, threads]
         assert torch.get_num_threads() == 8
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_linear_algebra_gets_its_share_and_then_what_it_had(monkeypatch: pytest.MonkeyPatch):
+    def threads() -> set[int]:
+        return {library["num_threads"] for library in ThreadpoolController().select(user_api="blas").info()}
+
+    monkeypatch.setattr(devices, "available_cores", lambda: 6)
+    torch.set_num_threads(8)
+    try:
+        with threadpool_limits(4, user_api="blas"):
+            with devices.sharing_cores(3):
+                assert threads() == {2}
+            assert threads() == {4}
     finally:
         torch.set_num_threads(1)

@@ -38,6 +38,9 @@ def add_painting_options(parser: argparse.ArgumentParser) -> None:
     add("--strength", type=float, metavar="S",
         help="in (0, 1]; below 1 a swap starts from the source's face, drawn on the target's, and takes fewer steps, "
         "if the checkpoint is shown it (default: the checkpoint's)")  # fmt: skip
+    add("--identity-guidance", type=float, metavar="SCALE",
+        help="in [0, 1], how far the new face is brought closer to the source for the checkpoint's recogniser "
+        "(default: 1 for photos, 0 for videos)")  # fmt: skip
     add("--lora", metavar="PATH", help="a LoRA of the checkpoint, a .safetensors file or its folder")
     add("--seed", type=int, default=0, help="the same seed gives the same picture (default: 0)")
     add("--no-color-match", action="store_true", help="leave the colours as the network made them")
@@ -56,6 +59,7 @@ def swap_settings(args: argparse.Namespace) -> dict[str, Any]:
         "num_inference_steps": args.steps,
         "guidance_scale": args.guidance,
         "strength": args.strength,
+        "identity_guidance_scale": args.identity_guidance,
         "color_match": not args.no_color_match,
         "skin_texture": not args.no_skin_texture,
         "seed": args.seed,

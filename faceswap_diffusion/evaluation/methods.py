@@ -269,7 +269,7 @@ class ReferenceAlone:
     def swap(self, index: int, pair: Pair, seed: int, settings: dict[str, Any]) -> Swap:
         """Pastes the reference of a pair."""
         started = time.perf_counter()
-        result = self.swapper.swap(pair.source, pair.target)
+        result = self.swapper.swap(pair.source, pair.target, identity_guidance_scale=0.0)
         seconds = time.perf_counter() - started
         return Swap(np.asarray(result.image.convert("RGB")), np.asarray(result.mask, np.float32) / 255, seconds)
 

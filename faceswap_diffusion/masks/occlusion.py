@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 
+from faceswap_diffusion.devices import network_layout
 from faceswap_diffusion.faces.alignment import crop as cut_out
 from faceswap_diffusion.faces.alignment import invert, transform_points
 from faceswap_diffusion.masks.outlines import dilate, region_mask_from_landmarks
@@ -162,4 +163,5 @@ def network_input(pixels: np.ndarray, planes: np.ndarray) -> torch.Tensor:
 @lru_cache(maxsize=1)
 def load_occlusion_network() -> OcclusionNetwork:
     """Loads the network in the package, in float32 on the CPU, once per process."""
-    return OcclusionNetwork.from_pretrained(CHECKPOINT).eval()
+    network = OcclusionNetwork.from_pretrained(CHECKPOINT).eval()
+    return network.to(memory_format=network_layout("cpu"))  # pyright: ignore[reportCallIssue]

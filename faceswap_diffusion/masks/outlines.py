@@ -97,15 +97,22 @@ def upper_half(landmarks: np.ndarray, size: int) -> np.ndarray:
 def above_brows(landmarks: np.ndarray, size: int) -> np.ndarray:
     """What is above the brows, on a line parallel to that of the eyes, as (size, size) float32."""
     brows = landmarks[[index for outline in POLYGONS[len(landmarks)]["brows"] for index in outline]]
-    return (np.min([_height_above(point, landmarks, size) for point in brows], axis=0) > 0).astype(np.float32)
+    highest = brows[np.argmax(brows @ _upwards(landmarks))]
+    return (_height_above(highest, landmarks, size) > 0).astype(np.float32)
 
 
 def _height_above(point: np.ndarray, landmarks: np.ndarray, size: int) -> np.ndarray:
     """How far each pixel, (size, size), is above a line through a point that is parallel to that of the eyes."""
+    x, y = _upwards(landmarks)
+    rows, columns = np.ogrid[:size, :size]
+    return (columns - point[0]) * x + (rows - point[1]) * y
+
+
+def _upwards(landmarks: np.ndarray) -> np.ndarray:
+    """Unit vector (2,), x and y, across the line of the eyes."""
     *_, left, right = landmarks[list(NOSE_AND_EYES[len(landmarks)])]
     across, down = (right - left) / np.linalg.norm(right - left)
-    rows, columns = np.mgrid[:size, :size]
-    return (columns - point[0]) * down - (rows - point[1]) * across
+    return np.array([down, -across])
 
 
 def face_outline(landmarks: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 
+from faceswap_diffusion.devices import network_layout
 from faceswap_diffusion.masks.labels import LABELS
 from faceswap_diffusion.masks.segmentation import SegmentationUNet
 
@@ -64,4 +65,5 @@ class FaceParser(SegmentationUNet, ConfigMixin):
 @lru_cache(maxsize=1)
 def load_face_parser() -> FaceParser:
     """Loads the parser in the package, in float32 on the CPU, once per process."""
-    return FaceParser.from_pretrained(CHECKPOINT).eval()
+    network = FaceParser.from_pretrained(CHECKPOINT).eval()
+    return network.to(memory_format=network_layout("cpu"))  # pyright: ignore[reportCallIssue]

@@ -72,6 +72,7 @@ HOOKS = {"_hf_hook", "_diffusers_hook"}  # attributes of hooked modules
 COMPILED = {"_compiled_call_impl", "_orig_mod"}  # of modules that `compile` changed, and of what torch.compile returns
 
 LEAST_HOLE = 0.3  # share of a latent's pixels that are uncovered from which on it has nothing to start from
+WIDE_HOLE = 3  # latents; a narrower hole starts from the colours around it, with which `close_holes` fills it
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 Setting = TypeVar("Setting")
@@ -110,6 +111,25 @@ def as_batch(landmarks: torch.Tensor | np.ndarray) -> torch.Tensor:
     """Landmarks `(N, 2)` or `(B, N, 2)` as a float tensor `(B, N, 2)`."""
     landmarks = torch.as_tensor(landmarks).float()
     return landmarks[None] if landmarks.ndim == 2 else landmarks
+
+
+def wide_holes(holes: torch.Tensor | None, width: int = WIDE_HOLE) -> torch.Tensor | None:
+    """Leaves out holes that are too narrow to hold a square of `width` latents (a morphological opening).
+
+    Args:
+        holes (`torch.Tensor` of shape `(B, 1, h, w)`, bool, *optional*): What the reference does not cover. Beyond the
+            edge of the picture they go on.
+        width (`int`): In latents.
+
+    Returns:
+        `torch.Tensor` of shape `(B, 1, h, w)`, bool; `None` if there are none.
+    """
+    if holes is None:
+        return None
+    covered = F.pad((~holes).float(), [width - 1] * 4)
+    squares = 1 - F.max_pool2d(covered, width, stride=1)  # 1 where one fits into a hole
+    wide = F.max_pool2d(squares, width, stride=1) > 0
+    return wide if wide.any() else None
 
 
 def has_mark(network: torch.nn.Module, marks: set[str]) -> bool:
@@ -1182,7 +1202,7 @@ class FaceSwapInpaintPipeline(HubPipeline, StableDiffusionMixin, UNetLoraLoaderM
         batch_size *= num_images_per_prompt
 
         # 4. Timesteps and the UNet's inputs
-        holes = self.find_holes(batch["mask_image"], batch.get("reference_mask_image"), strength, device)
+        holes = wide_holes(self.find_holes(batch["mask_image"], batch.get("reference_mask_image"), strength, device))
         visited, num_inference_steps, num_waiting = self.get_timesteps(
             num_inference_steps, strength, device, holes is not None, timesteps, sigmas
         )

@@ -1,6 +1,6 @@
 """What can be set of a swap, and what it is if nobody says."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from faceswap_diffusion.masks.regions import region_names
 
@@ -22,6 +22,9 @@ class SwapOptions:
         strength (`float`, *optional*): How much of the way from noise to picture is gone, in (0, 1]; below 1 a swap
             starts from the source's face, drawn on the target, which not every checkpoint is shown. The checkpoint's
             default if left out.
+        identity_guidance_scale (`float`, *optional*): In [0, 1], how far the new face is brought closer to the
+            source for the checkpoint's recogniser, see `conditioning.identity_guidance`, where a drawn face is shown.
+            If left out, 1 for photos and 0 for frames of a video.
         color_match (`bool`): Whether to give the new skin the colours of the target's; a drawn face has them.
         skin_texture (`bool`): Whether to give it the photo's texture, as far as that is too fine for the crop that
             was repainted: pores, grain and fine lines. Where the source's drawn face is, it has its own.
@@ -36,6 +39,7 @@ class SwapOptions:
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
     strength: float | None = None
+    identity_guidance_scale: float | None = None
     color_match: bool = True
     skin_texture: bool = True
     watermark: bool = True
@@ -51,5 +55,13 @@ class SwapOptions:
         for region in (self.region, self.keep):
             if region is not None:
                 region_names(region)
+        if self.identity_guidance_scale is not None and not 0 <= self.identity_guidance_scale <= 1:
+            raise ValueError(
+                f"got identity_guidance_scale {self.identity_guidance_scale}; a swap takes a number from 0 to 1"
+            )
         if self.occlusion not in OCCLUSION:
             raise ValueError(f"got occlusion {self.occlusion!r}; a swap takes 'auto' or 'off'")
+
+    def of_frames(self) -> "SwapOptions":
+        """The same for frames of a video: gradients of a recogniser would take longer than all the rest."""
+        return replace(self, identity_guidance_scale=0.0) if self.identity_guidance_scale is None else self

@@ -1,6 +1,6 @@
 """Repainted crops back into their photo."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -21,6 +21,9 @@ from faceswap_diffusion.swapping.compositing import (
 )
 from faceswap_diffusion.swapping.exposure import brighten, darken
 
+Guide = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""From a crop (S, S, 3) float32 RGB in [0, 255], and what of it may change, (S, S) float in [0, 1], to a crop."""
+
 FEATHER = 0.015  # standard deviation of the seam, as a share of the crop's side
 
 
@@ -34,6 +37,7 @@ def paste_faces(
     color_match: bool,
     skin_texture: bool,
     states: Sequence[FaceState] | None = None,
+    guides: Sequence[Guide | None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Puts repainted crops back into a photo, from back to front, as fine as the photo is.
 
@@ -47,16 +51,17 @@ def paste_faces(
         color_match (`bool`): Whether to give new skin the colours of the target's, where there is no reference.
         skin_texture (`bool`): Whether skin without a reference gets the photo's own fine texture.
         states (`Sequence[FaceState]`, *optional*): For each face of a video what holds from frame to frame.
+        guides (`Sequence[Guide | None]`, *optional*): For each face what changes it at the end, if anything does.
 
     Returns:
         `tuple[np.ndarray, np.ndarray]`: The new photo (H, W, 3) uint8 RGB, and (H, W) float32 in [0, 1], which is 0
         where the photo is unchanged to the byte.
     """
-    states = states or [independent() for _ in faces]
+    states, guides = states or [independent() for _ in faces], guides or [None] * len(faces)
     photo, changed = rgb, np.zeros(rgb.shape[:2], np.float32)
-    parts = zip(faces, masks, free, crops, shown, states, strict=True)
+    parts = zip(faces, masks, free, crops, shown, states, guides, strict=True)
     ordered = sorted(parts, key=lambda part: part[0].score)  # see `overlap.in_front`
-    for face, mask, bare, pixels, reference, state in ordered:
+    for face, mask, bare, pixels, reference, state, guide in ordered:
         skin = mask * bare * state.mask("skin", region_mask(face.labels, "skin", face.label_names))
         fine, share = None, np.zeros(mask.shape, np.float32)
         if reference is not None:
@@ -69,9 +74,11 @@ def paste_faces(
             pixels = match_border_tone(pixels, face.pixels, mask, skin, state.tone)
         elif color_match:
             pixels = match_color(pixels, face.pixels, skin, state.tone)
+        if guide is not None:
+            pixels = guide(pixels.astype(np.float32), mask * bare)
         size = native_size(face.matrix, len(pixels))
         matrix = resized_matrix(face.matrix, len(pixels), size)
-        fine_target = brighten(crop(photo, matrix, size), face.exposure)
+        fine_target = face.pixels if size == len(pixels) else brighten(crop(photo, matrix, size), face.exposure)
         detailed = add_detail(pixels, face.pixels, fine_target, skin if skin_texture else None, fine, share)
         landmarks = (face.landmarks + 0.5) * (size / len(pixels)) - 0.5
         detailed = state.pixels(detailed, fine_target, landmarks)

@@ -5,6 +5,7 @@ Between them a picture may wait, so that those of a video are repainted in batch
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,11 @@ from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipelin
 from faceswap_diffusion.provenance.watermark import SIZE, lay_mark, payload_of
 from faceswap_diffusion.swapping.aligned_face import AlignedFace
 from faceswap_diffusion.swapping.coherence import FaceState
+from faceswap_diffusion.swapping.compositing import ShownReference
 from faceswap_diffusion.swapping.masked_image import MaskedImage
 from faceswap_diffusion.swapping.options import SwapOptions
 from faceswap_diffusion.swapping.painted import PaintedMasks
-from faceswap_diffusion.swapping.pasting import paste_faces
+from faceswap_diffusion.swapping.pasting import Guide, paste_faces
 from faceswap_diffusion.swapping.request import NothingToRepaintError
 from faceswap_diffusion.swapping.result import InFront, Stopwatch, SwappedFaces
 from faceswap_diffusion.swapping.source_identity import SourceIdentity
@@ -150,6 +152,7 @@ class SwapStages(SwapSteps):
             options.color_match,
             options.skin_texture,
             states,
+            [self._guide(*parts, options) for parts in zip(prepared.identities, shown, strict=True)],
         )
         if prepared.painted.bounds_photo:
             allowed = prepared.painted.allowed(pasted.shape)
@@ -167,6 +170,13 @@ class SwapStages(SwapSteps):
         in_front = None if options.occlusion == "off" else found_in_front(aligned, pasted.shape, options.region)
         seconds = {**prepared.seconds, **watch.seconds}
         return SwappedFaces(pasted, changed, covered, _shares_shown(prepared.identities), settings, seconds, in_front)
+
+    def _guide(self, identity: SourceIdentity, shown: ShownReference | None, options: SwapOptions) -> Guide | None:
+        """What brings a crop closer to a source; `None` for nothing."""
+        scale = 1.0 if options.identity_guidance_scale is None else options.identity_guidance_scale
+        if shown is None or not scale:
+            return None
+        return partial(self.guide_identity, shown=shown, identity=identity, scale=scale)
 
     def _marked(self, rgb: np.ndarray, changed: np.ndarray, faces: Sequence[AlignedFace]) -> np.ndarray:
         """A picture with the invisible mark in its new faces; the payload stands for the checkpoint."""

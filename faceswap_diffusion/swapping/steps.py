@@ -11,6 +11,7 @@ from diffusers.utils import logging
 from torch.nn.functional import cosine_similarity
 
 from faceswap_diffusion.conditioning.geometry import exchange_geometry, move_mesh
+from faceswap_diffusion.conditioning.identity_guidance import guide_identity
 from faceswap_diffusion.conditioning.reference import (
     HAIRLINE,
     Reference,
@@ -329,6 +330,30 @@ class SwapSteps(SwapGate):
             landmarks = (self.exchange_mesh(face, identity) + 0.5) * scale - 0.5
             fine = render_texture(identity.texture, landmarks, face.depth * scale, (finest, finest))
         return ShownReference(masked.pixels, rebuilt, masked.reference.coverage * masked.mask, fine)
+
+    def guide_identity(
+        self, pixels: np.ndarray, mask: np.ndarray, shown: ShownReference, identity: SourceIdentity, scale: float
+    ) -> np.ndarray:
+        """Brings a repainted crop closer to a source for the checkpoint's recogniser.
+
+        The change is that of the reference, which is the same for any noise, and for any faces that are painted
+        together: what rounding does to a crop would become visible.
+
+        Args:
+            pixels (`np.ndarray`): (S, S, 3) float32 RGB in [0, 255].
+            mask (`np.ndarray`): (S, S) float in [0, 1], what may change.
+            shown ([`ShownReference`]): What the pipeline was shown in place of the face.
+            identity ([`SourceIdentity`]): Who it becomes.
+            scale (`float`): In [0, 1], see `identity_guidance.guide_identity`.
+        """
+        conditioner, device = self.pipeline.conditioner, self.pipeline._execution_device
+
+        def embed(view: torch.Tensor) -> torch.Tensor:
+            return conditioner.encode_identity(view.to(device, conditioner.dtype))
+
+        with self._pipeline_lock:
+            guided = guide_identity(shown.filled, mask, embed, identity.identity_embeds, scale)
+        return pixels + (guided - shown.filled)
 
     def exchange_shape(self, face: AlignedFace, identity: SourceIdentity) -> torch.Tensor:
         """Gives a target's landmarks the facial shape of the source, as far as the checkpoint says.

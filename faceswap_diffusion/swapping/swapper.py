@@ -316,7 +316,10 @@ class FaceSwapper(SwapStages):
         """
         if check_safety:
             self.check_safety(rgb, faces, "the picture")
-        states = states or [independent() for _ in faces]
+        if states is None:
+            states = [independent() for _ in faces]
+        else:
+            options = options.of_frames()
         aligned, names = self._align_named(rgb, faces, others, states)
         made = self._swap_aligned(
             rgb, aligned, identities, options, painted or PaintedMasks(), callback_on_step_end, names, states
@@ -369,7 +372,7 @@ class FaceSwapper(SwapStages):
         Next are `paint`, `decode_crops` and `paste`.
         """
         aligned, names = self._align_named(rgb, faces, others, states)
-        return self.prepare(rgb, aligned, identities, options, PaintedMasks(), names, states)
+        return self.prepare(rgb, aligned, identities, options.of_frames(), PaintedMasks(), names, states)
 
     def _align_named(
         self, rgb: np.ndarray, faces: Sequence[Face], others: Sequence[Face], states: Sequence[FaceState]

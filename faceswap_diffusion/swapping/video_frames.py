@@ -136,9 +136,9 @@ class PreparedFrame:
 
 
 class FrameSwapper:
-    """Swaps the faces of the frames of one video, in their order: `look`, `prepare` and `paint`, then `paste`.
+    """Swaps the faces of the frames of one video, in their order: `look`, `prepare`, `paint`, then `paste`.
 
-    `look`, `prepare` with `paint`, and `paste` may run in three threads. What they give depends on the frames before,
+    Each of them may run in a thread of its own. What they give depends on the frames before,
     and on nothing else but rounding, in which frames that are painted together have a part.
 
     Args:

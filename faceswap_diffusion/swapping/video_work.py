@@ -27,7 +27,7 @@ logger = logging.get_logger(__name__)
 PICTURES, STATE = "pictures.mkv", "state.npz"
 MISSING = 0.5  # seconds without frames at the end of a video from which on it is truncated
 WAITING = 3  # frames that may wait between two stages
-STAGES = 3  # that take long: looking, painting and pasting
+STAGES = 4  # that take long: looking, preparing, painting and pasting
 BATCH = 4  # frames that are painted together; this and nothing else bounds the memory
 
 Progress = Callable[[int, int | None], None]
@@ -51,7 +51,7 @@ class _Shot:
 
 
 class VideoWork:
-    """Decodes, looks at, paints, pastes and encodes the frames that are still missing, each in a thread of its own.
+    """Decodes, looks at, prepares, paints, pastes and encodes the frames that are still missing, each in a thread.
 
     Args:
         plan ([`VideoPlan`]): What is to be done.
@@ -89,7 +89,8 @@ class VideoWork:
             sharing_cores(STAGES),
             ahead(self._read(first), WAITING) as read,
             ahead(map(self._look, read), WAITING) as looked,
-            ahead(self._paint(looked), WAITING) as painted,
+            ahead(map(self._prepare, looked), WAITING) as prepared,
+            ahead(self._paint(prepared), WAITING) as painted,
             behind(partial(self._write, number), WAITING) as write,
         ):
             for shot in painted:
@@ -136,26 +137,27 @@ class VideoWork:
             shot.state |= self.frames.look_state()
         return shot
 
-    def _paint(self, shots: Iterable[_Shot]) -> Iterator[_Shot]:
-        """Prepares and paints frames, some of one segment at a time: from its start on always the same ones."""
-        for batch in _batches(shots):
-            watch = Stopwatch()
-            for shot in batch:
-                self._prepare(shot)
-            watch.lap("swap")
-            self.frames.paint([shot.prepared for shot in batch if shot.prepared is not None])
-            watch.lap("diffuse")
-            batch[0].took.update({"swap": sum(watch.seconds.values()), "diffuse": watch.seconds["diffuse"]})
-            if batch[-1].ends_segment:
-                batch[-1].state |= self.frames.paint_state()
-            yield from batch
-
-    def _prepare(self, shot: _Shot) -> None:
+    def _prepare(self, shot: _Shot) -> _Shot:
         if shot.rgb is not None and shot.faces is not None:
+            watch = Stopwatch()
             try:
                 shot.prepared = self.frames.prepare(shot.rgb, shot.seconds, shot.faces)
             except NothingToRepaintError:
                 shot.unchanged = True
+            watch.lap("swap")
+            shot.took.update(watch.seconds)
+        if shot.ends_segment:
+            shot.state |= self.frames.paint_state()
+        return shot
+
+    def _paint(self, shots: Iterable[_Shot]) -> Iterator[_Shot]:
+        """Paints frames, some of one segment at a time: from its start on always the same ones."""
+        for batch in _batches(shots):
+            watch = Stopwatch()
+            self.frames.paint([shot.prepared for shot in batch if shot.prepared is not None])
+            watch.lap("diffuse")
+            batch[0].took.update({"swap": watch.seconds["diffuse"], **watch.seconds})
+            yield from batch
 
     def _paste(self, shot: _Shot) -> None:
         if shot.faces is not None:
