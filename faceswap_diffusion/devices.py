@@ -24,17 +24,16 @@ def share_of_cores(num_workers: int) -> int:
 def sharing_cores(num_stages: int) -> Iterator[None]:
     """Gives each of several stages that run side by side its share of the cores: more threads than cores slow all.
 
-    It holds for PyTorch, in the calling thread and in threads that begin within the block, and for NumPy's linear
-    algebra, whose idle threads would otherwise wait in a loop for the next small matrix.
+    It holds for PyTorch, in the calling thread and in threads that begin within the block. NumPy's linear algebra gets
+    one thread: its matrices are small here, and idle threads would wait in a loop for the next one.
 
     Args:
         num_stages (`int`): How many threads of this process work at the same time.
     """
     before = torch.get_num_threads()
-    share = min(before, share_of_cores(num_stages))
-    torch.set_num_threads(share)
+    torch.set_num_threads(min(before, share_of_cores(num_stages)))
     try:
-        with threadpool_limits(share, user_api="blas"):
+        with threadpool_limits(1, user_api="blas"):
             yield
     finally:
         torch.set_num_threads(before)

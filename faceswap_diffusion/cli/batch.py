@@ -216,7 +216,6 @@ def load(args: argparse.Namespace, rank: int, num_processes: int) -> "FaceSwappe
     """Loads the swapper of a process, and gives it its share of the cores, or its GPU."""
     import cv2
     import torch
-    from threadpoolctl import threadpool_limits
 
     from faceswap_diffusion.devices import share_of_cores
 
@@ -224,7 +223,6 @@ def load(args: argparse.Namespace, rank: int, num_processes: int) -> "FaceSwappe
         torch.set_num_threads(share_of_cores(num_processes))
     if num_processes > 1:
         cv2.setNumThreads(torch.get_num_threads())
-        threadpool_limits(torch.get_num_threads(), user_api="blas")
     if args.device in (None, "cuda") and torch.cuda.is_available():
         local_rank = int(os.environ.get("LOCAL_RANK", rank))
         args.device = f"cuda:{local_rank % torch.cuda.device_count()}"

@@ -1,8 +1,8 @@
 """Identity guidance: small changes to a repainted face by which a recogniser sees more of the source in it.
 
 The gradient of an identity network steers the picture, as in DiffFace (Kim et al., arXiv 2212.13344), towards a
-smaller 1 - cos(E(source), E(swap)). There it acts between the steps of the sampler. Here it acts on the finished crop,
-because the structure of the reference replaces what the steps have changed.
+smaller 1 - cos(E(source), E(swap)), and here away from the target as well. There it acts between the steps of the
+sampler. Here it acts on the finished crop, as the structure of the reference replaces what the steps have changed.
 """
 
 from collections.abc import Callable
@@ -22,6 +22,9 @@ LIMIT = 8.0
 CHROMA = 0.2
 """Factor on the change of colours: stains are seen sooner than a change of brightness."""
 
+AWAY = 0.3
+"""Weight of the cosine to the target, which is to become smaller."""
+
 SMOOTHNESS = 0.01
 """Standard deviation of the blur of each step, as a share of the crop's side."""
 
@@ -32,7 +35,12 @@ Embed = Callable[[torch.Tensor], torch.Tensor]
 
 
 def guide_identity(
-    pixels: np.ndarray, mask: np.ndarray, embed: Embed, identity_embeds: torch.Tensor, scale: float = 1.0
+    pixels: np.ndarray,
+    mask: np.ndarray,
+    embed: Embed,
+    source_embeds: torch.Tensor,
+    target_embeds: torch.Tensor,
+    scale: float = 1.0,
 ) -> np.ndarray:
     """Changes a face towards an identity.
 
@@ -43,7 +51,8 @@ def guide_identity(
         pixels (`np.ndarray` of shape `(S, S, 3)`, float32): RGB in [0, 255], FFHQ-aligned.
         mask (`np.ndarray` of shape `(S, S)`): In [0, 1], what may change.
         embed (`Callable`): The identity network.
-        identity_embeds (`torch.Tensor` of shape `(1, D)`): Of the source, of unit length.
+        source_embeds (`torch.Tensor` of shape `(1, D)`): Of the source, of unit length.
+        target_embeds (`torch.Tensor` of shape `(1, D)`): Of the target, likewise.
         scale (`float`): In [0, 1], a factor on all changes, which are at most `LIMIT`.
 
     Returns:
@@ -51,10 +60,11 @@ def guide_identity(
     """
     if not scale or not mask.any():
         return pixels
+    wanted = source_embeds.float() - AWAY * target_embeds.float()
     change = np.zeros(pixels.shape, np.float32)
     weights = mask[..., None].astype(np.float32)
     for step in range(NUM_STEPS):
-        gradient = _gradient(pixels + weights * change, embed, identity_embeds, step)
+        gradient = _gradient(pixels + weights * change, embed, wanted, step)
         brightness = gradient.mean(axis=2, keepdims=True)
         smooth = weights * cv2.GaussianBlur(
             brightness + CHROMA * (gradient - brightness), (0, 0), SMOOTHNESS * len(pixels)
@@ -65,12 +75,12 @@ def guide_identity(
     return np.clip(pixels + weights * limit * np.tanh(change / limit), 0, 255).astype(np.float32)
 
 
-def _gradient(pixels: np.ndarray, embed: Embed, identity_embeds: torch.Tensor, step: int) -> np.ndarray:
-    """How the likeness to an identity changes with each pixel, (S, S, 3), times an unknown positive number."""
+def _gradient(pixels: np.ndarray, embed: Embed, wanted: torch.Tensor, step: int) -> np.ndarray:
+    """How the likeness to a wanted embedding changes with each pixel, (S, S, 3), up to a positive factor."""
     view = torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
     # Callers that swap in inference mode need gradients here as well.
     with torch.inference_mode(False), torch.enable_grad():
-        view, wanted = view.clone().requires_grad_(), identity_embeds.clone().float()
+        view, wanted = view.clone().requires_grad_(), wanted.clone()
         embeds = embed(VIEWS[step % len(VIEWS)](view)).float()
         likeness = (embeds * wanted.to(embeds.device)).sum()
         (gradient,) = torch.autograd.grad(LOSS_SCALE * likeness, view)

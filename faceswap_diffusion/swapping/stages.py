@@ -142,6 +142,8 @@ class SwapStages(SwapSteps):
         """
         watch, aligned, options = Stopwatch(), prepared.aligned, prepared.options
         shown = self.shown_references(aligned, prepared.masked, prepared.identities)
+        scale = 1.0 if options.identity_guidance_scale is None else options.identity_guidance_scale
+        guides = [self._guide(*parts, scale) for parts in zip(aligned, shown, prepared.identities, strict=True)]
         pasted, changed = paste_faces(
             prepared.rgb,
             aligned,
@@ -152,7 +154,7 @@ class SwapStages(SwapSteps):
             options.color_match,
             options.skin_texture,
             states,
-            [self._guide(*parts, options) for parts in zip(prepared.identities, shown, strict=True)],
+            guides,
         )
         if prepared.painted.bounds_photo:
             allowed = prepared.painted.allowed(pasted.shape)
@@ -164,6 +166,7 @@ class SwapStages(SwapSteps):
         if settings["strength"] is None:
             drawn = any(image is not None for image in prepared.masked)
             settings["strength"] = self.pipeline.usual_strength(settings["num_inference_steps"]) if drawn else 1.0
+        settings["identity_guidance_scale"] = scale if any(guides) else 0.0
         covered = [
             float(1 - left.sum() / whole.sum()) for left, whole in zip(prepared.masks, prepared.regions, strict=True)
         ]
@@ -171,12 +174,13 @@ class SwapStages(SwapSteps):
         seconds = {**prepared.seconds, **watch.seconds}
         return SwappedFaces(pasted, changed, covered, _shares_shown(prepared.identities), settings, seconds, in_front)
 
-    def _guide(self, identity: SourceIdentity, shown: ShownReference | None, options: SwapOptions) -> Guide | None:
+    def _guide(
+        self, face: AlignedFace, shown: ShownReference | None, identity: SourceIdentity, scale: float
+    ) -> Guide | None:
         """What brings a crop closer to a source; `None` for nothing."""
-        scale = 1.0 if options.identity_guidance_scale is None else options.identity_guidance_scale
         if shown is None or not scale:
             return None
-        return partial(self.guide_identity, shown=shown, identity=identity, scale=scale)
+        return partial(self.guide_identity, face=face, shown=shown, identity=identity, scale=scale)
 
     def _marked(self, rgb: np.ndarray, changed: np.ndarray, faces: Sequence[AlignedFace]) -> np.ndarray:
         """A picture with the invisible mark in its new faces; the payload stands for the checkpoint."""

@@ -332,9 +332,15 @@ class SwapSteps(SwapGate):
         return ShownReference(masked.pixels, rebuilt, masked.reference.coverage * masked.mask, fine)
 
     def guide_identity(
-        self, pixels: np.ndarray, mask: np.ndarray, shown: ShownReference, identity: SourceIdentity, scale: float
+        self,
+        pixels: np.ndarray,
+        mask: np.ndarray,
+        face: AlignedFace,
+        shown: ShownReference,
+        identity: SourceIdentity,
+        scale: float,
     ) -> np.ndarray:
-        """Brings a repainted crop closer to a source for the checkpoint's recogniser.
+        """Brings a repainted crop closer to a source for the checkpoint's recogniser, and away from the target.
 
         The change is that of the reference, which is the same for any noise, and for any faces that are painted
         together: what rounding does to a crop would become visible.
@@ -342,6 +348,7 @@ class SwapSteps(SwapGate):
         Args:
             pixels (`np.ndarray`): (S, S, 3) float32 RGB in [0, 255].
             mask (`np.ndarray`): (S, S) float in [0, 1], what may change.
+            face ([`AlignedFace`]): Of the target.
             shown ([`ShownReference`]): What the pipeline was shown in place of the face.
             identity ([`SourceIdentity`]): Who it becomes.
             scale (`float`): In [0, 1], see `identity_guidance.guide_identity`.
@@ -352,7 +359,9 @@ class SwapSteps(SwapGate):
             return conditioner.encode_identity(view.to(device, conditioner.dtype))
 
         with self._pipeline_lock:
-            guided = guide_identity(shown.filled, mask, embed, identity.identity_embeds, scale)
+            own = self.pipeline.encode_identity(face.pixels, np.ones(mask.shape, np.float32)).cpu()
+            source = identity.identity_embeds.cpu()
+            guided = guide_identity(shown.filled, mask, embed, source, own, scale)
         return pixels + (guided - shown.filled)
 
     def exchange_shape(self, face: AlignedFace, identity: SourceIdentity) -> torch.Tensor:

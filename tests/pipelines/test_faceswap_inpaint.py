@@ -16,7 +16,7 @@ from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from PIL import Image
 
 from faceswap_diffusion.conditioning.landmark_drawing import draw_landmarks
-from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
+from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline, wide_holes
 from faceswap_diffusion.pipelines.inputs import fill_hidden, resize
 from faceswap_diffusion.pipelines.output import FaceSwapPipelineOutput
 from tests.tiny import (
@@ -276,6 +276,31 @@ class TestStrength:
         assert holes[0, 0].nonzero().tolist() == [[0, 0], [4, 4]]
         assert reference_pipe.find_holes(mask, coverage, 1.0, torch.device("cpu")) is None
         assert reference_pipe.find_holes(mask, None, 0.5, torch.device("cpu")) is None
+
+    def test_holes_are_wide_where_they_hold_a_square(self):
+        holes = torch.zeros(2, 1, 12, 12, dtype=torch.bool)
+        holes[0, 0, 1:3, 1:9] = True  # a strip, too narrow
+        holes[0, 0, 5:8, 4:7] = holes[0, 0, 6, 7:10] = True  # a square, and a narrow part of the same hole
+        wide = wide_holes(holes)
+        assert wide[0, 0].nonzero().tolist() == [[y, x] for y in (5, 6, 7) for x in (4, 5, 6)]
+        assert not wide[1].any()
+        holes[0, 0, 5:8, 4:7] = False
+        assert wide_holes(holes) is None
+        holes[1, 0, 11, 3:6] = True  # at the edge of the picture, beyond which it goes on
+        assert wide_holes(holes)[1, 0].nonzero().tolist() == [[11, 3], [11, 4], [11, 5]]
+        assert wide_holes(None) is None
+
+    def test_narrow_holes_wait_with_the_rest(self, reference_pipe):
+        """They start from the colours around them, so that no step is taken for them alone."""
+        coverage = np.ones((32, 32), np.float32)
+        for end, timesteps in ((14, [801, 601, 401, 201, 1]), (12, [201, 1])):
+            coverage[8:14, 8:end], seen = 0, []
+            reference_pipe(
+                **self.inputs(reference_mask_image=coverage, mask_image=None, strength=0.4, output_type="latent"),
+                callback_on_step_end=lambda pipe, index, timestep, tensors, seen=seen: seen.append(int(timestep)),
+            )
+            assert seen == timesteps
+            coverage[:] = 1
 
     def test_holes_go_the_whole_way_from_noise_while_the_rest_waits(self, reference_pipe):
         coverage = np.ones((32, 32), np.float32)
