@@ -42,8 +42,7 @@ class SwappedFaces:
         mask (`np.ndarray`): (H, W) float32 in [0, 1]; where it is 0, `rgb` is the picture's to the byte.
         covered (`list[float]`): See [`SwapResult`].
         source_shown (`list[float]`, *optional*): See [`SwapResult`].
-        settings (`dict[str, Any]`): What the options came to with this checkpoint: steps, guidance, strength
-            and identity guidance.
+        settings (`dict[str, Any]`): What the options came to with this checkpoint: steps, guidance, strength.
         seconds (`dict[str, float]`): Time taken by the stages reference, diffuse and paste.
         in_front ([`InFront`], *optional*): What was found in front of the faces; `None` if nobody looked.
     """

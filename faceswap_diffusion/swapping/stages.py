@@ -143,7 +143,9 @@ class SwapStages(SwapSteps):
         watch, aligned, options = Stopwatch(), prepared.aligned, prepared.options
         shown = self.shown_references(aligned, prepared.masked, prepared.identities)
         scale = 1.0 if options.identity_guidance_scale is None else options.identity_guidance_scale
-        guides = [self._guide(*parts, scale) for parts in zip(aligned, shown, prepared.identities, strict=True)]
+        guides = [
+            self.identity_guide(*parts, scale) for parts in zip(aligned, shown, prepared.identities, strict=True)
+        ]
         pasted, changed = paste_faces(
             prepared.rgb,
             aligned,
@@ -166,7 +168,6 @@ class SwapStages(SwapSteps):
         if settings["strength"] is None:
             drawn = any(image is not None for image in prepared.masked)
             settings["strength"] = self.pipeline.usual_strength(settings["num_inference_steps"]) if drawn else 1.0
-        settings["identity_guidance_scale"] = scale if any(guides) else 0.0
         covered = [
             float(1 - left.sum() / whole.sum()) for left, whole in zip(prepared.masks, prepared.regions, strict=True)
         ]
@@ -174,10 +175,10 @@ class SwapStages(SwapSteps):
         seconds = {**prepared.seconds, **watch.seconds}
         return SwappedFaces(pasted, changed, covered, _shares_shown(prepared.identities), settings, seconds, in_front)
 
-    def _guide(
-        self, face: AlignedFace, shown: ShownReference | None, identity: SourceIdentity, scale: float
+    def identity_guide(
+        self, face: AlignedFace, shown: ShownReference | None, identity: SourceIdentity, scale: float = 1.0
     ) -> Guide | None:
-        """What brings a crop closer to a source; `None` for nothing."""
+        """What brings a crop closer to a source, see `guide_identity`; `None` if no reference is shown."""
         if shown is None or not scale:
             return None
         return partial(self.guide_identity, face=face, shown=shown, identity=identity, scale=scale)

@@ -242,12 +242,14 @@ class FaceSwapper(SwapStages):
         self.check_safety(made.rgb, faces, "the result")
         watch.lap("check the result")
         changed = Image.fromarray(np.ceil(made.mask * 255).astype(np.uint8))
+        scale = options.identity_guidance_scale
         provenance = {
             "checkpoint": self.name,
             **painted.describe(options),
             "seed": options.seed,
             "faces": len(mapping),
             **made.settings,
+            **({} if scale is None else {"identity_guidance_scale": scale}),
             "source_shown": made.source_shown,
             **({} if options.consent is None else {"consent": options.consent}),
         }
