@@ -2,7 +2,6 @@
 
 from threading import Thread
 
-import numpy as np  # noqa: F401 - its library is looked at
 import pytest
 import torch
 from threadpoolctl import ThreadpoolController, threadpool_limits

@@ -142,9 +142,9 @@ class SwapStages(SwapSteps):
         """
         watch, aligned, options = Stopwatch(), prepared.aligned, prepared.options
         shown = self.shown_references(aligned, prepared.masked, prepared.identities)
-        scale = 1.0 if options.identity_guidance_scale is None else options.identity_guidance_scale
         guides = [
-            self.identity_guide(*parts, scale) for parts in zip(aligned, shown, prepared.identities, strict=True)
+            self.identity_guide(*parts, options.identity_guidance_scale)
+            for parts in zip(aligned, shown, prepared.identities, strict=True)
         ]
         pasted, changed = paste_faces(
             prepared.rgb,
@@ -176,9 +176,10 @@ class SwapStages(SwapSteps):
         return SwappedFaces(pasted, changed, covered, _shares_shown(prepared.identities), settings, seconds, in_front)
 
     def identity_guide(
-        self, face: AlignedFace, shown: ShownReference | None, identity: SourceIdentity, scale: float = 1.0
+        self, face: AlignedFace, shown: ShownReference | None, identity: SourceIdentity, scale: float | None
     ) -> Guide | None:
         """What brings a crop closer to a source, see `guide_identity`; `None` if no reference is shown."""
+        scale = 1.0 if scale is None else scale
         if shown is None or not scale:
             return None
         return partial(self.guide_identity, face=face, shown=shown, identity=identity, scale=scale)

@@ -138,8 +138,8 @@ class PreparedFrame:
 class FrameSwapper:
     """Swaps the faces of the frames of one video, in their order: `look`, `prepare`, `paint`, then `paste`.
 
-    Each of them may run in a thread of its own. What they give depends on the frames before,
-    and on nothing else but rounding, in which frames that are painted together have a part.
+    Each of them may run in a thread of its own. What they give depends on the frames before, and on nothing else but
+    rounding, in which frames that are painted together have a part.
 
     Args:
         swapper ([`FaceSwapper`]): Finds and swaps faces.

@@ -80,10 +80,18 @@ def validate(
         masked = swapper.masked_images(aligned, masks, references)
         crops = swapper.repaint(aligned, masks, chosen, masked, seed, num_inference_steps=num_inference_steps)
         shown = swapper.shown_references(aligned, masked, chosen)
-        guides = [swapper.identity_guide(*parts) for parts in zip(aligned, shown, chosen, strict=True)]
+        guides = [swapper.identity_guide(*parts, scale=None) for parts in zip(aligned, shown, chosen, strict=True)]
         swaps = [
             paste_faces(
-                face.pixels, [face], [mask], [face.free()], [crop], [detail], True, skin_texture=False, guides=[guide]
+                face.pixels,
+                [face],
+                [mask],
+                [face.free()],
+                [crop],
+                [detail],
+                color_match=True,
+                skin_texture=False,
+                guides=[guide],
             )[0]
             for face, mask, crop, detail, guide in zip(aligned, masks, crops, shown, guides, strict=True)
         ]
