@@ -30,6 +30,7 @@ from faceswap_diffusion.faces.texture import (
     evenly_lit_skin,
     eye_openings,
     mouth_opening,
+    mouth_width,
     resize_texture,
     scale_lightness,
     smoothstep,
@@ -55,6 +56,9 @@ FEWER_TEETH = 8.0
 
 CLOSED_EYE = 0.5
 """An eye of the texture that is less open than this share of the target's eye is not drawn."""
+
+LESS_SMILE = (0.07, 0.17)
+"""Differences of `mouth_width` from which on the folds of the texture's smile begin to go, and are gone."""
 
 FACE_REACH, HEAD_REACH = 1.4, 2.0
 """How far around the mesh the source's head is copied, relative to the mesh's outline."""
@@ -134,6 +138,7 @@ def render_texture(
     drawn = interpolate(seen, inside, surface.triangles, np.column_stack([texels, brightness, facing]))
     x, y = np.ascontiguousarray(drawn[..., 0]), np.ascontiguousarray(drawn[..., 1])
     pixels, confidence = _sample(texture, x, y)
+    pixels = _without_folds(pixels, texture, x, y, mouth_width(landmarks, depth))
     left_out = _unlike_openings(texture, landmarks)
     confidence[(seen == NOTHING) | left_out[np.maximum(seen, 0)]] = 0
     coverage = smoothstep(confidence / np.maximum(drawn[..., 3], LEAST_FACING), *RESOLUTION_RANGE)
@@ -191,6 +196,17 @@ def _sample(texture: FaceTexture, x: np.ndarray, y: np.ndarray) -> tuple[np.ndar
     sharp = cv2.remap(texture.pixels, x, y, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE)
     away_from_holes = cv2.remap(whole, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)[..., None] > 0
     return np.where(away_from_holes, sharp, drawn[..., :3] / drawn[..., 3:]), drawn[..., 3] - HOLE_WEIGHT
+
+
+def _without_folds(
+    pixels: np.ndarray, texture: FaceTexture, x: np.ndarray, y: np.ndarray, wanted_width: float
+) -> np.ndarray:
+    """Takes the folds of a smile off what `_sample` returned, as far as a mouth of the wanted width smiles less."""
+    less_smile = smoothstep(np.array(texture.mouth_width - wanted_width), *LESS_SMILE)
+    if texture.folds is None or less_smile == 0:
+        return pixels
+    folds = cv2.remap(texture.folds, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return to_rgb(to_lab(pixels) + less_smile * folds)
 
 
 @lru_cache(maxsize=4)

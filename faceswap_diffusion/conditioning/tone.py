@@ -11,14 +11,18 @@ from faceswap_diffusion.faces.texture import HAIRY, blur_known, smoothstep, to_l
 UPPER_FACE = 0.6
 """Texture coordinate v above which skin has no beard."""
 
-CHROMA_RANGE = (0.5, 1.8)
-"""Limits of the factor on CIELAB a* and b*."""
+LEAST_CHROMA = 0.5
+"""Least ratio of two skins' a* and b* that counts; differences are reduced by its square root."""
 
 RESIDUAL_LIMIT = np.array([14.0, 6.0, 6.0], np.float32)
 """Limits, in L*, a* and b*, of the smooth difference between two skins that is corrected as light."""
 
 RESIDUAL_SIGMA = 0.10  # share of the crop's side: narrower than cast shadows, wider than features
 SMALLEST_SAMPLE = 64  # pixels of skin that a statistic needs
+
+HIGHLIGHT = (8.0, 28.0)
+"""Differences from the skin's L* from which on a pixel is in part, and wholly, a reflection of the light, which does
+not have the skin's colour (Shafer 1985, dichromatic reflection)."""
 
 WHITES = 75
 """The pixels of two eyes whose L* is above this percentile are the white of the eyes."""
@@ -29,8 +33,16 @@ FEWEST_WHITES = 6
 DULL = (0.0, 10.0)
 """Differences in L* from which on the white of the eyes begins to take, and wholly takes, the target's tone."""
 
+LESS_COLOR, SEEN, TINTED = (0.0, 4.0), (30.0, 45.0), (10.0, 25.0)
+"""The same by what the target shows: how much less chroma than its skin, and which L*, for lightness and for hue.
+Almost closed eyes, and those in deep shadow, do not tell the tone of their white."""
+
 BRIGHTEST_WHITES = 1.6
 """Limit of the factor on the linear cube roots of the eyes' lightness."""
+
+WHITE_SHARE = (0.4, 0.8)
+"""Shares of the L* of the white of the eyes from which on a pixel begins to be, and wholly is, white: irises and
+pupils are as dark in any light."""
 
 EYE_SIGMA = 0.004  # share of the crop's side: softness of the edge of the eyes
 
@@ -58,9 +70,9 @@ def relight(
     """Matches a drawn face to the tone of the target's skin, to its shadows and to the white of its eyes.
 
     First, the mean in CIELAB is matched over the skin that both show (Reinhard et al. 2001). Contrast is kept, unless
-    the target is darker: then lips, brows and creases get darker and duller as the skin does. Chroma is half scaled
-    and half shifted: a shift alone would tint highlights, teeth and the white of the eyes, and a factor alone would
-    stain shadows. Then the smooth difference between the two is added, within limits. What is darker than skin is
+    the target is darker: then lips, brows and creases get darker and duller as the skin does. Differences in chroma
+    are kept, or reduced if the target's skin has less: a larger factor would stain eyelids and nose. Highlights keep
+    their colour. Then the smooth difference between the two is added, within limits. What is darker than skin is
     shifted less, and black not at all: hair and pupils are as dark on any skin.
 
     Args:
@@ -90,7 +102,7 @@ def relight(
     residual = tone("residual", residual, LAB_RANGE)
     residual = cv2.resize(residual, size, interpolation=cv2.INTER_LINEAR)
     matched = matched + share * np.clip(residual, -RESIDUAL_LIMIT, RESIDUAL_LIMIT)
-    return to_rgb(_brighten_eyes(matched, drawn, wanted, coverage, landmarks, tone))
+    return to_rgb(_match_eyes(matched, drawn, wanted, wanted_mean, coverage, landmarks, tone))
 
 
 def _contrast(mean: np.ndarray, wanted_mean: np.ndarray) -> np.ndarray:
@@ -100,32 +112,36 @@ def _contrast(mean: np.ndarray, wanted_mean: np.ndarray) -> np.ndarray:
     15:2004, equations 8.3 to 8.5). Contrast is never increased, because highlights would look metallic.
     """
     darker = min(1.0, (wanted_mean[0] + 16) / (mean[0] + 16))
-    chroma = np.sqrt(np.clip(wanted_mean[1:] / np.maximum(mean[1:], 1), *CHROMA_RANGE))
-    return darker * np.array([1, *(np.minimum(chroma, 1) if darker < 1 else chroma)])
+    duller = np.sqrt(np.clip(wanted_mean[1:] / np.maximum(mean[1:], 1), LEAST_CHROMA, 1))
+    return darker * np.array([1, *duller])
 
 
 def _with_tone(lab: np.ndarray, mean: np.ndarray, wanted: np.ndarray, contrast: np.ndarray) -> np.ndarray:
     """Scales CIELAB pixels (H, W, 3), and shifts them so that a tone (3,) becomes another; the darker, the less."""
     scaled = (lab + OFFSET) * contrast - OFFSET
-    return scaled + lightness_share(lab, mean[0]) * (wanted - (mean + OFFSET) * contrast + OFFSET)
+    share = lightness_share(lab, mean[0]) * np.ones(3, np.float32)
+    share[..., 1:] *= 1 - smoothstep(lab[..., :1] - mean[0], *HIGHLIGHT)
+    return scaled + share * (wanted - (mean + OFFSET) * contrast + OFFSET)
 
 
-def _brighten_eyes(
+def _match_eyes(
     matched: np.ndarray,
     drawn: np.ndarray,
     wanted: np.ndarray,
+    wanted_skin: np.ndarray,
     coverage: np.ndarray,
     landmarks: np.ndarray,
     tone: Tone,
 ) -> np.ndarray:
-    """Gives the white of the eyes the target's tone if it has become duller with the skin.
+    """Gives eyes the change of tone of the white of the eyes, in place of that of the skin.
 
-    The white of the eyes has the same colour in people of any skin.
+    The white of the eyes has the same colour in people of any skin, and eyes are as dark on any skin.
 
     Args:
         matched (`np.ndarray`): (H, W, 3), CIELAB, a face with the tone of the target's skin.
         drawn (`np.ndarray`): (H, W, 3), CIELAB, the same before it had that tone.
         wanted (`np.ndarray`): (H, W, 3), CIELAB, the target.
+        wanted_skin (`np.ndarray`): (3,), CIELAB, the tone of its skin.
         coverage (`np.ndarray`): (H, W) in [0, 1], where something is drawn.
         landmarks (`np.ndarray`): (478, 2), the mesh in pixels.
         tone (`Callable`): See `Tone`.
@@ -137,12 +153,31 @@ def _brighten_eyes(
         return matched
     whites = np.stack([_mean_white(view[inside]) for view in (drawn, matched, wanted)])
     white, matched_white, wanted_white = tone("whites", whites, LAB_RANGE)
-    brighter = min((wanted_white[0] + 16) / (white[0] + 16), BRIGHTEST_WHITES)
-    contrast = np.array([brighter, min(brighter, 1), min(brighter, 1)])
-    whitened = _with_tone(drawn, white, wanted_white, contrast)
     soft = cv2.GaussianBlur(eyes.astype(np.float32), (0, 0), EYE_SIGMA * len(eyes))
-    share = soft * smoothstep(wanted_white[0] - matched_white[0], *DULL)
-    return matched + share[..., None] * (whitened - matched)
+    share = _told_by_whites(wanted_white, matched_white, wanted_skin) * soft[..., None]
+    return matched + share * (_whitened(drawn, white, wanted_white) - matched)
+
+
+def _whitened(lab: np.ndarray, white: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Eyes, CIELAB (H, W, 3), with another tone (3,) of their white; only the white gets brighter."""
+    brighter = min((wanted[0] + 16) / (white[0] + 16), BRIGHTEST_WHITES)
+    is_white = smoothstep(lab[..., :1] / max(white[0], 1), *WHITE_SHARE)
+    contrast = np.full(lab.shape, min(brighter, 1.0), np.float32)
+    contrast[..., :1] += is_white * max(brighter - 1, 0)
+    return _with_tone(lab, white, wanted, contrast)
+
+
+def _told_by_whites(white: np.ndarray, matched: np.ndarray, skin: np.ndarray) -> np.ndarray:
+    """How surely a target tells L*, a* and b* of the white of the eyes, (3,) in [0, 1].
+
+    Args:
+        white (`np.ndarray`): (3,), CIELAB, of the target's eyes.
+        matched (`np.ndarray`): (3,), CIELAB, that of eyes that have changed with the skin.
+        skin (`np.ndarray`): (3,), CIELAB, of the target's skin.
+    """
+    less_color = smoothstep(np.linalg.norm(skin[1:]) - np.linalg.norm(white[1:]), *LESS_COLOR)
+    seen, tinted = (less_color * smoothstep(white[0], *limits) for limits in (SEEN, TINTED))
+    return np.maximum([seen, tinted, tinted], smoothstep(white[0] - matched[0], *DULL))
 
 
 def lightness_share(lab: np.ndarray, lightness: float) -> np.ndarray:

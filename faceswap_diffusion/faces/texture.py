@@ -64,6 +64,9 @@ class FaceTexture:
         mouth_opening (`float`): Gap between the inner lips over the mouth's width.
         skin (`np.ndarray` of shape `(S, S, 4)`, float32, *optional*): The smooth colour of the skin, RGB in [0, 255],
             coarser than `pixels`, and in [0, 1] where holes are drawn with it, see [`texture_cleaning.add_skin`].
+        mouth_width (`float`): Width of the mouth over the distance of the eyes, see `mouth_width`.
+        folds (`np.ndarray` of shape `(T, T, 3)`, float32, *optional*): What to add in CIELAB to take off the folds of
+            a smile, see [`texture_folds.find_folds`].
     """
 
     pixels: np.ndarray
@@ -72,6 +75,8 @@ class FaceTexture:
     eye_opening: np.ndarray
     mouth_opening: float
     skin: np.ndarray | None = None
+    mouth_width: float = 0.0
+    folds: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,6 +158,7 @@ def extract_texture(
         shown=float((confidence > LEAST_CONFIDENCE)[face].mean()),
         eye_opening=eye_openings(landmarks),
         mouth_opening=mouth_opening(landmarks),
+        mouth_width=mouth_width(landmarks, depth),
     )
 
 
@@ -222,7 +228,9 @@ def resize_texture(texture: FaceTexture, size: int) -> FaceTexture:
     smaller = size < len(weights)
     resized = cv2.resize(weighted, (size, size), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
     pixels, confidence = resized[..., :3] / resized[..., 3:], resized[..., 3] - HOLE_WEIGHT
-    return replace(texture, pixels=pixels, confidence=np.where(confidence < HOLE_WEIGHT, 0, confidence))
+    confidence = np.where(confidence < HOLE_WEIGHT, 0, confidence)
+    folds = None if texture.folds is None else cv2.resize(texture.folds, (size, size), interpolation=cv2.INTER_AREA)
+    return replace(texture, pixels=pixels, confidence=confidence, folds=folds)
 
 
 def lowered_confidence(texture: FaceTexture, factor: np.ndarray) -> np.ndarray:
@@ -338,6 +346,18 @@ def mouth_opening(landmarks: np.ndarray) -> float:
     """Gap between the inner lips relative to the mouth's width, from mesh points (478, 2)."""
     width = np.linalg.norm(landmarks[61] - landmarks[291])
     return float(np.linalg.norm(landmarks[13] - landmarks[14]) / max(width, 1e-6))
+
+
+def mouth_width(landmarks: np.ndarray, depth: np.ndarray) -> float:
+    """Width of the mouth over the distance of the eyes' outer corners, both in space: about 0.6, and 0.75 in a smile.
+
+    Args:
+        landmarks (`np.ndarray` of shape `(478, 2)`): Mesh points in pixels.
+        depth (`np.ndarray` of shape `(478,)`): In pixels.
+    """
+    points = np.column_stack([landmarks, depth])
+    mouth, eyes = (np.linalg.norm(points[left] - points[right]) for left, right in ((61, 291), (33, 263)))
+    return float(mouth / max(eyes, 1e-6))
 
 
 def _cut_out(

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import cv2
 import numpy as np
 
-from faceswap_diffusion.faces.mesh_topology import BROWS_478
+from faceswap_diffusion.faces.mesh_topology import BROWS_478, EYES_478
 from faceswap_diffusion.faces.texture import (
     FaceTexture,
     fill_by_mirror,
@@ -16,6 +17,7 @@ from faceswap_diffusion.faces.texture import (
     smoothstep,
     to_lab,
 )
+from faceswap_diffusion.faces.texture_folds import find_folds
 from faceswap_diffusion.faces.texture_light import balance_halves, limit_stains
 from faceswap_diffusion.faces.texture_regions import (
     BROW_MARGIN,
@@ -42,6 +44,10 @@ forehead."""
 
 MOLE = 0.03
 """Share of the texture's side, about 5 mm: dark spots up to this length are the person's own."""
+
+FEATURE_REACH, FEATURE_SHARE = (0.09, 0.055), 0.7
+"""Shares of the texture's side to both sides of brows and eyes, and above and below: a dark piece of which more than
+the second lies there is brow, lashes or a fold at the corner of an eye. Many people's are wider than the mesh's."""
 
 STRAND = (5.0, 17.0)
 """How much darker in L* than the skin on both its sides a strand of hair is, and a part of it at least. Wrinkles are
@@ -105,8 +111,11 @@ def clean_texture(texture: FaceTexture) -> FaceTexture:
 
 
 def complete_texture(texture: FaceTexture) -> FaceTexture:
-    """Fills a texture's holes, as far as that can be done: see `fill_by_mirror`, `add_skin` and `soften_edges`."""
-    return soften_edges(add_skin(fill_by_mirror(texture)))
+    """Fills a texture's holes, as far as that can be done, and says what of it are folds.
+
+    See `fill_by_mirror`, `add_skin`, `soften_edges` and `texture_folds.find_folds`.
+    """
+    return find_folds(soften_edges(add_skin(fill_by_mirror(texture))))
 
 
 def drop_foreign(texture: FaceTexture) -> FaceTexture:
@@ -135,7 +144,7 @@ def drop_foreign(texture: FaceTexture) -> FaceTexture:
     foreign = smoothstep(np.maximum(darker, largest_channel(stained)), 0.8, 1.1)
     lines = np.maximum(find_strands(sharp[..., 0]), find_fringe(sharp[..., 0], small.confidence > WEAK))
     foreign = np.maximum(foreign, lines) * known
-    foreign = _without_moles(foreign.astype(np.float32))
+    foreign = _without_hair_of_features(_without_moles(foreign.astype(np.float32)))
     brows = covered_brows(np.maximum(foreign, small.confidence == 0))
     foreign = cv2.dilate(foreign, disc(MARGIN * SIDE))
     foreign = np.maximum(_with_gaps(foreign, small.confidence > 0) * even_skin(SIDE), brows)
@@ -241,6 +250,22 @@ def _without_moles(foreign: np.ndarray) -> np.ndarray:
     _, spots, boxes, _ = cv2.connectedComponentsWithStats((foreign > 0).astype(np.uint8))
     lengths = boxes[:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]].max(axis=1)
     return foreign * (lengths > MOLE * len(foreign))[spots]
+
+
+def _without_hair_of_features(foreign: np.ndarray) -> np.ndarray:
+    """Takes pieces out of a map (S, S) float32 that lie around brows and eyes, see `FEATURE_REACH`."""
+    _, pieces = cv2.connectedComponents((foreign > 0).astype(np.uint8))
+    pieces = np.asarray(pieces, np.intp)
+    inside = np.bincount(pieces.ravel(), around_features(len(foreign)).ravel()) / np.bincount(pieces.ravel())
+    return foreign * (inside < FEATURE_SHARE)[pieces]
+
+
+@lru_cache(maxsize=1)
+def around_features(size: int) -> np.ndarray:
+    """Brows, eyes and what is close to them, (size, size) float32, 0 or 1."""
+    features = np.maximum.reduce([filled(outline, size) for outline in (*BROWS_478, *EYES_478)])
+    width, height = (2 * round(reach * size) + 1 for reach in FEATURE_REACH)
+    return cv2.dilate(features, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, height)))
 
 
 def _with_gaps(foreign: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -215,19 +215,25 @@ def match_border_tone(
 
 
 def keep_reference(
-    pixels: np.ndarray, reference: ShownReference, target: np.ndarray, skin: np.ndarray
+    pixels: np.ndarray,
+    reference: ShownReference,
+    target: np.ndarray,
+    skin: np.ndarray,
+    eyes: np.ndarray | float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gives a repainted crop the structure of its reference, where it shows the same.
 
     Neither the autoencoder nor the model keeps all the small things by which a person is known: what is fine in the
-    reference replaces what is fine in the crop. Tone is the model's. Where it shows something else, as in a mouth, at
-    seams and in holes, all is the model's. In bare skin it may show what reference or target show, but no third thing.
+    reference replaces what is fine in the crop. Tone is the model's, but not that of the eyes, which it would tint.
+    Where it shows something else, as in a mouth, at seams and in holes, all is the model's. In bare skin it may show
+    what reference or target show, but no third thing.
 
     Args:
         pixels (`np.ndarray`): (S, S, 3) float32 RGB in [0, 255], the repainted crop.
         reference ([`ShownReference`]): See there.
         target (`np.ndarray`): (S, S, 3) uint8 RGB, the crop before it was repainted.
         skin (`np.ndarray`): (S, S) float in [0, 1], where the target shows bare skin.
+        eyes (`np.ndarray` or `float`): (S, S) in [0, 1], where the tone is the reference's as well.
 
     Returns:
         `tuple[np.ndarray, np.ndarray]`: The crop, (S, S, 3) float32 RGB, and the share of the reference in it, (S, S)
@@ -249,6 +255,7 @@ def keep_reference(
     changed = (reference.rebuilt - pixels).astype(np.float32)
     brightness = cv2.cvtColor(changed, cv2.COLOR_RGB2GRAY)[..., None]
     kept = _finer(brightness, DETAIL_SIGMA * size) + _finer(changed - brightness, COLOR_SIGMA * size)
+    kept += np.asarray(eyes, np.float32)[..., None] * (changed - kept)
     return pixels + share[..., None] * (lost + kept), share
 
 

@@ -17,6 +17,7 @@ from faceswap_diffusion.conditioning.reference import SourceHead, ring_reach, sh
 from faceswap_diffusion.faces.alignment import crop, resized_matrix
 from faceswap_diffusion.faces.texture import FaceTexture, extract_texture, merge_textures
 from faceswap_diffusion.faces.texture_cleaning import clean_texture, complete_texture, unlike_skin, without_brows
+from faceswap_diffusion.faces.texture_folds import find_folds
 from faceswap_diffusion.faces.texture_lenses import clear_lenses
 from faceswap_diffusion.masks.occlusion import mend_thin
 from faceswap_diffusion.masks.outlines import around_eyes, brow_masks, dilate
@@ -33,6 +34,8 @@ EYES_LOST = 0.5  # the same share, from which on nothing of them is taken from t
 FRAMED = 0.05  # the same share, taken by thin things, from which on they are glasses
 BROW_HIDDEN = 0.75  # share of a brow behind a frame, from which on it is not taken from the source
 SHADE = 0.025  # share of the crop's side: how far around sunglasses their shadow is not taken either
+
+NUMBERS = ("shown", "mouth_opening", "mouth_width")  # of a texture
 
 FORMAT = "faceswap-diffusion source identity 1"
 SAME_NETWORKS = 0.1  # distance of fingerprints, up to which precision explains it
@@ -145,7 +148,7 @@ def _taken_apart(identity: SourceIdentity) -> tuple[dict[str, torch.Tensor], dic
     if texture is not None:
         arrays = ("pixels", "confidence", "eye_opening", "skin")
         parts |= {f"texture.{name}": getattr(texture, name) for name in arrays}
-        facts |= {f"texture.{name}": repr(float(getattr(texture, name))) for name in ("shown", "mouth_opening")}
+        facts |= {f"texture.{name}": repr(float(getattr(texture, name))) for name in NUMBERS}
     if head is not None:
         parts |= {f"head.{name}": getattr(head, name) for name in ("image", "landmarks", "shown")}
         facts["head.reach"] = repr(float(head.reach))
@@ -163,7 +166,7 @@ def _put_together(tensors: Mapping[str, torch.Tensor], facts: Mapping[str, str],
         group, _, part = key.rpartition(".")
         groups[group][part] = float(value) if group else value
     groups[""]["eyes_hidden"] = groups[""]["eyes_hidden"] == str(True)
-    texture = FaceTexture(**groups["texture"]) if groups["texture"] else None
+    texture = find_folds(FaceTexture(**groups["texture"])) if groups["texture"] else None
     head = SourceHead(**groups["head"]) if groups["head"] else None
     return SourceIdentity(**groups[""], texture=texture, head=head, name=name)
 

@@ -23,7 +23,7 @@ from faceswap_diffusion.faces.analyzer import MeshFaceAnalyzer
 from faceswap_diffusion.faces.lighting import face_light, light_angles
 from faceswap_diffusion.faces.mesh_topology import INNER_LIPS_478
 from faceswap_diffusion.faces.surface import NOTHING, face_surface, rasterize
-from faceswap_diffusion.faces.texture import FaceTexture, extract_texture, fill_by_mirror
+from faceswap_diffusion.faces.texture import FaceTexture, extract_texture, fill_by_mirror, mouth_width, to_lab
 from faceswap_diffusion.masks.parsing import LABELS, load_face_parser
 from faceswap_diffusion.masks.regions import region_mask, repaint_mask
 from faceswap_diffusion.photos.loading import load_photo
@@ -76,6 +76,18 @@ class TestRender:
         assert (drawn.coverage[well_inside(covered_by(target, far))] == 0).all()
         assert drawn.coverage[well_inside(covered_by(target, near))].mean() > 0.95
         assert (filled.coverage[well_inside(covered_by(target, far))] > 0.2).all()
+
+    @pytest.mark.parametrize(("wider", "brighter"), [(-0.1, 0), (0.07, 0), (0.12, 5), (0.17, 10), (0.5, 10)])
+    def test_folds_go_as_far_as_a_smile_does(self, wider: float, brighter: float):
+        face = canonical_face()
+        texture = texture_of(face, paint(face, plain(*SKIN)))
+        folds = np.zeros_like(texture.pixels)
+        folds[..., 0] = 10
+        smiling = replace(texture, folds=folds, mouth_width=mouth_width(face.landmarks, face.depth) + wider)
+        plainly, drawn = (render_texture(one, face.landmarks, face.depth, SIZE) for one in (texture, smiling))
+        inside = cv2.erode(covered_by(face, np.ones(910, bool)).astype(np.uint8), np.ones((9, 9))) > 0
+        difference = (to_lab(drawn.pixels) - to_lab(plainly.pixels))[inside & (drawn.coverage > 0.99)]
+        np.testing.assert_allclose(np.median(difference, axis=0), [brighter, 0, 0], atol=0.3)
 
     def test_a_pupil_lies_where_the_target_looks(self):
         surface = face_surface()

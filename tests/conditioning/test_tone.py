@@ -115,6 +115,38 @@ class TestRelight:
             np.testing.assert_allclose(relit[whites].mean(axis=0), shown, atol=6)
         assert mean_lab(relit, irises)[0] < mean_lab(drawn, irises)[0] + 2
 
+    @pytest.mark.parametrize("skin", [(225, 190, 175), (190, 110, 70)])
+    def test_eyes_change_with_their_white_and_not_with_the_skin(self, skin: tuple):
+        """Eyes in the light of the source, on skin that is lighter, or redder: they stay as they are."""
+        face, surface = canonical_face(), face_surface()
+        eyes = rasterize(face.landmarks, surface.triangles[surface.eyes], SIZE) != NOTHING
+        irises = cv2.dilate(self.at(face.landmarks[[468, 473]]), np.ones((7, 7))) > 0
+        drawn, target = paint(face, plain(140, 95, 75)), paint(face, plain(*skin))
+        for picture, iris in ((drawn, (50, 35, 30)), (target, (70, 90, 120))):
+            picture[cv2.dilate(eyes.astype(np.uint8), np.ones((5, 5))) > 0] = (190, 185, 182)
+            picture[irises] = iris
+        relit = relight(
+            drawn.astype(np.float32), EVERYWHERE, target, face.landmarks, beardless_skin(face.landmarks, SIZE)
+        )
+        inside = cv2.erode(eyes.astype(np.uint8), np.ones((3, 3))) > 0
+        np.testing.assert_allclose(mean_lab(relit, inside & irises), mean_lab(drawn, inside & irises), atol=1)
+        np.testing.assert_allclose(mean_lab(relit, inside & ~irises), mean_lab(drawn, inside & ~irises), atol=1)
+
+    def test_highlights_do_not_get_the_skins_hue(self):
+        face = canonical_face()
+        skin = beardless_skin(face.landmarks, SIZE)
+        pixels = paint(face, plain(170, 145, 135)).astype(np.float32)
+        shine = np.zeros(SIZE, np.float32)
+        shine[60:64, 120:136] = 1
+        pixels[shine > 0] = (245, 243, 242)
+        golden = paint(face, plain(190, 140, 90))
+        relit = relight(pixels, EVERYWHERE, golden, face.landmarks, skin)
+        # What the smooth shading of the skin has in a* and b* is added to all alike: at most 6.
+        yellower = (mean_lab(golden, skin) - mean_lab(pixels, skin))[2]
+        assert yellower > 20
+        assert mean_lab(relit, skin)[2] - mean_lab(pixels, skin)[2] > 20
+        assert mean_lab(relit, shine)[2] - mean_lab(pixels, shine)[2] < 7
+
     @staticmethod
     def at(points: np.ndarray) -> np.ndarray:
         picture = np.zeros(SIZE, np.uint8)

@@ -20,6 +20,7 @@ from faceswap_diffusion.faces.texture import (
     largest_channel,
     merge_textures,
     mouth_opening,
+    mouth_width,
     resize_texture,
     scale_lightness,
     smoothstep,
@@ -253,6 +254,13 @@ def test_openings_by_hand():
     landmarks[291], landmarks[13], landmarks[14] = [0, 80], [8, 40], [-8, 40]
     np.testing.assert_allclose(eye_openings(landmarks), [12 / 40, 5 / 50])
     assert mouth_opening(landmarks) == pytest.approx(16 / 80)
+
+
+def test_the_mouths_width_is_that_in_space():
+    landmarks, depth = np.zeros((478, 2)), np.zeros(478)
+    landmarks[33], landmarks[263], depth[263] = (10, 20), (70, 20), 80  # 100 apart: a turned head
+    landmarks[61], landmarks[291], depth[291] = (20, 90), (56, 90), 48  # 60 apart
+    assert mouth_width(landmarks, depth) == pytest.approx(0.6)
 
 
 @pytest.mark.parametrize("sigma", [6.9, 7.0, 20.0])

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from faceswap_diffusion.faces.mesh_topology import BROWS_478
+from faceswap_diffusion.faces.mesh_topology import BROWS_478, EYES_478
 from faceswap_diffusion.faces.texture import texture_raster
 from faceswap_diffusion.faces.texture_cleaning import (
     add_skin,
@@ -17,6 +17,7 @@ from faceswap_diffusion.faces.texture_cleaning import (
     soften_edges,
     unlike_skin,
 )
+from faceswap_diffusion.faces.texture_regions import filled
 from tests.plain_skin import HAIR, SIDE, SKIN, skin_texture
 
 
@@ -45,6 +46,20 @@ class TestDropForeign:
         cv2.fillPoly(texture.pixels, [brow], HAIR.tolist())
         texture.pixels[190:230, 90:166] = HAIR  # a chin
         np.testing.assert_array_equal(drop_foreign(texture).confidence, texture.confidence)
+
+    def test_brows_and_lashes_may_be_wider_than_the_mesh_says(self):
+        texture = skin_texture()
+        for outline in (BROWS_478[0], EYES_478[0]):
+            drawn = filled(outline, SIDE)
+            drawn[:, :110] = np.maximum(drawn, cv2.dilate(drawn, np.ones((5, 31))))[:, :110]  # towards the temple
+            texture.pixels[drawn > 0] = HAIR
+        np.testing.assert_array_equal(drop_foreign(texture).confidence, texture.confidence)
+
+    def test_a_strand_that_hangs_over_a_brow_becomes_a_hole(self):
+        texture = skin_texture()
+        texture.pixels[30:85, 84:88] = HAIR
+        confidence = drop_foreign(texture).confidence
+        assert (confidence[32:60, 84:88] == 0).all()
 
     def test_brows_that_a_fringe_covers_become_holes(self):
         texture = skin_texture()

@@ -240,6 +240,17 @@ class TestKeepReference:
         kept, _ = keep(smooth + 15, shown(drawn, drawn))
         np.testing.assert_allclose(kept[8:-8, 8:-8], (drawn + 15)[8:-8, 8:-8], atol=0.6)
 
+    def test_the_tone_of_eyes_is_the_references(self):
+        drawn = soft_picture(128, 16, seed=1, low=60)
+        eyes = np.zeros((128, 128), np.float32)
+        eyes[40:60] = 1
+        tinted = drawn + np.array([12, -6, 9], np.float32)
+        skin = np.zeros((128, 128), np.float32)
+        kept, share = keep_reference(tinted, shown(drawn, drawn), tinted.astype(np.uint8), skin, eyes)
+        assert share.min() > 0.99
+        np.testing.assert_allclose(kept[40:60], drawn[40:60], atol=0.2)
+        assert np.abs(kept - drawn)[70:].mean() > 3
+
     def test_a_broad_stain_is_taken_off_and_a_broad_shadow_stays(self):
         """A spot of 12 pixels, wider than detail: without its hue it is the model's light."""
         spot = np.exp(-0.5 * (np.hypot(*(np.mgrid[:128, :128] - 63.5)) / 6) ** 2).astype(np.float32)[..., None]

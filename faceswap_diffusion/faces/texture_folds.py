@@ -1,0 +1,68 @@
+"""Folds that a smile makes in skin, which a face without that smile does not have."""
+
+from dataclasses import replace
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from faceswap_diffusion.faces.mesh_topology import NOSE_478
+from faceswap_diffusion.faces.texture import HAIRY, FaceTexture, blur_known, resize_texture, smoothstep, to_lab
+from faceswap_diffusion.faces.texture_light import excess
+from faceswap_diffusion.faces.texture_regions import SIDE, coordinates, filled, plain_skin
+
+LEVELS = (0.3, 0.86)
+"""Texture coordinates v between which a smile folds the skin: from the lower lids to below the lips."""
+
+MARGIN, SOFT = 0.012, 0.015
+"""What is left alone around eyes and lips, and the softness of the edge, as shares of the texture's side."""
+
+FOLD_SIGMA, SKIN_SIGMA = 0.006, 0.05
+"""Standard deviations, in the same unit, of the blur that leaves folds, and of that which leaves only the skin."""
+
+BEARD_SIGMA = 0.012
+"""The same for telling beards: a beard is dark over a wide area, and a fold is not."""
+
+FOLDED = (1.5, 4.0)
+"""Differences in L* between the two, from which on something is, and wholly is, a fold. Pores differ by less."""
+
+REST = ((2.0, 4.0), (1.0, 2.0))
+"""What stays of a fold in L*, and in a* and b*: all up to the first, and never more than the second."""
+
+
+def find_folds(texture: FaceTexture) -> FaceTexture:
+    """Finds what a smile may have folded on cheeks, under eyes and around the mouth.
+
+    Args:
+        texture ([`FaceTexture`]): The texture.
+
+    Returns:
+        [`FaceTexture`]: With `folds`, what to add in CIELAB to take them off.
+    """
+    small = resize_texture(texture, SIDE)
+    lab, zone = to_lab(small.pixels), folding_skin(SIDE) * (small.confidence > 0)
+    if not (zone > 0.5).any():
+        return texture
+    lightness = cv2.GaussianBlur(lab[..., 0], (0, 0), BEARD_SIGMA * SIDE)
+    weights = zone * smoothstep(lightness / max(float(np.median(lightness[zone > 0.5])), 1), *HAIRY)
+    known = np.dstack([lab, np.ones_like(lightness)])
+    smooth = blur_known(known, weights, SKIN_SIGMA * SIDE, doubt=0.02)
+    smooth = _resized(smooth[..., :3] / np.maximum(smooth[..., 3:], 1e-3), SIDE)
+    difference = cv2.GaussianBlur(lab[..., 0] - smooth[..., 0], (0, 0), FOLD_SIGMA * SIDE)
+    share = cv2.GaussianBlur(weights * smoothstep(np.abs(difference), *FOLDED), (0, 0), FOLD_SIGMA * SIDE)
+    size = len(texture.confidence)
+    beyond = to_lab(texture.pixels) - _resized(smooth, size)
+    surplus = np.concatenate([excess(beyond[..., :1], REST[0]), excess(beyond[..., 1:], REST[1])], axis=2)
+    return replace(texture, folds=(-_resized(share, size)[..., None] * surplus).astype(np.float32))
+
+
+def _resized(plane: np.ndarray, size: int) -> np.ndarray:
+    return cv2.resize(plane.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
+
+
+@lru_cache(maxsize=1)
+def folding_skin(size: int) -> np.ndarray:
+    """Skin that a smile folds, without the nose, (size, size) float32 in [0, 1]."""
+    v, _ = coordinates(size)
+    skin = plain_skin(size, MARGIN) & (filled(NOSE_478[0], size) == 0) & (v > LEVELS[0]) & (v < LEVELS[1])
+    return cv2.GaussianBlur(skin.astype(np.float32), (0, 0), SOFT * size)
