@@ -13,7 +13,6 @@ from torch.nn.functional import cosine_similarity
 from faceswap_diffusion.conditioning.geometry import exchange_geometry, move_mesh
 from faceswap_diffusion.conditioning.identity_guidance import guide_identity
 from faceswap_diffusion.conditioning.reference import (
-    HAIRLINE,
     Reference,
     draw_reference,
     lay_over,
@@ -55,6 +54,7 @@ logger = logging.get_logger(__name__)
 
 FACES_PER_BATCH = 4  # bounds the memory that a group photo takes
 LEAST_SHOWN = 1 / 3  # share of a face below which a warning says that the source shows little of it
+FOREHEAD_EDGE = 0.03  # how softly a drawing passes into a target's own forehead, as a share of the crop's side
 FOREHEAD_SIGMA = 0.05  # for `match_border_tone`: brows and hair are close by, and are no tone
 
 
@@ -170,8 +170,8 @@ class SwapSteps(SwapGate):
         pixels = match_border_tone(
             drawn.pixels, face.pixels, drawn.coverage, own * skin, state.tone, "forehead", FOREHEAD_SIGMA
         )
-        # A drawing ends in some of the colour of the source's hair.
-        coverage = own * feather(drawn.coverage, HAIRLINE * size) + (1 - own) * drawn.coverage
+        # A drawing ends in some of the colour of the source's hair, and foreheads differ in shape and shine.
+        coverage = own * feather(drawn.coverage, FOREHEAD_EDGE * size) + (1 - own) * drawn.coverage
         return lay_over(Reference(face.pixels.astype(np.float32), own), Reference(np.clip(pixels, 0, 255), coverage))
 
     @torch.no_grad()
