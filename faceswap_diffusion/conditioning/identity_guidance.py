@@ -12,6 +12,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from faceswap_diffusion.faces.texture import smoothstep
+
 NUM_STEPS = 5
 STEP = 1.5
 """Root mean square of the change in one step, of 255."""
@@ -24,6 +26,9 @@ CHROMA = 0.2
 
 AWAY = 0.3
 """Weight of the cosine to the target, which is to become smaller."""
+
+SAME_PERSON = (0.3, 0.6)
+"""Cosines of source and target from which on less is changed, and nothing: they are the same person."""
 
 SMOOTHNESS = 0.01
 """Standard deviation of the blur of each step, as a share of the crop's side."""
@@ -45,7 +50,7 @@ def guide_identity(
     """Changes a face towards an identity.
 
     Each step looks at the face in another way: as it is, mirrored, and at half of the size. What only one of these
-    views shows is of the network, and not of the person.
+    views shows is of the network, and not of the person. Nothing changes between photos of one person.
 
     Args:
         pixels (`np.ndarray` of shape `(S, S, 3)`, float32): RGB in [0, 255], FFHQ-aligned.
@@ -58,6 +63,8 @@ def guide_identity(
     Returns:
         `np.ndarray` of shape `(S, S, 3)`, float32: RGB in [0, 255].
     """
+    cosine = (source_embeds.float() * target_embeds.float()).sum()
+    scale *= 1 - float(smoothstep(cosine.numpy(), *SAME_PERSON))
     if not scale or not mask.any():
         return pixels
     wanted = source_embeds.float() - AWAY * target_embeds.float()

@@ -60,6 +60,14 @@ def test_nothing_changes_outside_of_the_mask_and_nothing_at_all_at_scale_0():
     assert guide_identity(pixels, 0 * mask, brightness, torch.tensor([[1.0]]), NOBODY) is pixels
 
 
+def test_photos_of_one_person_are_left_alone():
+    pixels, mask = np.full((128, 128, 3), 100, np.float32), np.ones((128, 128))
+    assert guide_identity(pixels, mask, brightness, torch.tensor([[0.8]]), torch.tensor([[0.75]])) is pixels
+    unsure = guide_identity(pixels, mask, brightness, torch.tensor([[0.9]]), torch.tensor([[0.5]]))
+    half = 0.5 * LIMIT * np.tanh(NUM_STEPS * STEP / LIMIT)
+    np.testing.assert_allclose(unsure[8:-8, 8:-8], 100 + half, atol=0.02)
+
+
 def test_likeness_to_the_target_counts_against_that_to_the_source():
     pixels, mask = np.full((128, 128, 3), 100, np.float32), np.ones((128, 128))
     for target, expected in ((AWAY / 2, 1), (AWAY, 0), (2 * AWAY, -1)):
