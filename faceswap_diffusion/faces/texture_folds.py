@@ -37,7 +37,7 @@ def find_folds(texture: FaceTexture) -> FaceTexture:
         texture ([`FaceTexture`]): The texture.
 
     Returns:
-        [`FaceTexture`]: With `folds`, what to add in CIELAB to take them off.
+        [`FaceTexture`]: With `folds`, what to add in CIELAB to take them off, if there are any.
     """
     small = resize_texture(texture, SIDE)
     lab, zone = to_lab(small.pixels), folding_skin(SIDE) * (small.confidence > 0)
@@ -51,9 +51,14 @@ def find_folds(texture: FaceTexture) -> FaceTexture:
     difference = cv2.GaussianBlur(lab[..., 0] - smooth[..., 0], (0, 0), FOLD_SIGMA * SIDE)
     share = cv2.GaussianBlur(weights * smoothstep(np.abs(difference), *FOLDED), (0, 0), FOLD_SIGMA * SIDE)
     size = len(texture.confidence)
-    beyond = to_lab(texture.pixels) - _resized(smooth, size)
-    surplus = np.concatenate([excess(beyond[..., :1], REST[0]), excess(beyond[..., 1:], REST[1])], axis=2)
-    return replace(texture, folds=(-_resized(share, size)[..., None] * surplus).astype(np.float32))
+    smooth, share = _resized(smooth, size), _resized(share, size)
+    folds, where = np.zeros_like(texture.pixels), share > 0
+    if not where.any():
+        return texture
+    beyond = to_lab(texture.pixels[where][None])[0] - smooth[where]
+    surplus = np.concatenate([excess(beyond[:, :1], REST[0]), excess(beyond[:, 1:], REST[1])], axis=1)
+    folds[where] = -share[where][:, None] * surplus
+    return replace(texture, folds=folds)
 
 
 def _resized(plane: np.ndarray, size: int) -> np.ndarray:

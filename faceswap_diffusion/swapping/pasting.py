@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from faceswap_diffusion.faces.alignment import crop, resized_matrix
-from faceswap_diffusion.masks.outlines import around_eyes
+from faceswap_diffusion.masks.outlines import dilate, region_mask_from_landmarks
 from faceswap_diffusion.masks.regions import feather, region_mask
 from faceswap_diffusion.swapping.aligned_face import AlignedFace, native_size
 from faceswap_diffusion.swapping.coherence import FaceState, independent
@@ -25,7 +25,7 @@ from faceswap_diffusion.swapping.exposure import brighten, darken
 Guide = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """From a crop (S, S, 3) float32 RGB in [0, 255], and what of it may change, (S, S) float in [0, 1], to a crop."""
 
-EYE_SIGMA = 0.02  # softness of the edge of eyes and brows, as a share of the crop's side
+EYE_ROOM, EYE_SIGMA = 0.006, 0.01  # how far lids reach around eyes, and softness, as shares of the crop's side
 FEATHER = 0.015  # standard deviation of the seam, as a share of the crop's side
 
 
@@ -68,8 +68,7 @@ def paste_faces(
         fine, share = None, np.zeros(mask.shape, np.float32)
         if reference is not None:
             pixels = continue_surroundings(pixels.astype(np.float32), face.pixels, mask, state.tone)
-            eyes = cv2.GaussianBlur(around_eyes(face.landmarks, len(mask)), (0, 0), EYE_SIGMA * len(mask))
-            pixels, share = keep_reference(pixels, reference, face.pixels, skin, eyes)
+            pixels, share = keep_reference(pixels, reference, face.pixels, skin, _soft_eyes(face))
             pixels = np.where((mask * bare)[..., None] > 0, pixels, face.pixels)  # the seam is softer than the mask
             fine = reference.fine
             assert face.depth is not None  # only meshes have references
@@ -91,3 +90,10 @@ def paste_faces(
         rgb, seam = paste_back(rgb, darken(detailed, face.exposure), seam, matrix)
         changed = np.maximum(changed, seam)
     return rgb, changed
+
+
+def _soft_eyes(face: AlignedFace) -> np.ndarray:
+    """The eyes of a face and their lids, (S, S) float32 in [0, 1]."""
+    size = len(face.pixels)
+    eyes = dilate(region_mask_from_landmarks(face.landmarks, size, "eyes"), EYE_ROOM * size)
+    return cv2.GaussianBlur(eyes, (0, 0), EYE_SIGMA * size)

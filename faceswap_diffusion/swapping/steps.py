@@ -54,7 +54,7 @@ logger = logging.get_logger(__name__)
 
 FACES_PER_BATCH = 4  # bounds the memory that a group photo takes
 LEAST_SHOWN = 1 / 3  # share of a face below which a warning says that the source shows little of it
-FOREHEAD_EDGE = 0.03  # how softly a drawing passes into a target's own forehead, as a share of the crop's side
+FOREHEAD_EDGE = 0.02  # how softly a drawing passes into a target's own forehead, as a share of the crop's side
 FOREHEAD_SIGMA = 0.05  # for `match_border_tone`: brows and hair are close by, and are no tone
 
 

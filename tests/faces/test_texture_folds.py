@@ -17,14 +17,12 @@ def darkened(where: tuple[slice, slice], by: float) -> tuple[np.ndarray, np.ndar
     texture = skin_texture()
     lab = to_lab(texture.pixels)
     lab[where][..., 0] -= by
-    texture = find_folds(replace(texture, pixels=to_rgb(lab)))
-    assert texture.folds is not None
-    assert texture.folds.shape == texture.pixels.shape
-    return lab[..., 0], lab[..., 0] + texture.folds[..., 0]
+    folds = find_folds(replace(texture, pixels=to_rgb(lab))).folds
+    return lab[..., 0], lab[..., 0] + (0 if folds is None else folds[..., 0])
 
 
 def test_plain_skin_has_no_folds():
-    assert np.abs(find_folds(skin_texture()).folds).max() < 0.01
+    assert find_folds(skin_texture()).folds is None
 
 
 def test_a_crease_is_taken_off_but_for_a_trace():
