@@ -57,7 +57,7 @@ FEWER_TEETH = 8.0
 CLOSED_EYE = 0.5
 """An eye of the texture that is less open than this share of the target's eye is not drawn."""
 
-LESS_SMILE = (0.07, 0.17)
+LESS_SMILE = (0.08, 0.18)
 """Differences of `mouth_width` from which on the folds of the texture's smile begin to go, and are gone."""
 
 FACE_REACH, HEAD_REACH = 1.4, 2.0

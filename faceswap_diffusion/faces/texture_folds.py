@@ -17,8 +17,8 @@ LEVELS = (0.3, 0.86)
 MARGIN, SOFT = 0.012, 0.015
 """What is left alone around eyes and lips, and the softness of the edge, as shares of the texture's side."""
 
-FOLD_SIGMA, SKIN_SIGMA = 0.006, 0.05
-"""Standard deviations, in the same unit, of the blur that leaves folds, and of that which leaves only the skin."""
+FINE_SIGMA, FOLD_SIGMA, SKIN_SIGMA = 0.005, 0.006, 0.05
+"""Standard deviations, in the same unit, of blurs that take pores off, that leave folds, and that leave only skin."""
 
 BEARD_SIGMA = 0.012
 """The same for telling beards: a beard is dark over a wide area, and a fold is not."""
@@ -26,8 +26,9 @@ BEARD_SIGMA = 0.012
 FOLDED = (1.5, 4.0)
 """Differences in L* between the two, from which on something is, and wholly is, a fold. Pores differ by less."""
 
-REST = ((2.0, 4.0), (1.0, 2.0))
-"""What stays of a fold in L*, and in a* and b*: all up to the first, and never more than the second."""
+REST, CREASE = ((2.0, 4.0), (1.0, 2.0)), (4.0, 6.0)
+"""What stays of a fold in L*, and in a* and b*: all up to the first, and never more than the second. The same for the
+L* of its fine lines."""
 
 
 def find_folds(texture: FaceTexture) -> FaceTexture:
@@ -50,15 +51,24 @@ def find_folds(texture: FaceTexture) -> FaceTexture:
     smooth = _resized(smooth[..., :3] / np.maximum(smooth[..., 3:], 1e-3), SIDE)
     difference = cv2.GaussianBlur(lab[..., 0] - smooth[..., 0], (0, 0), FOLD_SIGMA * SIDE)
     share = cv2.GaussianBlur(weights * smoothstep(np.abs(difference), *FOLDED), (0, 0), FOLD_SIGMA * SIDE)
-    size = len(texture.confidence)
-    smooth, share = _resized(smooth, size), _resized(share, size)
-    folds, where = np.zeros_like(texture.pixels), share > 0
-    if not where.any():
-        return texture
-    beyond = to_lab(texture.pixels[where][None])[0] - smooth[where]
-    surplus = np.concatenate([excess(beyond[:, :1], REST[0]), excess(beyond[:, 1:], REST[1])], axis=1)
-    folds[where] = -share[where][:, None] * surplus
-    return replace(texture, folds=folds)
+    return replace(texture, folds=_flattening(texture, smooth, share)) if share.any() else texture
+
+
+def _flattening(texture: FaceTexture, smooth: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """What to add to a texture in CIELAB, (T, T, 3) float32, to bring it closer to a smooth one by a share (S, S).
+
+    Only what is as wide as a fold is taken off, and of what is finer, what is darker than pores.
+    """
+    size, rows = len(texture.confidence), np.nonzero(share.any(axis=1))[0]
+    window = slice(rows[0] * size // SIDE, (rows[-1] + 1) * size // SIDE)
+    lab = to_lab(texture.pixels[window])
+    beyond = lab - _resized(smooth, size)[window]
+    broad = cv2.GaussianBlur(beyond, (0, 0), FINE_SIGMA * size)
+    surplus = np.concatenate([excess(broad[..., :1], REST[0]), excess(broad[..., 1:], REST[1])], axis=2)
+    surplus[..., 0] += np.minimum(excess((beyond - broad)[..., 0], CREASE), 0)
+    folds = np.zeros_like(texture.pixels)
+    folds[window] = -_resized(share, size)[window][..., None] * surplus
+    return folds
 
 
 def _resized(plane: np.ndarray, size: int) -> np.ndarray:

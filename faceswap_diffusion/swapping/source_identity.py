@@ -35,7 +35,7 @@ FRAMED = 0.05  # the same share, taken by thin things, from which on they are gl
 BROW_HIDDEN = 0.75  # share of a brow behind a frame, from which on it is not taken from the source
 SHADE = 0.025  # share of the crop's side: how far around sunglasses their shadow is not taken either
 
-NUMBERS = ("shown", "mouth_opening", "mouth_width")  # of a texture
+TEXTURE_NUMBERS = ("shown", "mouth_opening", "mouth_width")  # of its attributes
 
 FORMAT = "faceswap-diffusion source identity 1"
 SAME_NETWORKS = 0.1  # distance of fingerprints, up to which precision explains it
@@ -148,7 +148,7 @@ def _taken_apart(identity: SourceIdentity) -> tuple[dict[str, torch.Tensor], dic
     if texture is not None:
         arrays = ("pixels", "confidence", "eye_opening", "skin")
         parts |= {f"texture.{name}": getattr(texture, name) for name in arrays}
-        facts |= {f"texture.{name}": repr(float(getattr(texture, name))) for name in NUMBERS}
+        facts |= {f"texture.{name}": repr(float(getattr(texture, name))) for name in TEXTURE_NUMBERS}
     if head is not None:
         parts |= {f"head.{name}": getattr(head, name) for name in ("image", "landmarks", "shown")}
         facts["head.reach"] = repr(float(head.reach))

@@ -77,7 +77,7 @@ class TestRender:
         assert drawn.coverage[well_inside(covered_by(target, near))].mean() > 0.95
         assert (filled.coverage[well_inside(covered_by(target, far))] > 0.2).all()
 
-    @pytest.mark.parametrize(("wider", "brighter"), [(-0.1, 0), (0.07, 0), (0.12, 5), (0.17, 10), (0.5, 10)])
+    @pytest.mark.parametrize(("wider", "brighter"), [(-0.1, 0), (0.08, 0), (0.13, 5), (0.18, 10), (0.5, 10)])
     def test_folds_go_as_far_as_a_smile_does(self, wider: float, brighter: float):
         face = canonical_face()
         texture = texture_of(face, paint(face, plain(*SKIN)))
