@@ -233,6 +233,11 @@ def resize_texture(texture: FaceTexture, size: int) -> FaceTexture:
     return replace(texture, pixels=pixels, confidence=confidence, folds=folds)
 
 
+def resized_plane(plane: np.ndarray, size: int, interpolation: int = cv2.INTER_LINEAR) -> np.ndarray:
+    """A square plane (T, T) or (T, T, C) in another size, (size, size) or (size, size, C), float32."""
+    return cv2.resize(plane.astype(np.float32), (size, size), interpolation=interpolation)
+
+
 def lowered_confidence(texture: FaceTexture, factor: np.ndarray) -> np.ndarray:
     """The confidence (T, T) float32 of a texture times factors (T, T); 0 where too little is left."""
     confidence = texture.confidence * factor

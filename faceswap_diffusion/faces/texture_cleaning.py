@@ -14,6 +14,7 @@ from faceswap_diffusion.faces.texture import (
     largest_channel,
     lowered_confidence,
     resize_texture,
+    resized_plane,
     smoothstep,
     to_lab,
 )
@@ -144,12 +145,11 @@ def drop_foreign(texture: FaceTexture) -> FaceTexture:
     foreign = smoothstep(np.maximum(darker, largest_channel(stained)), 0.8, 1.1)
     lines = np.maximum(find_strands(sharp[..., 0]), find_fringe(sharp[..., 0], small.confidence > WEAK))
     foreign = np.maximum(foreign, lines) * known
-    foreign = _without_hair_of_features(_without_moles(foreign.astype(np.float32)))
+    foreign = _without_own(foreign.astype(np.float32))
     brows = covered_brows(np.maximum(foreign, small.confidence == 0))
     foreign = cv2.dilate(foreign, disc(MARGIN * SIDE))
     foreign = np.maximum(_with_gaps(foreign, small.confidence > 0) * even_skin(SIDE), brows)
-    size = texture.confidence.shape[::-1]
-    foreign = cv2.resize(foreign.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+    foreign = resized_plane(foreign, len(texture.confidence))
     return replace(texture, confidence=lowered_confidence(texture, 1 - foreign))
 
 
@@ -245,19 +245,16 @@ def _brow(outline: Sequence[int], size: int) -> np.ndarray:
     return cv2.dilate(filled(outline, size), disc(BROW_MARGIN * size))
 
 
-def _without_moles(foreign: np.ndarray) -> np.ndarray:
-    """Takes spots out of a map (S, S) float32 that are no longer than `MOLE`."""
-    _, spots, boxes, _ = cv2.connectedComponentsWithStats((foreign > 0).astype(np.uint8))
-    lengths = boxes[:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]].max(axis=1)
-    return foreign * (lengths > MOLE * len(foreign))[spots]
+def _without_own(foreign: np.ndarray) -> np.ndarray:
+    """Takes pieces out of a map (S, S) float32 that are the person's own: moles, and hair around brows and eyes.
 
-
-def _without_hair_of_features(foreign: np.ndarray) -> np.ndarray:
-    """Takes pieces out of a map (S, S) float32 that lie around brows and eyes, see `FEATURE_REACH`."""
-    _, pieces = cv2.connectedComponents((foreign > 0).astype(np.uint8))
+    See `MOLE` and `FEATURE_REACH`.
+    """
+    _, pieces, boxes, _ = cv2.connectedComponentsWithStats((foreign > 0).astype(np.uint8))
     pieces = np.asarray(pieces, np.intp)
-    inside = np.bincount(pieces.ravel(), around_features(len(foreign)).ravel()) / np.bincount(pieces.ravel())
-    return foreign * (inside < FEATURE_SHARE)[pieces]
+    lengths = boxes[:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]].max(axis=1)
+    inside = np.bincount(pieces.ravel(), around_features(len(foreign)).ravel()) / boxes[:, cv2.CC_STAT_AREA]
+    return foreign * ((lengths > MOLE * len(foreign)) & (inside < FEATURE_SHARE))[pieces]
 
 
 @lru_cache(maxsize=1)
@@ -327,10 +324,10 @@ def soften_edges(texture: FaceTexture) -> FaceTexture:
     """
     if texture.skin is None:
         return texture
-    size = texture.confidence.shape[::-1]
+    size = len(texture.confidence)
     inside = smoothstep(distance_to_holes(resize_texture(texture, SIDE)), 0, EDGE)
-    share = cv2.resize((fillable_skin(SIDE) * (1 - inside)).astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
-    skin = cv2.resize(texture.skin[..., :3], size, interpolation=cv2.INTER_LINEAR)
+    share = resized_plane(fillable_skin(SIDE) * (1 - inside), size)
+    skin = resized_plane(texture.skin[..., :3], size)
     return replace(texture, pixels=texture.pixels + share[..., None] * (skin - texture.pixels))
 
 

@@ -7,7 +7,15 @@ import cv2
 import numpy as np
 
 from faceswap_diffusion.faces.mesh_topology import NOSE_478
-from faceswap_diffusion.faces.texture import HAIRY, FaceTexture, blur_known, resize_texture, smoothstep, to_lab
+from faceswap_diffusion.faces.texture import (
+    HAIRY,
+    FaceTexture,
+    blur_known,
+    resize_texture,
+    resized_plane,
+    smoothstep,
+    to_lab,
+)
 from faceswap_diffusion.faces.texture_light import excess
 from faceswap_diffusion.faces.texture_regions import SIDE, coordinates, filled, plain_skin
 
@@ -48,7 +56,7 @@ def find_folds(texture: FaceTexture) -> FaceTexture:
     weights = zone * smoothstep(lightness / max(float(np.median(lightness[zone > 0.5])), 1), *HAIRY)
     known = np.dstack([lab, np.ones_like(lightness)])
     smooth = blur_known(known, weights, SKIN_SIGMA * SIDE, doubt=0.02)
-    smooth = _resized(smooth[..., :3] / np.maximum(smooth[..., 3:], 1e-3), SIDE)
+    smooth = resized_plane(smooth[..., :3] / np.maximum(smooth[..., 3:], 1e-3), SIDE)
     difference = cv2.GaussianBlur(lab[..., 0] - smooth[..., 0], (0, 0), FOLD_SIGMA * SIDE)
     share = cv2.GaussianBlur(weights * smoothstep(np.abs(difference), *FOLDED), (0, 0), FOLD_SIGMA * SIDE)
     return replace(texture, folds=_flattening(texture, smooth, share)) if share.any() else texture
@@ -62,17 +70,13 @@ def _flattening(texture: FaceTexture, smooth: np.ndarray, share: np.ndarray) -> 
     size, rows = len(texture.confidence), np.nonzero(share.any(axis=1))[0]
     window = slice(rows[0] * size // SIDE, (rows[-1] + 1) * size // SIDE)
     lab = to_lab(texture.pixels[window])
-    beyond = lab - _resized(smooth, size)[window]
+    beyond = lab - resized_plane(smooth, size)[window]
     broad = cv2.GaussianBlur(beyond, (0, 0), FINE_SIGMA * size)
     surplus = np.concatenate([excess(broad[..., :1], REST[0]), excess(broad[..., 1:], REST[1])], axis=2)
     surplus[..., 0] += np.minimum(excess((beyond - broad)[..., 0], CREASE), 0)
     folds = np.zeros_like(texture.pixels)
-    folds[window] = -_resized(share, size)[window][..., None] * surplus
+    folds[window] = -resized_plane(share, size)[window][..., None] * surplus
     return folds
-
-
-def _resized(plane: np.ndarray, size: int) -> np.ndarray:
-    return cv2.resize(plane.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
 
 
 @lru_cache(maxsize=1)

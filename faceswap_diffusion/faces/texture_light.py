@@ -11,6 +11,7 @@ from faceswap_diffusion.faces.texture import (
     blur_known,
     lowered_confidence,
     resize_texture,
+    resized_plane,
     scale_lightness,
     smoothstep,
     to_lab,
@@ -76,9 +77,9 @@ def balance_halves(texture: FaceTexture) -> FaceTexture:
         brighter, dark = _light_of_halves(small, balance)
         confidence = _without_shadow(small, dark)
         small = replace(small, pixels=scale_lightness(small.pixels, brighter), confidence=confidence)
-        pixels = scale_lightness(pixels, _resized(brighter, size, cv2.INTER_CUBIC))
+        pixels = scale_lightness(pixels, resized_plane(brighter, size, cv2.INTER_CUBIC))
         shadow = np.maximum(shadow, dark)
-    confidence = _without_shadow(texture, _resized(shadow, size, cv2.INTER_LINEAR))
+    confidence = _without_shadow(texture, resized_plane(shadow, size))
     return replace(texture, pixels=pixels, confidence=confidence)
 
 
@@ -94,11 +95,7 @@ def _light_of_halves(small: FaceTexture, balance: Balance) -> tuple[np.ndarray, 
     darker = np.maximum(level[:, ::-1] - level, 0) * sure
     lifted = level + darker * smoothstep(darker, *balance.lifted)
     factor, shadow = ((lifted + 16) / (level + 16)) ** 3, smoothstep(darker, *balance.dropped)
-    return _resized(factor, SIDE, cv2.INTER_CUBIC), _resized(shadow, SIDE, cv2.INTER_LINEAR)
-
-
-def _resized(plane: np.ndarray, size: int, interpolation: int) -> np.ndarray:
-    return cv2.resize(plane.astype(np.float32), (size, size), interpolation=interpolation)
+    return resized_plane(factor, SIDE, cv2.INTER_CUBIC), resized_plane(shadow, SIDE)
 
 
 def _without_shadow(texture: FaceTexture, shadow: np.ndarray) -> np.ndarray:
@@ -138,9 +135,9 @@ def limit_stains(texture: FaceTexture) -> FaceTexture:
         [np.maximum(excess(smooth[..., :1], SHINE_RANGE), 0), excess(smooth[..., 1:], CHROMA_RANGE)], axis=2
     )
     size = len(texture.confidence)
-    surplus = _resized(surplus, size, cv2.INTER_CUBIC)
+    surplus = resized_plane(surplus, size, cv2.INTER_CUBIC)
     changed = to_lab(texture.pixels)
-    share = _resized(cv2.GaussianBlur(skin, (0, 0), EDGE_SIGMA * SIDE), size, cv2.INTER_LINEAR)
+    share = resized_plane(cv2.GaussianBlur(skin, (0, 0), EDGE_SIGMA * SIDE), size)
     share = share * smoothstep(changed[..., 0] / lightness, *HAIRY)
     return replace(texture, pixels=to_rgb(changed - share[..., None] * surplus))
 
