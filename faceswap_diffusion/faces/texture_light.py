@@ -12,7 +12,6 @@ from faceswap_diffusion.faces.texture import (
     lowered_confidence,
     resize_texture,
     resized_plane,
-    scale_lightness,
     smoothstep,
     to_lab,
     to_rgb,
@@ -44,6 +43,13 @@ BALANCES = (
 )
 """For the light on a half of the face, and for shadows of nose, lips and brows."""
 
+STRONGEST = 2 ** (1 / 3)
+"""Limit of the factor on the cube root of the light, which L* + 16 is proportional to: light is doubled at most."""
+
+DETAIL_SIGMA, LIT = 0.008, 3.0
+"""Share of the texture's side: what is narrower is of the skin, as pores are; and how much lighter in L* than the
+other half a part of a dark half gets at most. Light that passes the nose falls on a part of a cheek in shadow."""
+
 CHROMA_RANGE = (4.0, 7.0)
 """Differences of skin from its median, in a* and b*, that are left as they are, and that stay the largest."""
 
@@ -71,20 +77,28 @@ def balance_halves(texture: FaceTexture) -> FaceTexture:
     Returns:
         [`FaceTexture`]: Brighter in places, and with holes where the other half is much lighter and better seen.
     """
-    small, pixels, size = resize_texture(texture, SIDE), texture.pixels, len(texture.confidence)
+    small, lab, size = resize_texture(texture, SIDE), to_lab(texture.pixels), len(texture.confidence)
     shadow = np.zeros((SIDE, SIDE), np.float32)
     for balance in BALANCES:
         brighter, dark = _light_of_halves(small, balance)
-        confidence = _without_shadow(small, dark)
-        small = replace(small, pixels=scale_lightness(small.pixels, brighter), confidence=confidence)
-        pixels = scale_lightness(pixels, resized_plane(brighter, size, cv2.INTER_CUBIC))
+        pixels = to_rgb(_brightened(to_lab(small.pixels), brighter))
+        small = replace(small, pixels=pixels, confidence=_without_shadow(small, dark))
+        lab = _brightened(lab, resized_plane(brighter, size, cv2.INTER_CUBIC))
         shadow = np.maximum(shadow, dark)
     confidence = _without_shadow(texture, resized_plane(shadow, size))
-    return replace(texture, pixels=pixels, confidence=confidence)
+    return replace(texture, pixels=to_rgb(lab), confidence=confidence)
+
+
+def _brightened(lab: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """CIELAB pixels (S, S, 3) with the cube root of their linear light times a factor (S, S).
+
+    a* and b* stay: light that skin reflects into its shadows makes these redder than a weaker light would.
+    """
+    return np.dstack([(lab[..., 0] + 16) * factor - 16, lab[..., 1:]])
 
 
 def _light_of_halves(small: FaceTexture, balance: Balance) -> tuple[np.ndarray, np.ndarray]:
-    """By what to scale the light of a texture (S, S), and what share of it to give up for its mirror image (S, S)."""
+    """Factors on the cube root of a texture's light (S, S), and what share of it to give up for its mirror image."""
     lightness = to_lab(small.pixels)[..., :1]
     weights = (small.confidence * plain_skin(SIDE, balance.margin)).astype(np.float32)
     smooth = blur_known(
@@ -94,8 +108,10 @@ def _light_of_halves(small: FaceTexture, balance: Balance) -> tuple[np.ndarray, 
     sure = smooth[..., 1] * smooth[:, ::-1, 1]
     darker = np.maximum(level[:, ::-1] - level, 0) * sure
     lifted = level + darker * smoothstep(darker, *balance.lifted)
-    factor, shadow = ((lifted + 16) / (level + 16)) ** 3, smoothstep(darker, *balance.dropped)
-    return resized_plane(factor, SIDE, cv2.INTER_CUBIC), resized_plane(shadow, SIDE)
+    level, lifted = (resized_plane(plane, SIDE, cv2.INTER_CUBIC) + 16 for plane in (level, lifted))
+    lit = cv2.GaussianBlur(lightness, (0, 0), DETAIL_SIGMA * SIDE) + 16
+    factor = np.clip(np.minimum(lifted / level, (lifted + LIT) / lit), 1, STRONGEST)
+    return factor, resized_plane(smoothstep(darker, *balance.dropped), SIDE)
 
 
 def _without_shadow(texture: FaceTexture, shadow: np.ndarray) -> np.ndarray:

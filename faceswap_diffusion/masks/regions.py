@@ -245,6 +245,7 @@ def repaint_mask(
     region: str = "face",
     label_names: Sequence[str] = LABELS,
     pixels: np.ndarray | None = None,
+    bearded: bool = False,
 ) -> np.ndarray:
     """The mask of a region, from landmarks and labels.
 
@@ -259,6 +260,8 @@ def repaint_mask(
         pixels (`np.ndarray`, *optional*): (S, S, 3) uint8 RGB, the crop. With it and a mesh, face and head
             include `lower_face`, so that a target's beard is repainted, however it was labelled. A long beard is left
             out of the face: see `masks.beards`.
+        bearded (`bool`): Whether the source has a beard, which a target's beard below the jaw continues: it is left
+            out of the face then.
 
     Returns:
         `np.ndarray`: (S, S) float32, 1 inside.
@@ -274,10 +277,25 @@ def repaint_mask(
         face = np.maximum(face, lower_face(face, labels, landmarks, pixels))
         beard = find_beard(face, region_mask(labels, "skin"), landmarks, pixels)
         if beard is not None:
-            kept = long_beard(beard, landmarks) if names == ("face",) else np.zeros_like(face)
+            alone = names == ("face",)
+            kept = long_beard(beard, landmarks) if alone else np.zeros_like(face)
             background = (labels == LABELS.index("background")).astype(np.float32)
-            face = face * (1 - kept) if kept.any() else np.maximum(face, beyond_jaw(beard, face, background))
+            if kept.any():
+                face = face * (1 - kept)
+            elif not (alone and bearded):
+                face = np.maximum(face, beyond_jaw(beard, face, background))
     return np.maximum.reduce([_of_head(labels, landmarks, name, face) for name in names])
+
+
+def has_beard(labels: np.ndarray, landmarks: np.ndarray, pixels: np.ndarray) -> bool:
+    """Whether a face with a mesh has a beard on chin and jaw, see `masks.beards.find_beard`.
+
+    Args:
+        labels (`np.ndarray`): (S, S) uint8, of our parser.
+        landmarks (`np.ndarray`): (478, 2), x, y in crop pixels.
+        pixels (`np.ndarray`): (S, S, 3) uint8 RGB, the crop.
+    """
+    return find_beard(face_mask(labels, landmarks), region_mask(labels, "skin"), landmarks, pixels) is not None
 
 
 def _of_head(labels: np.ndarray, landmarks: np.ndarray, name: str, face: np.ndarray) -> np.ndarray:

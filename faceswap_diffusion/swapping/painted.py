@@ -25,9 +25,15 @@ class PaintedMasks:
     added: np.ndarray | None = None
     kept: np.ndarray | None = None
 
-    def wanted(self, face: AlignedFace, options: SwapOptions) -> np.ndarray:
-        """What to repaint of a face, as far as nothing is in front of it, (S, S) float32 in [0, 1]."""
-        mask = _named(face, options.region) if self.instead is None else _seen(self.instead, face)
+    def wanted(self, face: AlignedFace, options: SwapOptions, bearded: bool = False) -> np.ndarray:
+        """What to repaint of a face, as far as nothing is in front of it, (S, S) float32 in [0, 1].
+
+        Args:
+            face ([`AlignedFace`]): Of the target.
+            options ([`SwapOptions`]): Which region.
+            bearded (`bool`): Whether the source has a beard, see `masks.regions.repaint_mask`.
+        """
+        mask = _named(face, options.region, bearded) if self.instead is None else _seen(self.instead, face)
         if self.added is not None:
             mask = np.maximum(mask, _seen(self.added, face))
         if options.keep is not None:
@@ -61,8 +67,8 @@ class PaintedMasks:
         return {"region": "+".join(repainted), "keep": "+".join(kept) or None}
 
 
-def _named(face: AlignedFace, region: str) -> np.ndarray:
-    return repaint_mask(face.labels, face.landmarks, region, face.label_names, face.pixels)
+def _named(face: AlignedFace, region: str, bearded: bool = False) -> np.ndarray:
+    return repaint_mask(face.labels, face.landmarks, region, face.label_names, face.pixels, bearded)
 
 
 def _seen(mask: np.ndarray, face: AlignedFace) -> np.ndarray:

@@ -21,7 +21,8 @@ from faceswap_diffusion.faces.texture_folds import find_folds
 from faceswap_diffusion.faces.texture_lenses import clear_lenses
 from faceswap_diffusion.masks.occlusion import mend_thin
 from faceswap_diffusion.masks.outlines import around_eyes, brow_masks, dilate
-from faceswap_diffusion.masks.regions import region_mask, repaint_mask
+from faceswap_diffusion.masks.parsing import LABELS
+from faceswap_diffusion.masks.regions import has_beard, region_mask, repaint_mask
 from faceswap_diffusion.provenance.save import replace_file
 from faceswap_diffusion.swapping.aligned_face import AlignedFace, native_size, within_photo
 from faceswap_diffusion.swapping.exposure import brighten
@@ -35,6 +36,7 @@ FRAMED = 0.05  # the same share, taken by thin things, from which on they are gl
 BROW_HIDDEN = 0.75  # share of a brow behind a frame, from which on it is not taken from the source
 SHADE = 0.025  # share of the crop's side: how far around sunglasses their shadow is not taken either
 
+FLAGS = ("eyes_hidden", "bearded")  # attributes of an identity that hold if they hold of all its photos
 TEXTURE_NUMBERS = ("shown", "mouth_opening", "mouth_width")  # of its attributes
 
 FORMAT = "faceswap-diffusion source identity 1"
@@ -55,6 +57,7 @@ class SourceIdentity:
         head ([`SourceHead`], *optional*): Of the photo that shows most of the face.
         eyes_hidden (`bool`): Whether glasses or other things cover eyes or brows in all photos; a target keeps its own
             then.
+        bearded (`bool`): Whether chin and jaw have a beard in all photos; a target's beard below the jaw stays then.
         region (`str`): What is to be repainted, so that it was encoded what the source shows of it.
         fingerprint (`torch.Tensor`, *optional*): (F,), tells the networks that it was encoded with, see
             `SwapSteps.fingerprint`; `None` for an identity that serves its own swapper only.
@@ -67,6 +70,7 @@ class SourceIdentity:
     texture: FaceTexture | None = None
     head: SourceHead | None = None
     eyes_hidden: bool = False
+    bearded: bool = False
     region: str = "face"
     fingerprint: torch.Tensor | None = None
     name: str = "source"
@@ -143,7 +147,7 @@ def _taken_apart(identity: SourceIdentity) -> tuple[dict[str, torch.Tensor], dic
         "fingerprint": identity.fingerprint,
         "geometry": identity.geometry,
     }
-    facts = {"region": identity.region, "eyes_hidden": str(identity.eyes_hidden)}
+    facts = {"region": identity.region, **{name: str(getattr(identity, name)) for name in FLAGS}}
     texture, head = identity.texture, identity.head
     if texture is not None:
         arrays = ("pixels", "confidence", "eye_opening", "skin")
@@ -165,7 +169,7 @@ def _put_together(tensors: Mapping[str, torch.Tensor], facts: Mapping[str, str],
     for key, value in facts.items():
         group, _, part = key.rpartition(".")
         groups[group][part] = float(value) if group else value
-    groups[""]["eyes_hidden"] = groups[""]["eyes_hidden"] == str(True)
+    groups[""] |= {name: groups[""].get(name) == str(True) for name in FLAGS}
     texture = find_folds(FaceTexture(**groups["texture"])) if groups["texture"] else None
     head = SourceHead(**groups["head"]) if groups["head"] else None
     return SourceIdentity(**groups[""], texture=texture, head=head, name=name)
@@ -200,7 +204,7 @@ def average_identities(looks: Sequence[SourceIdentity]) -> SourceIdentity:
         geometry=geometry,
         texture=None,
         head=None,
-        eyes_hidden=all(look.eyes_hidden for look in looks),
+        **{name: all(getattr(look, name) for look in looks) for name in FLAGS},
     )
     textures = [look.texture for look in looks if look.texture is not None]
     if len(textures) < len(looks):
@@ -213,6 +217,11 @@ def hides_eyes(face: AlignedFace) -> bool:
     """Whether things in front of a face hide more of its eyes and brows than `EYES_HIDDEN`."""
     mask = around_eyes(face.landmarks, len(face.pixels))
     return float((mask * (1 - face.free())).sum()) > EYES_HIDDEN * float(mask.sum())
+
+
+def shows_beard(face: AlignedFace) -> bool:
+    """Whether a face has a beard on chin and jaw; labels of other parsers do not tell."""
+    return face.label_names == LABELS and has_beard(face.labels, face.landmarks, face.pixels)
 
 
 def take_texture(rgb: np.ndarray, face: AlignedFace) -> FaceTexture:

@@ -95,7 +95,8 @@ class SwapStages(SwapSteps):
         for identity in identities:
             self.check_identity(identity, options.region)
         regions = [
-            state.mask("region", painted.wanted(face, options)) for face, state in zip(aligned, states, strict=True)
+            state.mask("region", painted.wanted(face, options, identity.bearded))
+            for face, identity, state in zip(aligned, identities, states, strict=True)
         ]
         free = [painted.free(face, options) for face in aligned]
         masks = [region * bare for region, bare in zip(regions, free, strict=True)]

@@ -46,6 +46,7 @@ from faceswap_diffusion.swapping.source_identity import (
     SourceIdentity,
     average_identities,
     hides_eyes,
+    shows_beard,
     source_head,
     take_texture,
 )
@@ -192,7 +193,7 @@ class SwapSteps(SwapGate):
         if not self.shows_references or face.depth is None:
             return look
         texture, head = take_texture(rgb, face), source_head(rgb, face, region)
-        return replace(look, texture=texture, head=head, eyes_hidden=hides_eyes(face))
+        return replace(look, texture=texture, head=head, eyes_hidden=hides_eyes(face), bearded=shows_beard(face))
 
     @property
     def _decoding(self) -> AbstractContextManager[Any]:

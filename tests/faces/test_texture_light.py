@@ -21,6 +21,17 @@ class TestBalanceHalves:
         assert abs(after[lit].mean() - after[dark].mean()) < 3
         np.testing.assert_allclose(after[lit], before[lit], atol=0.1)
 
+    def test_light_that_passes_the_nose_onto_a_dark_half_is_not_brightened(self):
+        """A lit patch of a cheek in shadow, as wide as what the halves are compared by."""
+        texture = skin_texture()
+        texture.pixels[:, :128] *= 0.7
+        texture.pixels[120:160, 60:80] /= 0.7
+        patch, around = np.s_[130:150, 66:74], np.s_[130:150, 36:46]
+        before, after = (to_lab(pixels) for pixels in (texture.pixels, balance_halves(texture).pixels))
+        np.testing.assert_allclose(after[patch][..., 0], before[patch][..., 0], atol=3.5)
+        assert after[around][..., 0].mean() - before[around][..., 0].mean() > 10
+        np.testing.assert_allclose(after[around][..., 1:], before[around][..., 1:], atol=0.5)
+
     def test_small_differences_and_symmetric_beards_stay(self):
         texture = skin_texture()
         texture.pixels[:, :128] *= 0.98

@@ -1,5 +1,6 @@
 """Who to become, without the photos: written, read, refused."""
 
+import json
 import os
 import pickle
 from dataclasses import replace
@@ -8,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 
 from faceswap_diffusion import SourceIdentity
+from faceswap_diffusion.swapping.source_identity import FORMAT, _digest, _taken_apart
 from faceswap_diffusion.swapping.swapper import FaceSwapper
 from tests.tiny import tiny_components, tiny_image_encoder, tiny_pipeline
 
@@ -41,9 +43,23 @@ def test_all_of_it_comes_back_as_it_was(drawing: FaceSwapper, saved: Path):
         assert torch.equal(getattr(loaded, name), getattr(identity, name))
     assert loaded.geometry is identity.geometry is None
     assert loaded.eyes_hidden is identity.eyes_hidden is False
+    assert loaded.bearded is identity.bearded is False
     for group in ("texture", "head"):
         for name, value in vars(getattr(identity, group)).items():
             np.testing.assert_array_equal(getattr(getattr(loaded, group), name), value)
+
+
+def test_a_file_of_before_lacks_what_it_could_not_say(saved: Path, tmp_path: Path):
+    identity = SourceIdentity.load(saved)
+    tensors, facts = _taken_apart(identity)
+    del facts["bearded"], facts["texture.mouth_width"]
+    old = {"sha256": _digest(tensors, facts), **facts}
+    (tmp_path / "old.safetensors").write_bytes(save(tensors, {FORMAT: json.dumps(old)}))
+    loaded = SourceIdentity.load(tmp_path / "old.safetensors")
+    assert not loaded.bearded
+    assert loaded.texture is not None
+    assert loaded.texture.mouth_width == 0  # of a mouth that is narrower than any, whose folds stay
+    assert torch.equal(loaded.identity_embeds, identity.identity_embeds)
 
 
 def test_a_swap_needs_no_photos(drawing: FaceSwapper, saved: Path):
