@@ -17,7 +17,7 @@ LEAST_CHROMA = 0.5
 RESIDUAL_LIMIT = np.array([14.0, 6.0, 6.0], np.float32)
 """Limits, in L*, a* and b*, of the smooth difference between two skins that is corrected as light."""
 
-RESIDUAL_SIGMA = 0.05  # share of the crop's side: narrower than cheeks and cast shadows, wider than creases
+RESIDUAL_SIGMA = 0.10  # share of the crop's side: narrower than cast shadows, wider than features
 SMALLEST_SAMPLE = 64  # pixels of skin that a statistic needs
 
 HIGHLIGHT = (8.0, 28.0)

@@ -74,8 +74,11 @@ def validate(
     with evaluating(part for part in pipeline.components.values() if isinstance(part, nn.Module)):
         aligned = [align(swapper, face, label_names) for face in faces]
         people = [average_identities([swapper.encode_face(face.pixels, face, REGION)]) for face in aligned]
-        masks = [repaint_mask(face.labels, face.landmarks, REGION, face.label_names, face.pixels) for face in aligned]
         chosen = [people[source] for source in sources]
+        masks = [
+            repaint_mask(face.labels, face.landmarks, REGION, face.label_names, face.pixels, person.bearded)
+            for face, person in zip(aligned, chosen, strict=True)
+        ]
         references = [swapper.draw_reference(face, person) for face, person in zip(aligned, chosen, strict=True)]
         masked = swapper.masked_images(aligned, masks, references)
         crops = swapper.repaint(aligned, masks, chosen, masked, seed, num_inference_steps=num_inference_steps)
