@@ -14,10 +14,11 @@ from faceswap_diffusion.faces.analyzer import MeshFaceAnalyzer
 from faceswap_diffusion.faces.mesh_topology import dlib68
 from faceswap_diffusion.faces.selection import select_face
 from faceswap_diffusion.masks.parsing import LABELS
-from faceswap_diffusion.masks.regions import repaint_mask
 from faceswap_diffusion.metrics.faces import pose_errors
 from faceswap_diffusion.pipelines.faceswap_inpaint import FaceSwapInpaintPipeline
 from faceswap_diffusion.swapping.aligned_face import AlignedFace
+from faceswap_diffusion.swapping.options import SwapOptions
+from faceswap_diffusion.swapping.painted import PaintedMasks
 from faceswap_diffusion.swapping.pasting import paste_faces
 from faceswap_diffusion.swapping.source_identity import average_identities
 from faceswap_diffusion.swapping.swapper import FaceSwapper
@@ -75,9 +76,9 @@ def validate(
         aligned = [align(swapper, face, label_names) for face in faces]
         people = [average_identities([swapper.encode_face(face.pixels, face, REGION)]) for face in aligned]
         chosen = [people[source] for source in sources]
+        options = SwapOptions(region=REGION)
         masks = [
-            repaint_mask(face.labels, face.landmarks, REGION, face.label_names, face.pixels, person.bearded)
-            for face, person in zip(aligned, chosen, strict=True)
+            PaintedMasks().wanted(face, options, person.bearded) for face, person in zip(aligned, chosen, strict=True)
         ]
         references = [swapper.draw_reference(face, person) for face, person in zip(aligned, chosen, strict=True)]
         masked = swapper.masked_images(aligned, masks, references)
