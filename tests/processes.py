@@ -1,5 +1,6 @@
 """Functions in processes of their own, forked from a server that has imported the slow libraries once."""
 
+import faulthandler
 import multiprocessing
 import multiprocessing.forkserver
 import os
@@ -20,9 +21,15 @@ LIBRARIES = (
     "transformers.models.clip.modeling_clip",
 )  # fmt: skip
 
+PATIENCE = 300
+"""Seconds after which a program that hangs shows where its threads stand, and fails."""
+
 
 def server_context(method: str | None = None) -> Any:
     """The context whose processes are forked from the server; stands in for `multiprocessing.get_context`."""
+    # Arrow's allocator, which comes with datasets, would run a thread in the server; a process with threads may hang
+    # when it forks.
+    os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"
     context = _get_context("forkserver")
     context.set_forkserver_preload([*LIBRARIES])
     return context
@@ -77,6 +84,7 @@ class Program:
 def _run(outputs: list[Path], variables: dict[str, str], main: Callable[..., object], arguments: tuple) -> None:
     for number, path in enumerate(outputs, 1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    faulthandler.dump_traceback_later(PATIENCE, exit=True)
     os.environ |= {"CUDA_VISIBLE_DEVICES": "", **variables}
     multiprocessing.get_context = server_context
     multiprocessing.forkserver._forkserver.ensure_running = lambda: None  # its parent's server serves it, too
