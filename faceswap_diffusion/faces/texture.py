@@ -112,6 +112,7 @@ def extract_texture(
     visible: np.ndarray | None = None,
     size: int = 512,
     remove_light: bool = True,
+    unusable: np.ndarray | None = None,
 ) -> FaceTexture:
     """Extracts the texture of a face from a photo.
 
@@ -126,13 +127,16 @@ def extract_texture(
             without glasses, hair or hands; everywhere if left out.
         size (`int`, defaults to 512): Side of the texture in texels.
         remove_light (`bool`): Whether shading is divided out.
+        unusable (`np.ndarray` of shape `(H, W)`, float, *optional*): In [0, 1], where the photo was mended, so that
+            it counts as shown, but looks unlike a face.
 
     Returns:
         [`FaceTexture`]: It has holes where the photo does not show the face.
     """
     if visible is not None:
         image = _without_hidden(image, visible)
-    image, visible, landmarks, depth = _cut_out(image, visible, landmarks, depth, size)
+    usable = None if unusable is None else 1 - unusable
+    image, (visible, usable), landmarks, depth = _cut_out(image, (visible, usable), landmarks, depth, size)
     height = np.ptp(landmarks[:, 1])
     surface, raster = face_surface(), texture_raster(size)
     points = np.column_stack([landmarks, depth])
@@ -151,11 +155,13 @@ def extract_texture(
     confidence *= texels[..., 2] < _nearest_depth(image.shape, points, x, y) + HIDDEN_BEHIND * height
     if remove_light:
         pixels = scale_lightness(pixels, 1 / np.where(texels[..., 4] > 0, texels[..., 4], 1))
-    face = raster.seen != NOTHING
+    shown = float((confidence > LEAST_CONFIDENCE)[raster.seen != NOTHING].mean())
+    if unusable is not None:
+        confidence *= cv2.remap(usable, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     return FaceTexture(
         pixels=pixels,
         confidence=np.where(confidence < LEAST_CONFIDENCE, 0, confidence).astype(np.float32),
-        shown=float((confidence > LEAST_CONFIDENCE)[face].mean()),
+        shown=shown,
         eye_opening=eye_openings(landmarks),
         mouth_opening=mouth_opening(landmarks),
         mouth_width=mouth_width(landmarks, depth),
@@ -366,19 +372,20 @@ def mouth_width(landmarks: np.ndarray, depth: np.ndarray) -> float:
 
 
 def _cut_out(
-    image: np.ndarray, visible: np.ndarray | None, landmarks: np.ndarray, depth: np.ndarray, size: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Crops photo and mask to the face, shrunk where the texture is coarser, and maps the mesh to the crop."""
+    image: np.ndarray, masks: Sequence[np.ndarray | None], landmarks: np.ndarray, depth: np.ndarray, size: int
+) -> tuple[np.ndarray, list[np.ndarray], np.ndarray, np.ndarray]:
+    """Crops photo and masks to the face, shrunk where the texture is coarser, and maps the mesh to the crop."""
     low, high = landmarks.min(axis=0), landmarks.max(axis=0)
     margin = 0.1 * (high - low).max()
     side = (high - low).max() + 2 * margin
     scale = min(1.0, size * 1.2 / side)
     matrix = np.array([[scale, 0, 0], [0, scale, 0]]) + np.column_stack([np.zeros((2, 2)), scale * (margin - low)])
     pixels = int(np.ceil(side * scale))
-    shown = np.ones(image.shape[:2], np.float32) if visible is None else visible.astype(np.float32)
-    shown = np.clip(crop(shown, matrix, pixels, cv2.BORDER_CONSTANT), 0, 1)
+    whole = np.ones(image.shape[:2], np.float32)
+    planes = [whole if mask is None else mask.astype(np.float32) for mask in masks]
+    cut = [np.clip(crop(plane, matrix, pixels, cv2.BORDER_CONSTANT), 0, 1) for plane in planes]
     image = crop(image, matrix, pixels, cv2.BORDER_REPLICATE)
-    return image, shown, transform_points(landmarks, matrix), depth * scale
+    return image, cut, transform_points(landmarks, matrix), depth * scale
 
 
 def _without_hidden(image: np.ndarray, visible: np.ndarray) -> np.ndarray:

@@ -63,6 +63,12 @@ def brow_masks(landmarks: np.ndarray, size: int) -> list[np.ndarray]:
     return [filled_hull(landmarks[list(brow)], size) for brow in POLYGONS[len(landmarks)]["brows"]]
 
 
+def eye_masks(landmarks: np.ndarray, size: int, margin: float = 0.0) -> list[np.ndarray]:
+    """Both eyes, each as (size, size) float32 in {0, 1}, with a margin in pixels."""
+    eyes = [filled_hull(landmarks[list(eye)], size) for eye in POLYGONS[len(landmarks)]["eyes"]]
+    return [dilate(eye, margin) for eye in eyes]
+
+
 def beard_mask(landmarks: np.ndarray, size: int) -> np.ndarray:
     """Where a beard may be: mouth, chin and the jaw below the mouth, as (size, size) float32 in {0, 1}."""
     return filled_hull(_beard_outline(landmarks), size)

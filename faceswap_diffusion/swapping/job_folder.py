@@ -22,7 +22,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from faceswap_diffusion.swapping.jobs import Job
-from faceswap_diffusion.writing import remove_left_overs, write_text
+from faceswap_diffusion.writing import UNFINISHED, remove_left_overs, write_text
 
 WORK_FOLDER = ".faceswap-jobs"
 MANIFEST = "manifest.jsonl"
@@ -166,6 +166,8 @@ class JobFolder:
             if key not in last or int(number) > last[key].number:
                 last[key] = Attempt(int(number), "claimed")
         for name in recorded:
+            if name.startswith(UNFINISHED):  # another process is about to write it
+                continue
             key, number, status, *_ = name.split(".")
             if status in ("done", "failed") and key in last and int(number) == last[key].number:
                 last[key] = Attempt(int(number), status)

@@ -19,22 +19,18 @@ from faceswap_diffusion.faces.texture import FaceTexture, extract_texture, merge
 from faceswap_diffusion.faces.texture_cleaning import clean_texture, complete_texture, unlike_skin, without_brows
 from faceswap_diffusion.faces.texture_folds import find_folds
 from faceswap_diffusion.faces.texture_lenses import clear_lenses
-from faceswap_diffusion.masks.occlusion import mend_thin
-from faceswap_diffusion.masks.outlines import around_eyes, brow_masks, dilate
+from faceswap_diffusion.masks.outlines import around_eyes
 from faceswap_diffusion.masks.parsing import LABELS
 from faceswap_diffusion.masks.regions import has_beard, region_mask, repaint_mask
 from faceswap_diffusion.provenance.save import replace_file
 from faceswap_diffusion.swapping.aligned_face import AlignedFace, native_size, within_photo
 from faceswap_diffusion.swapping.exposure import brighten
 from faceswap_diffusion.swapping.identity_files import check_identity_output
+from faceswap_diffusion.swapping.uncovering import uncover
 
 FINEST_TEXTURE, TEXTURE_STEP = 1024, 128  # largest side in texels, and what sides are multiples of
 TEXELS = 1.25  # per pixel of the crop, half of which the face fills
 EYES_HIDDEN = 0.1  # share of eyes and brows from which on a target keeps its own where the source's are not seen
-EYES_LOST = 0.5  # the same share, from which on nothing of them is taken from the source
-FRAMED = 0.05  # the same share, taken by thin things, from which on they are glasses
-BROW_HIDDEN = 0.75  # share of a brow behind a frame, from which on it is not taken from the source
-SHADE = 0.025  # share of the crop's side: how far around sunglasses their shadow is not taken either
 
 FLAGS = ("eyes_hidden", "bearded")  # attributes of an identity that hold if they hold of all its photos
 TEXTURE_NUMBERS = ("shown", "mouth_opening", "mouth_width")  # of its attributes
@@ -235,27 +231,23 @@ def take_texture(rgb: np.ndarray, face: AlignedFace) -> FaceTexture:
     size = native_size(face.matrix, coarse)
     matrix, scale = resized_matrix(face.matrix, coarse, size), size / coarse
     visible = repaint_mask(face.labels, face.landmarks, "face", face.label_names)
+    shown = uncover(face)
+    visible = visible * shown.visible
     pixels = brighten(crop(rgb, matrix, size), face.exposure)
-    has_lenses, hidden_brows = False, []
-    if face.covered is not None:
-        mended, thin, broad = mend_thin(face.pixels, face.covered)
-        mended, share = (cv2.resize(plane, (size, size), interpolation=cv2.INTER_LINEAR) for plane in (mended, thin))
+    if shown.thin.any():
+        mended, share = (
+            cv2.resize(plane, (size, size), interpolation=cv2.INTER_LINEAR) for plane in (shown.mended, shown.thin)
+        )
         pixels = np.round(pixels + share[..., None] * (mended - pixels.astype(np.float32))).astype(np.uint8)
-        visible = visible * (1 - broad)
-        brows = brow_masks(face.landmarks, coarse)
-        hidden_brows = [(brow * thin).sum() > BROW_HIDDEN * brow.sum() for brow in brows]
-        eyes = around_eyes(face.landmarks, coarse)
-        has_lenses = bool((eyes * thin).sum() > FRAMED * eyes.sum())
-        if (eyes * broad).sum() > EYES_LOST * eyes.sum():  # what is seen beside sunglasses would not fit the target's
-            visible = visible * (1 - dilate(np.maximum(eyes, broad > 0.5).astype(np.float32), SHADE * coarse))
     visible = cv2.resize(visible, (size, size), interpolation=cv2.INTER_LINEAR) * within_photo(rgb, matrix, size)
+    framed = cv2.resize(shown.framed, (size, size), interpolation=cv2.INTER_LINEAR)
     assert face.depth is not None  # only meshes have textures
     landmarks, depth = (face.landmarks + 0.5) * scale - 0.5, face.depth * scale
     texels = min(FINEST_TEXTURE, TEXTURE_STEP * int(np.ceil(TEXELS * size / TEXTURE_STEP)))
-    texture = extract_texture(pixels, landmarks, depth, visible, texels)
-    if any(hidden_brows):  # skin would be mended there, not hair
-        texture = without_brows(texture, hidden_brows)
-    return clean_texture(clear_lenses(texture) if has_lenses else texture)
+    texture = extract_texture(pixels, landmarks, depth, visible, texels, unusable=framed)
+    if any(shown.hidden_brows):  # skin would be mended there, not hair
+        texture = without_brows(texture, shown.hidden_brows)
+    return clean_texture(clear_lenses(texture) if shown.has_lenses else texture)
 
 
 def source_head(rgb: np.ndarray, face: AlignedFace, region: str) -> SourceHead:

@@ -10,6 +10,7 @@ import pytest
 
 from faceswap_diffusion.swapping.job_folder import SILENCE, JobFolder, key_of
 from faceswap_diffusion.swapping.jobs import Job
+from faceswap_diffusion.writing import whole_file
 
 SETTINGS = {"checkpoint": "small", "few_steps": False}
 JOBS = [Job((f"{name}.jpg",), "t.jpg", f"{name}.png") for name in "abc"]
@@ -50,6 +51,17 @@ def test_one_of_two_gets_a_job(tmp_path: Path):
         finish(first, JOBS[0])
         assert second.attempts()[key_of(JOBS[0])].status == "done"
     assert os.listdir(first.workers) == []
+
+
+def test_records_that_are_being_written_are_none_yet(tmp_path: Path):
+    writing, reading = begun(tmp_path), begun(tmp_path)
+    with writing.working():
+        assert writing.claim(JOBS[0], 0)
+        with whole_file(writing.records / f"{key_of(JOBS[0])}.0.done.json") as unfinished:
+            unfinished.write_text("{")
+            assert reading.attempts()[key_of(JOBS[0])].status == "claimed"
+            unfinished.write_text("{}")
+        assert reading.attempts()[key_of(JOBS[0])].status == "done"
 
 
 def test_the_claim_of_a_killed_process_is_answered_once_it_is_dead(tmp_path: Path):
