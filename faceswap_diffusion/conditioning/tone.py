@@ -34,8 +34,8 @@ DULL = (0.0, 10.0)
 """Differences in L* from which on the white of the eyes begins to take, and wholly takes, the target's tone."""
 
 LESS_COLOR, SEEN, TINTED = (0.0, 4.0), (30.0, 45.0), (10.0, 25.0)
-"""The same by what the target shows: how much less chroma than its skin, and which L*, for lightness and for hue.
-Almost closed eyes, and those in deep shadow, do not tell the tone of their white."""
+"""The same by what is seen: how much less chroma than skin, in both faces, and which L* in the target, for lightness
+and for hue. Almost closed eyes, and those in deep shadow, do not tell the tone of their white."""
 
 BRIGHTEST_WHITES = 1.6
 """Limit of the factor on the linear cube roots of the eyes' lightness."""
@@ -102,7 +102,7 @@ def relight(
     residual = tone("residual", residual, LAB_RANGE)
     residual = cv2.resize(residual, size, interpolation=cv2.INTER_LINEAR)
     matched = matched + share * np.clip(residual, -RESIDUAL_LIMIT, RESIDUAL_LIMIT)
-    return to_rgb(_match_eyes(matched, drawn, wanted, wanted_mean, coverage, landmarks, tone))
+    return to_rgb(_match_eyes(matched, drawn, wanted, (mean, wanted_mean), coverage, landmarks, tone))
 
 
 def _contrast(mean: np.ndarray, wanted_mean: np.ndarray) -> np.ndarray:
@@ -128,7 +128,7 @@ def _match_eyes(
     matched: np.ndarray,
     drawn: np.ndarray,
     wanted: np.ndarray,
-    wanted_skin: np.ndarray,
+    skins: tuple[np.ndarray, np.ndarray],
     coverage: np.ndarray,
     landmarks: np.ndarray,
     tone: Tone,
@@ -141,7 +141,7 @@ def _match_eyes(
         matched (`np.ndarray`): (H, W, 3), CIELAB, a face with the tone of the target's skin.
         drawn (`np.ndarray`): (H, W, 3), CIELAB, the same before it had that tone.
         wanted (`np.ndarray`): (H, W, 3), CIELAB, the target.
-        wanted_skin (`np.ndarray`): (3,), CIELAB, the tone of its skin.
+        skins (`tuple[np.ndarray, np.ndarray]`): (3,), CIELAB, the tones of the skin of `drawn` and `wanted`.
         coverage (`np.ndarray`): (H, W) in [0, 1], where something is drawn.
         landmarks (`np.ndarray`): (478, 2), the mesh in pixels.
         tone (`Callable`): See `Tone`.
@@ -154,7 +154,8 @@ def _match_eyes(
     whites = np.stack([_mean_white(view[inside]) for view in (drawn, matched, wanted)])
     white, matched_white, wanted_white = tone("whites", whites, LAB_RANGE)
     soft = cv2.GaussianBlur(eyes.astype(np.float32), (0, 0), EYE_SIGMA * len(eyes))
-    share = _told_by_whites(wanted_white, matched_white, wanted_skin) * soft[..., None]
+    told = _less_colorful(white, skins[0]) * _told_by_whites(wanted_white, matched_white, skins[1])
+    share = told * soft[..., None]
     return matched + share * (_whitened(drawn, white, wanted_white) - matched)
 
 
@@ -175,9 +176,13 @@ def _told_by_whites(white: np.ndarray, matched: np.ndarray, skin: np.ndarray) ->
         matched (`np.ndarray`): (3,), CIELAB, that of eyes that have changed with the skin.
         skin (`np.ndarray`): (3,), CIELAB, of the target's skin.
     """
-    less_color = smoothstep(np.linalg.norm(skin[1:]) - np.linalg.norm(white[1:]), *LESS_COLOR)
-    seen, tinted = (less_color * smoothstep(white[0], *limits) for limits in (SEEN, TINTED))
+    seen, tinted = (_less_colorful(white, skin) * smoothstep(white[0], *limits) for limits in (SEEN, TINTED))
     return np.maximum([seen, tinted, tinted], smoothstep(white[0] - matched[0], *DULL))
+
+
+def _less_colorful(white: np.ndarray, skin: np.ndarray) -> np.ndarray:
+    """How surely a tone (3,), CIELAB, is that of the white of the eyes, in [0, 1]: narrow eyes show lids there."""
+    return smoothstep(np.linalg.norm(skin[1:]) - np.linalg.norm(white[1:]), *LESS_COLOR)
 
 
 def lightness_share(lab: np.ndarray, lightness: float) -> np.ndarray:

@@ -12,7 +12,7 @@ EYES_LOST = 0.5  # share of eyes and brows from which on nothing of them is take
 FRAMED = 0.05  # the same share, taken by thin things, from which on they are glasses
 BROW_HIDDEN, EYE_HIDDEN = 0.3, 0.4  # shares behind a frame, from which on a brow, or both eyes, are not taken
 EYE_MARGIN = 0.015  # share of the crop's side: how far around an eye frames are mended, which leaves holes elsewhere
-FRAME = 0.5  # certainty from which on it is a frame
+FRAME, FRAME_MARGIN = 0.5, 0.004  # certainty from which on it is a frame, and its share of the crop's side around it
 SHADE = 0.025  # share of the crop's side: how far around sunglasses their shadow is not taken either
 
 
@@ -54,7 +54,8 @@ def uncover(face: AlignedFace) -> UncoveredFace:
     has_lenses = share_within(around, thin) > FRAMED
     eyes_lost = share_within(around, broad) > EYES_LOST
     if has_lenses:
-        framed = (face.covered > FRAME) * visible * (1 - np.maximum(*eyes))
+        frame = dilate((face.covered > FRAME).astype(np.float32), FRAME_MARGIN * size)
+        framed = frame * visible * (1 - np.maximum(*eyes))
         eyes_lost = eyes_lost or max(share_within(eye, thin) for eye in eyes) > EYE_HIDDEN
     if eyes_lost:  # what is seen beside them would not fit the target's
         hidden = np.maximum(around, broad > 0.5).astype(np.float32)

@@ -132,6 +132,20 @@ class TestRelight:
         np.testing.assert_allclose(mean_lab(relit, inside & irises), mean_lab(drawn, inside & irises), atol=1)
         np.testing.assert_allclose(mean_lab(relit, inside & ~irises), mean_lab(drawn, inside & ~irises), atol=1)
 
+    def test_lids_seen_between_narrow_eyes_do_not_tint_them(self):
+        """A source's eyes that show skin, and no white, change as the skin does; the target's white is neutral."""
+        face, surface = canonical_face(), face_surface()
+        eyes = rasterize(face.landmarks, surface.triangles[surface.eyes], SIZE) != NOTHING
+        skin = (190, 140, 110)
+        drawn, target = paint(face, plain(*skin)), paint(face, plain(*skin))
+        irises = cv2.dilate(self.at(face.landmarks[[468, 473]]), np.ones((7, 7))) > 0
+        target[cv2.dilate(eyes.astype(np.uint8), np.ones((5, 5))) > 0] = (200, 200, 200)
+        drawn[irises] = (95, 80, 70)
+        relit = relight(
+            drawn.astype(np.float32), EVERYWHERE, target, face.landmarks, beardless_skin(face.landmarks, SIZE)
+        )
+        np.testing.assert_allclose(mean_lab(relit, irises), mean_lab(drawn, irises), atol=1)
+
     def test_highlights_do_not_get_the_skins_hue(self):
         face = canonical_face()
         skin = beardless_skin(face.landmarks, SIZE)

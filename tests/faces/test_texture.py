@@ -109,6 +109,19 @@ class TestExtract:
         assert (taken.confidence[100:150, 140:240] > 0).mean() > 0.99
         assert taken.shown == pytest.approx(0.5, abs=0.03)
 
+    def test_what_is_unusable_is_a_hole_and_counts_as_shown(self):
+        face = canonical_face()
+        unusable = np.zeros((256, 256), np.float32)
+        unusable[:, :128] = 1
+        whole, half = (
+            extract_texture(paint(face, checkerboard), face.landmarks, face.depth, size=SIZE, unusable=mask)
+            for mask in (None, unusable)
+        )
+        assert half.shown == whole.shown
+        assert (half.confidence[:, :126] == 0).all()
+        np.testing.assert_allclose(half.confidence[:, 134:], whole.confidence[:, 134:], atol=1e-5)
+        np.testing.assert_array_equal(half.pixels, whole.pixels)
+
     def test_a_face_that_the_pictures_edge_cuts_is_known_within_it(self):
         face = canonical_face()
         cut = np.ascontiguousarray(paint(face, checkerboard)[:, 128:])
