@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from tqdm.auto import tqdm
 
 from faceswap_diffusion.devices import available_cores, default_device
@@ -172,7 +172,7 @@ class LatentShardWriter:
         parts = [self.encode(numbers[start : start + self.batch_size]) for start in starts]
         shard = {name: torch.cat([part[name] for part in parts]) for name in STORED}
         with whole_file(shard_path(self.config.output_dir, number)) as path:
-            save_file(shard, path)
+            path.write_bytes(save(shard))  # save_file would leave a file under a name of its own when it is killed
         return number
 
     @torch.no_grad()
