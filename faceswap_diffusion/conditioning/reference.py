@@ -34,6 +34,7 @@ from faceswap_diffusion.faces.texture import (
     resize_texture,
     scale_lightness,
     smoothstep,
+    texture_raster,
     to_lab,
     to_rgb,
 )
@@ -53,6 +54,15 @@ SIMILAR_OPENING = 0.6
 
 FEWER_TEETH = 8.0
 """The inside of a mouth that is darker by more than this, in L*, shows fewer teeth."""
+
+CHEEKS = (0.55, 0.85)
+"""Texture coordinates v of the skin beside the mouth."""
+
+SMALL_TEXTURE = 64  # texels of a side, enough for means over the cheeks
+
+OTHER_SIDE = 0.8
+"""Difference in the log of left over right cheek, in how far they face the viewer, above which teeth do not match:
+about 20 degrees of yaw. They lie behind the lips, and move against these as a head turns."""
 
 CLOSED_EYE = 0.5
 """An eye of the texture that is less open than this share of the target's eye is not drawn."""
@@ -255,6 +265,48 @@ def shows_fewer_teeth(face: Reference, target: np.ndarray, landmarks: np.ndarray
     return bool(np.mean((wanted - face.coverage * drawn)[inside]) > FEWER_TEETH)
 
 
+def _keeps_teeth(
+    texture: FaceTexture, face: Reference, target: np.ndarray, landmarks: np.ndarray, depth: np.ndarray
+) -> bool:
+    """Whether the inside of the target's mouth stays, see `draw_reference`."""
+    if mouth_opening(landmarks) <= CLOSED_MOUTH:
+        return False
+    return (
+        lacks_open_mouth(texture, landmarks)
+        or seen_from_another_side(texture, landmarks, depth)
+        or shows_fewer_teeth(face, target, landmarks)
+    )
+
+
+def seen_from_another_side(texture: FaceTexture, landmarks: np.ndarray, depth: np.ndarray) -> bool:
+    """Whether a texture's photos show one cheek more than the other, and the target does not, or the other way round.
+
+    Args:
+        texture ([`FaceTexture`]): Of the source.
+        landmarks (`np.ndarray` of shape `(478, 2)`): The target's mesh in pixels.
+        depth (`np.ndarray` of shape `(478,)`): In pixels, smaller is nearer.
+    """
+    surface, (triangles, texels) = face_surface(), _cheeks()
+    facing = vertex_normals(np.column_stack([landmarks, depth]), surface.triangles)[surface.triangles, 2].mean(axis=1)
+    seen = cv2.resize(texture.confidence, texels[0].shape, interpolation=cv2.INTER_AREA)
+    shares = [
+        [max(float(values[side].mean()), LEAST_FACING / 3) for side in sides]
+        for values, sides in ((np.clip(facing, 0, 1), triangles), (seen, texels))
+    ]
+    (wanted_left, wanted_right), (left, right) = shares
+    return abs(np.log(left / right) - np.log(wanted_left / wanted_right)) > OTHER_SIDE
+
+
+@lru_cache(maxsize=1)
+def _cheeks() -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The skin beside the mouth, left and right: triangles (T,), bool, and texels (S, S), bool."""
+    surface, raster = face_surface(), texture_raster(SMALL_TEXTURE)
+    u, v = surface.uv[surface.triangles].mean(axis=1).T
+    beside = surface.skin & (v > CHEEKS[0]) & (v < CHEEKS[1])
+    triangles = [beside & (u < 0.4), beside & (u > 0.6)]
+    return triangles, [np.isin(raster.seen, np.flatnonzero(side)) for side in triangles]
+
+
 def _between_lips(landmarks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Mask (height, width) float32 of what is between the lips of a mesh, with the edges of the lips."""
     mask = np.zeros(size, np.float32)
@@ -381,7 +433,8 @@ def draw_reference(
         depth (`np.ndarray` of shape `(478,)`): In pixels, smaller is nearer.
         skin (`np.ndarray` of shape `(H, W)`, float): In [0, 1], where the target shows bare skin.
         head ([`SourceHead`], *optional*): Source photo for the surroundings of the mesh.
-        keep_mouth (`bool`): Whether an open mouth keeps the target's teeth if the source shows none, or fewer.
+        keep_mouth (`bool`): Whether an open mouth keeps the target's teeth if the source shows none, or fewer, or
+            shows them from another side.
         tone (`Callable`): See `Tone`.
 
     Returns:
@@ -392,6 +445,6 @@ def draw_reference(
     light = tone("light", face_light(target, landmarks, depth, skin), 1.0)
     face = render_texture(texture, landmarks, depth, size, light)
     face = replace(face, pixels=relight(face.pixels, face.coverage, target, landmarks, skin, tone))
-    if keep_mouth and (lacks_open_mouth(texture, landmarks) or shows_fewer_teeth(face, target, landmarks)):
+    if keep_mouth and _keeps_teeth(texture, face, target, landmarks, depth):
         face = lay_over(face, inside_mouth(target, landmarks))
     return face if head is None else lay_over(render_surroundings(head, face, landmarks, tone), face)

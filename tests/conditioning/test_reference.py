@@ -220,6 +220,20 @@ class TestOpenMouth:
         drawn = draw_reference(texture_of(target, pictures[0]), pictures[1], target.landmarks, target.depth, skin)
         np.testing.assert_allclose(drawn.pixels[well_inside(inside)].mean(axis=0), shown, atol=4)
 
+    @pytest.mark.parametrize(("source_yaw", "target_yaw", "kept"), [(0, 5, 0), (30, 28, 0), (30, 0, 1), (25, -25, 1)])
+    def test_teeth_seen_from_another_side_stay_the_targets(self, source_yaw: float, target_yaw: float, kept: bool):
+        faces = [canonical_face(yaw, mouth=1.5) for yaw in (source_yaw, target_yaw)]
+        insides = [covered_by(face, face_surface().mouth) for face in faces]
+        pictures = [paint(face, plain(*SKIN)) for face in faces]
+        for picture, inside, teeth in zip(pictures, insides, (230, 200), strict=True):
+            picture[cv2.dilate(inside.astype(np.uint8), np.ones((5, 5))) > 0] = teeth
+        source, target = faces
+        skin = beardless_skin(target.landmarks, SIZE)
+        texture = texture_of(source, pictures[0])
+        drawn = draw_reference(texture, pictures[1], target.landmarks, target.depth, skin)
+        shown = drawn.pixels[well_inside(insides[1])].mean()
+        assert abs(shown - 200) < 4 if kept else shown > 215
+
 
 def test_layers_by_hand():
     below = Reference(np.full((1, 4, 3), 100, np.float32), np.array([[1.0, 0.5, 0.5, 0]], np.float32))
