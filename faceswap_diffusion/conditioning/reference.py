@@ -61,8 +61,8 @@ CHEEKS = (0.55, 0.85)
 SMALL_TEXTURE = 64  # texels of a side, enough for means over the cheeks
 
 OTHER_SIDE = 0.8
-"""Difference in the log of left over right cheek, in how far they face the viewer, above which teeth do not match:
-about 20 degrees of yaw. They lie behind the lips, and move against these as a head turns."""
+"""Difference in the log of left over right cheek, in how far they face the viewer, above which teeth do not match.
+It is that of about 20 degrees of yaw. Teeth lie behind the lips, and move against these as a head turns."""
 
 CLOSED_EYE = 0.5
 """An eye of the texture that is less open than this share of the target's eye is not drawn."""
@@ -266,25 +266,29 @@ def shows_fewer_teeth(face: Reference, target: np.ndarray, landmarks: np.ndarray
 
 
 def _keeps_teeth(
-    texture: FaceTexture, face: Reference, target: np.ndarray, landmarks: np.ndarray, depth: np.ndarray
+    texture: FaceTexture, face: Reference, target: np.ndarray, landmarks: np.ndarray, depth: np.ndarray, tone: Tone
 ) -> bool:
     """Whether the inside of the target's mouth stays, see `draw_reference`."""
     if mouth_opening(landmarks) <= CLOSED_MOUTH:
         return False
+    difference = tone("cheeks", np.array([difference_of_cheeks(texture, landmarks, depth)]), 1.0)
     return (
         lacks_open_mouth(texture, landmarks)
-        or seen_from_another_side(texture, landmarks, depth)
+        or bool(abs(difference[0]) > OTHER_SIDE)
         or shows_fewer_teeth(face, target, landmarks)
     )
 
 
-def seen_from_another_side(texture: FaceTexture, landmarks: np.ndarray, depth: np.ndarray) -> bool:
-    """Whether a texture's photos show one cheek more than the other, and the target does not, or the other way round.
+def difference_of_cheeks(texture: FaceTexture, landmarks: np.ndarray, depth: np.ndarray) -> float:
+    """How much more a texture's photos show the left cheek than the right one, and the target does not.
 
     Args:
         texture ([`FaceTexture`]): Of the source.
         landmarks (`np.ndarray` of shape `(478, 2)`): The target's mesh in pixels.
         depth (`np.ndarray` of shape `(478,)`): In pixels, smaller is nearer.
+
+    Returns:
+        `float`: Difference in the log of left over right cheek, see `OTHER_SIDE`; 0 for two views from the same side.
     """
     surface, (triangles, texels) = face_surface(), _cheeks()
     facing = vertex_normals(np.column_stack([landmarks, depth]), surface.triangles)[surface.triangles, 2].mean(axis=1)
@@ -294,7 +298,7 @@ def seen_from_another_side(texture: FaceTexture, landmarks: np.ndarray, depth: n
         for values, sides in ((np.clip(facing, 0, 1), triangles), (seen, texels))
     ]
     (wanted_left, wanted_right), (left, right) = shares
-    return abs(np.log(left / right) - np.log(wanted_left / wanted_right)) > OTHER_SIDE
+    return float(np.log(left / right) - np.log(wanted_left / wanted_right))
 
 
 @lru_cache(maxsize=1)
@@ -445,6 +449,6 @@ def draw_reference(
     light = tone("light", face_light(target, landmarks, depth, skin), 1.0)
     face = render_texture(texture, landmarks, depth, size, light)
     face = replace(face, pixels=relight(face.pixels, face.coverage, target, landmarks, skin, tone))
-    if keep_mouth and _keeps_teeth(texture, face, target, landmarks, depth):
+    if keep_mouth and _keeps_teeth(texture, face, target, landmarks, depth, tone):
         face = lay_over(face, inside_mouth(target, landmarks))
     return face if head is None else lay_over(render_surroundings(head, face, landmarks, tone), face)
