@@ -58,6 +58,7 @@ FEWER_TEETH = 8.0
 CHEEKS = (0.55, 0.85)
 """Texture coordinates v of the skin beside the mouth."""
 
+LEAST_CHEEK = 0.05  # mean cosine of normal and view; less says no more of the side
 SMALL_TEXTURE = 64  # texels of a side, enough for means over the cheeks
 
 OTHER_SIDE = 0.8
@@ -294,7 +295,7 @@ def difference_of_cheeks(texture: FaceTexture, landmarks: np.ndarray, depth: np.
     facing = vertex_normals(np.column_stack([landmarks, depth]), surface.triangles)[surface.triangles, 2].mean(axis=1)
     seen = cv2.resize(texture.confidence, texels[0].shape, interpolation=cv2.INTER_AREA)
     shares = [
-        [max(float(values[side].mean()), LEAST_FACING / 3) for side in sides]
+        [max(float(values[side].mean()), LEAST_CHEEK) for side in sides]
         for values, sides in ((np.clip(facing, 0, 1), triangles), (seen, texels))
     ]
     (wanted_left, wanted_right), (left, right) = shares

@@ -11,8 +11,9 @@ from faceswap_diffusion.swapping.aligned_face import AlignedFace
 EYES_LOST = 0.5  # share of eyes and brows from which on nothing of them is taken from the source
 FRAMED = 0.05  # the same share, taken by thin things, from which on they are glasses
 BROW_HIDDEN, EYE_HIDDEN = 0.3, 0.4  # shares behind a frame, from which on a brow, or both eyes, are not taken
-EYE_MARGIN = 0.015  # share of the crop's side: how far around an eye frames are mended, which leaves holes elsewhere
-FRAME, FRAME_MARGIN = 0.5, 0.004  # certainty from which on it is a frame, and its share of the crop's side around it
+EYE_MARGIN = 0.015  # share of the crop's side: a frame closer than this to an eye is mended, and leaves no hole
+FRAME = 0.5  # certainty from which on something thin is a frame
+FRAME_MARGIN = 0.004  # share of the crop's side: how far around a frame its edge reaches
 SHADE = 0.025  # share of the crop's side: how far around sunglasses their shadow is not taken either
 
 
