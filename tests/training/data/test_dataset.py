@@ -11,7 +11,14 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from faceswap_diffusion.training.data.dataset import PreparedFaces, read_description, resize_labels, resize_landmarks
+from faceswap_diffusion.training.data.dataset import (
+    FaceRecord,
+    PreparedFaces,
+    read_description,
+    resize_labels,
+    resize_landmarks,
+)
+from tests.processes import server_context
 
 NAMES = [f"{name}.jpg" for name in (
     "p001/p001_park", "p001/p001_portrait", "p005/p005_portrait", "p005/p005_selfie", "p006/p006_portrait",
@@ -101,9 +108,15 @@ def test_the_fingerprint_tells_other_data(prepared_faces, one_person, faces):
     assert len(fingerprints) == 4
 
 
+def first_pixels(records: list[FaceRecord]) -> torch.Tensor:
+    return records[0].pixels
+
+
 def test_processes_of_a_loader_see_the_same(faces):
     assert len(pickle.dumps(faces)) < 100_000  # the crops stay in their files
-    loader = DataLoader(faces, num_workers=1, collate_fn=lambda records: records[0].pixels)  # type: ignore[arg-type]
+    # Not forked from this process, which has threads: that may hang.
+    context = server_context()
+    loader = DataLoader(faces, num_workers=1, multiprocessing_context=context, collate_fn=first_pixels)
     for row, pixels in enumerate(loader):
         assert torch.equal(pixels, faces[row].pixels)
 
