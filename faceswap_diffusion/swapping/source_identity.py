@@ -26,7 +26,7 @@ from faceswap_diffusion.provenance.save import replace_file
 from faceswap_diffusion.swapping.aligned_face import AlignedFace, native_size, within_photo
 from faceswap_diffusion.swapping.exposure import brighten
 from faceswap_diffusion.swapping.identity_files import check_identity_output
-from faceswap_diffusion.swapping.uncovering import uncover
+from faceswap_diffusion.swapping.uncovering import share_within, uncover
 
 FINEST_TEXTURE, TEXTURE_STEP = 1024, 128  # largest side in texels, and what sides are multiples of
 TEXELS = 1.25  # per pixel of the crop, half of which the face fills
@@ -211,8 +211,7 @@ def average_identities(looks: Sequence[SourceIdentity]) -> SourceIdentity:
 
 def hides_eyes(face: AlignedFace) -> bool:
     """Whether things in front of a face hide more of its eyes and brows than `EYES_HIDDEN`."""
-    mask = around_eyes(face.landmarks, len(face.pixels))
-    return float((mask * (1 - face.free())).sum()) > EYES_HIDDEN * float(mask.sum())
+    return share_within(around_eyes(face.landmarks, len(face.pixels)), 1 - face.free()) > EYES_HIDDEN
 
 
 def shows_beard(face: AlignedFace) -> bool:

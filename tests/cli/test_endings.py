@@ -15,7 +15,7 @@ from tests.tiny import tiny_pipeline
 
 IMAGES = Path(__file__).parents[2] / "examples" / "images"
 SOURCE, TARGET = (str(IMAGES / name) for name in ("p001_portrait.jpg", "p010_selfie.jpg"))
-LISTENING = (  # becomes another Python program, and ends the silence that a shell's background keeps on Ctrl-C
+RESET_SIGINT = (  # shells ignore it in background jobs; then another Python program takes over
     "import os, signal, sys;"
     "signal.signal(signal.SIGINT, signal.SIG_DFL);"
     "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
@@ -69,7 +69,7 @@ def test_ctrl_c_during_a_swap_is_one_line_and_130(tmp_path: Path):
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, b"\x18\0\x50\0\0\0\0\0")  # 24 x 80: without a width there is no bar
     output = tmp_path / "out" / "swapped.png"
     line = ["swap", SOURCE, TARGET, "-o", output, "--checkpoint", tmp_path / "tiny", "--steps", "1000"]
-    command = [sys.executable, "-c", LISTENING, "-m", "faceswap_diffusion", *map(str, line)]
+    command = [sys.executable, "-c", RESET_SIGINT, "-m", "faceswap_diffusion", *map(str, line)]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=terminal)
     os.close(terminal)
     told = b""

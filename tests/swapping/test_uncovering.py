@@ -36,9 +36,9 @@ def with_frames(face: AlignedFace, height: float, line: int = 3) -> AlignedFace:
     frames = np.zeros((SIZE, SIZE), np.float32)
     for eye, brow in zip(eye_masks(face.landmarks, SIZE), brow_masks(face.landmarks, SIZE), strict=True):
         left, _, width, _ = cv2.boundingRect(brow.astype(np.uint8))
-        (middle_of_eye, middle_of_brow), deep = (np.nonzero(part)[0].mean() for part in (eye, brow)), 25
+        middle_of_eye, middle_of_brow = (np.nonzero(part)[0].mean() for part in (eye, brow))
         top = round(middle_of_eye + height * (middle_of_brow - middle_of_eye))
-        cv2.rectangle(frames, (left, top), (left + width, round(middle_of_eye) + deep), 1, line)
+        cv2.rectangle(frames, (left, top), (left + width, round(middle_of_eye) + 25), 1, line)
     return replace(face, covered=frames)
 
 
